@@ -1,0 +1,41 @@
+"""What goes to a worker and comes back, and who decides what goes next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from objectives.placement import Placement
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work for one worker.
+
+    ``base`` measures the base model, ``trial`` trains and measures a placement, ``test`` reads the test split with a
+    stored adapter (the base model for ``adapter=None``).
+    """
+
+    kind: Literal["base", "trial", "test"]
+    number: int | None = None  # of the trial; None is the base model
+    placement: Placement | None = None
+    adapter: str | None = None
+    profile: Mapping[str, Any] | None = None  # latency known from before
+    attempt: int = field(default=0)
+
+
+class Plan(Protocol):
+    """Decides what is done next and keeps what comes back. Called from one thread, one call at a time."""
+
+    def next(self, running: int) -> Job | None:
+        """The next job; ``None`` while nothing can be given out before one of ``running`` jobs is back."""
+
+    def done(self) -> bool:
+        """Whether no job will ever come again. Asked after ``next`` gave ``None`` and nothing runs."""
+
+    def finished(self, job: Job, outcome: Mapping[str, Any]) -> None:
+        """What the worker returned for ``job``, durable when this returns."""
+
+    def lost(self, job: Job, reason: str) -> None:
+        """The worker died, or Ray gave the job up."""

@@ -1,0 +1,77 @@
+"""One Ray session for one search."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
+from objectives.errors import RequestError
+
+#: Set before Ray is imported: its own loggers and callbacks would each write every result again.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt is ours: the catalog knows how to go on
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+
+
+@contextmanager
+def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[], None]]:
+    """Start Ray on this machine with room for ``workers``, or join the cluster at ``address``; leave it at the end.
+
+    Ray takes seconds to start, so it does that in the background; what is yielded waits until it runs, and raises
+    RequestError if it cannot.
+    """
+    if address:
+        _check_reachable(address)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with ThreadPoolExecutor(1) as background:
+        starting = background.submit(_connect, max(workers or 1, os.cpu_count() or 1), address)
+        try:
+            yield starting.result
+        finally:
+            wait([starting])
+            ray.shutdown()
+
+
+def _connect(cpus: int, address: str | None) -> None:
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        where = f"--ray-address {address}" if address else "Ray on this machine"
+        raise RequestError(
+            f"{where} cannot be used ({reason}): check that the cluster runs and is reachable"
+        ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Ask the port first: Ray itself tries for minutes before it says that nobody answers."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like: Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise RequestError(
+            f"--ray-address {address} does not answer ({error.strerror or error}): check that the cluster runs there"
+        ) from error

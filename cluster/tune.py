@@ -1,0 +1,39 @@
+"""Run a plan to its end on Ray Tune."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+
+from cluster.jobs import Plan
+from objectives.workbench import Assignment
+
+
+def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worker: float) -> None:
+    """Blocks until the plan is done. Raises what the plan raised, and KeyboardInterrupt.
+
+    Needs a Ray session. The assignment goes through the object store once; actors are kept from job to job.
+    """
+    from ray import tune
+    from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+
+    from cluster.searcher import PlanSearcher
+    from cluster.worker import Worker
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    searcher = PlanSearcher(plan, workers)
+    resources = {"cpu": 1, "gpu": gpus_per_worker} if gpus_per_worker else {"cpu": 1}
+    with tempfile.TemporaryDirectory(prefix="target-search-") as scratch:
+        tuner = Tuner(
+            tune.with_resources(tune.with_parameters(Worker, assignment=assignment), resources),
+            tune_config=TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            run_config=RunConfig(
+                name="search",
+                storage_path=scratch,  # Tune insists on writing a state; ours is in the catalog
+                verbose=0,
+                failure_config=FailureConfig(max_failures=0),
+            ),
+        )
+        tuner.fit()
+    if searcher.error is not None:
+        raise searcher.error

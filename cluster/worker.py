@@ -1,0 +1,51 @@
+"""The Ray Tune Trainable: an actor that loads the base model once and then takes job after job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Trainable
+
+from cluster.jobs import Job
+from objectives.errors import SearchError
+from objectives.workbench import Assignment, Workbench
+
+
+class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
+    """One call of :meth:`step` is one whole job. The base model survives from job to job (``reset_config``)."""
+
+    def setup(self, config: dict[str, Any], assignment: Assignment) -> None:
+        self._job: Job = config["job"]
+        self._assignment = assignment
+        self._bench: Workbench | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._job = new_config["job"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            # Text, since Tune flattens nested results on their way to the searcher.
+            return {"outcome": json.dumps(self._work()), "done": True}
+        except SearchError as error:
+            # Sent back as words: an exception would end the actor and reach the driver as a traceback.
+            return {"refused": str(error), "refused_type": type(error).__name__, "done": True}
+
+    def _work(self) -> dict[str, Any]:
+        if self._bench is None:
+            self._bench = Workbench(self._assignment)
+        job = self._job
+        if job.kind == "base":
+            return self._bench.measure_base()
+        if job.kind == "test":
+            return self._bench.test(Path(job.adapter) if job.adapter else None)
+        assert job.placement is not None
+        return self._bench.measure(job.placement, f"{job.number:04d}-{job.placement.digest}", job.profile)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: adapters and the catalog are the state, Tune keeps none of its own."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, as above."""

@@ -1,0 +1,298 @@
+"""Interactive figures of a search, from the document that ``run --json`` prints, in pages that need no network."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import math
+import zlib
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from plotly.graph_objects import Figure, Scatter
+from plotly.offline import get_plotlyjs
+
+from dashboards.format import count, decimal, latency_name, metric_name, plain, with_interval, wrapped
+from dashboards.words import mark, ordered_front
+
+#: Readable on a light and on a dark page, and told apart by colour-blind readers (after Okabe and Ito).
+FRONT, RECOMMENDED, KNEE, GREY = "#2f8fd8", "#e0661a", "#c667a6", "#9aa3ad"
+CURVES = (FRONT, RECOMMENDED, "#1aa47a", KNEE, "#b8932a", "#7b73d9", "#d04a4a", "#3aa6b9")
+
+#: Points that all learning curves share: a page of a thousand trials stays small, a short search is drawn exactly.
+CURVE_POINTS = 20_000
+
+#: Plotly writes colours into the drawing; the page's own win, so that dark mode and print need no second figure.
+FIGURE_CSS = """
+.figure { min-height: 440px; }
+.figure .xtick text, .figure .ytick text, .figure .xtitle, .figure .ytitle, .figure .legendtext,
+.figure .annotation-text { fill: var(--ink, #1d2430) !important; }
+.figure .gridlayer path { stroke: var(--line, #dfe3e8) !important; }
+"""
+
+
+def front_figure(document: dict[str, Any]) -> Figure:
+    """The validation metric against the latency ratio to the base model (1.0, what a merged adapter costs).
+
+    Every trial with both figures is drawn; a step line joins the front: what can be reached at each latency.
+    """
+    metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
+    drawn = [point for point in document["points"] if _finite(point, "tpot_ratio", "validation_accuracy")]
+    test = {member["trial"]: member for member in document["front"]}
+    front = sorted((point for point in drawn if point["front"]), key=lambda point: point["tpot_ratio"])
+    rest = [point for point in drawn if not point["front"]]
+    figure = _figure(
+        f"{document['search']}: {metric} against {latency}", f"{latency} ratio to base model (merged = 1.0)"
+    )
+    figure.update_yaxes(title={"text": f"validation {metric}", "font": {"size": 13}})
+    hover = functools.partial(_hover, document, test)
+
+    for name, points, symbol in (
+        ("dominated", [point for point in rest if point["status"] == "complete"], "circle"),
+        ("stopped early", [point for point in rest if point["status"] != "complete"], "circle-open"),
+    ):
+        if points:
+            figure.add_trace(
+                _scatter(name, points, hover, marker={"color": GREY, "size": 7, "opacity": 0.7, "symbol": symbol})
+            )
+    if front:
+        figure.add_trace(
+            _scatter(
+                "front",
+                front,
+                hover,
+                mode="lines+markers",
+                line={"shape": "hv", "color": FRONT, "width": 2},
+                marker={"color": FRONT, "size": 9},
+                error_x=_errors(front, "tpot_ratio"),
+                error_y=_errors(front, "validation_accuracy"),
+            )
+        )
+    base = document.get("base") or {}
+    if _finite(base, "validation_accuracy"):
+        text = f"<b>base model</b><br>validation {metric} {decimal(base['validation_accuracy'])}"
+        text += f"<br>test {metric} {with_interval(base.get('accuracy'), base.get('accuracy_ci'))}"
+        figure.add_trace(
+            Scatter(
+                name="base model",
+                x=[1.0],
+                y=[base["validation_accuracy"]],
+                mode="markers",
+                marker={"symbol": "diamond", "size": 13, "color": "#1aa47a"},
+                hovertext=[text],
+                hoverinfo="text",
+            )
+        )
+    for point in front:
+        if names := mark(document, point["trial"]):
+            _point_out(figure, point, names, hover)
+    if not drawn:
+        figure.add_annotation(
+            text="No trial has both figures yet.", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False
+        )
+    return figure
+
+
+def learning_curves(document: dict[str, Any]) -> Figure:
+    """Training loss by step: the front's trials in colour, all others in grey."""
+    trials = [point for point in document["points"] if point.get("losses")]
+    most = max(10, CURVE_POINTS // max(1, len(trials)))
+    figure = _figure(f"{document['search']}: learning curves", "training step")
+    figure.update_yaxes(title={"text": "training loss", "font": {"size": 13}})
+    steps: list[float | None] = []
+    losses: list[float | None] = []
+    numbers: list[int | None] = []
+    for point in trials:
+        if not point["front"]:
+            curve = _thinned(point["losses"], most)
+            # A null ends a line: one trace for a thousand trials draws far faster than a thousand traces.
+            steps += [*(step for step, _ in curve), None]
+            losses += [*(loss for _, loss in curve), None]
+            numbers += [*[point["trial"]] * len(curve), None]
+    if steps:
+        figure.add_trace(
+            Scatter(
+                name="not on the front",
+                x=steps,
+                y=losses,
+                customdata=numbers,
+                mode="lines",
+                line={"color": GREY, "width": 1},
+                opacity=0.5,
+                hovertemplate="trial %{customdata}: loss %{y:.3f} at step %{x}<extra></extra>",
+            )
+        )
+    on_front = {member["trial"]: position for position, member in enumerate(ordered_front(document))}
+    coloured = sorted((point for point in trials if point["front"]), key=lambda point: on_front.get(point["trial"], 0))
+    for position, point in enumerate(coloured):
+        curve = _thinned(point["losses"], most)
+        figure.add_trace(
+            Scatter(
+                name=_lines(point["label"]),
+                x=[step for step, _ in curve],
+                y=[loss for _, loss in curve],
+                mode="lines",
+                line={"color": CURVES[position % len(CURVES)], "width": 2},
+                hovertemplate="loss %{y:.3f} at step %{x}",
+            )
+        )
+    if not trials:
+        figure.add_annotation(text="No losses yet.", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+    return figure
+
+
+def figure_html(figure: Figure, *, full_page: bool) -> str:
+    """HTML of one figure. A full page brings plotly.js along; a part is for a page that has `plotly_library` once."""
+    # Inside a script element only "<" could end it: a name may hold "</script>".
+    drawing = str(figure.to_json()).replace("<", "\\u003c")
+    title = escape(figure.layout.meta)
+    part = (
+        f'<div class="figure" role="img" aria-label="{title}"></div><script type="application/json">{drawing}</script>'
+    )
+    if not full_page:
+        return part
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
+        f"<style>{_PAGE_CSS}{FIGURE_CSS}</style></head><body><h1>{title}</h1>{part}{plotly_library()}</body></html>\n"
+    )
+
+
+@functools.cache
+def plotly_library() -> str:
+    """plotly.js and what draws each figure of the page: inline, compressed to two of its five megabytes."""
+    packed = base64.b64encode(zlib.compress(get_plotlyjs().encode(), 9)).decode()
+    return f'<script type="text/plain" id="plotly">{packed}</script><script>{_DRAW}</script>'
+
+
+_PAGE_CSS = """
+:root { color-scheme: light dark; --ink: #1d2430; --line: #dfe3e8; }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --line: #343b46; } }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem; color: var(--ink); }
+h1 { font-size: 1.1rem; }
+.figure { height: calc(100vh - 5rem); }
+"""
+
+_DRAW = """
+(async () => {
+  const figures = document.querySelectorAll(".figure");
+  const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
+  const options = {responsive: true, displaylogo: false, modeBarButtons: buttons};
+  try {
+    const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), c => c.charCodeAt(0));
+    const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(unpacked).text();
+    document.head.append(script);
+    for (const figure of figures) {
+      const drawing = JSON.parse(figure.nextElementSibling.textContent);
+      await Plotly.newPlot(figure, drawing.data, drawing.layout, options);
+    }
+  } catch (error) {
+    for (const figure of figures) figure.append("This browser cannot draw the figure: " + error);
+  }
+})();
+"""
+
+
+def _figure(title: str, x_title: str) -> Figure:
+    """The title is not drawn, since the page has it: it names the figure to readers who cannot see it."""
+    axis = {"gridcolor": "#dfe3e8", "zeroline": False, "automargin": True}
+    return Figure(
+        layout={
+            "template": None,
+            "meta": plain(title),
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": "system-ui, sans-serif", "size": 13},
+            "margin": {"l": 8, "r": 8, "t": 32, "b": 8},
+            "showlegend": True,
+            "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": FRONT},
+            "hovermode": "closest",
+            "hoverlabel": {"align": "left"},
+            "xaxis": {**axis, "title": {"text": x_title, "font": {"size": 13}}},
+            "yaxis": axis,
+        }
+    )
+
+
+def _scatter(name: str, points: Sequence[dict[str, Any]], hover: Any, mode: str = "markers", **style: Any) -> Scatter:
+    return Scatter(
+        name=name,
+        x=[point["tpot_ratio"] for point in points],
+        y=[point["validation_accuracy"] for point in points],
+        hovertext=[hover(point) for point in points],
+        hoverinfo="text",
+        mode=mode,
+        **style,
+    )
+
+
+def _point_out(figure: Figure, point: dict[str, Any], names: str, hover: Any) -> None:
+    """The recommended placement and the knee: a sign of their own, their name beside it, their label in the legend."""
+    recommended = "recommended" in names
+    colour = RECOMMENDED if recommended else KNEE
+    symbol, size = ("star", 18) if recommended else ("hexagon-open", 17)
+    name = f"{names}: {_lines(point['label'])}"
+    marker = {"symbol": symbol, "size": size, "color": colour, "line": {"width": 0 if recommended else 3}}
+    figure.add_trace(_scatter(name, [point], hover, marker=marker))
+    figure.add_annotation(
+        x=point["tpot_ratio"],
+        y=point["validation_accuracy"],
+        text=names,
+        showarrow=True,
+        arrowhead=0,
+        arrowcolor=colour,
+        # The corner above a front is empty: nothing is both faster and better.
+        ax=-24,
+        ay=-34 if recommended else -54,
+    )
+
+
+def _hover(document: dict[str, Any], test: dict[int, dict[str, Any]], point: dict[str, Any]) -> str:
+    metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
+    axis, member = document["latency_axis"], test.get(point["trial"], {})
+    rows = [
+        f"<b>{_lines(point['label'])}</b>",
+        f"trial {point['trial']}, rank {point['rank']}, {point['status']}",
+        f"validation {metric} {with_interval(point['validation_accuracy'], point.get('validation_accuracy_ci'))}",
+        f"test {metric} {with_interval(member['accuracy'], member.get('accuracy_ci'))}"
+        if member.get("accuracy") is not None
+        else "",
+        f"{latency} ratio {with_interval(point['tpot_ratio'], point.get('tpot_ratio_ci'))}",
+        f"{latency} p50 {decimal(point.get(f'{axis}_p50_ms'), 2)} ms, p95 {decimal(point.get(f'{axis}_p95_ms'), 2)} ms",
+        f"{count(point.get('parameters'))} parameters",
+        f"reference placement: {_lines(point['reference'])}" if point.get("reference") else "",
+    ]
+    return "<br>".join(row for row in rows if row)
+
+
+def _lines(label: str) -> str:
+    """A label in plotly's text, which reads a little HTML: escaped, broken where it is long."""
+    return "<br>".join(escape(line, quote=False) for line in wrapped(plain(label), 32))
+
+
+def _errors(points: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
+    """Distances to the bounds of ``<key>_ci``; none where a point has no interval."""
+    bounds = [point.get(f"{key}_ci") or (point[key], point[key]) for point in points]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [max(0.0, high - point[key]) for point, (_, high) in zip(points, bounds, strict=True)],
+        "arrayminus": [max(0.0, point[key] - low) for point, (low, _) in zip(points, bounds, strict=True)],
+        "thickness": 1,
+        "width": 3,
+        "color": FRONT,
+    }
+
+
+def _finite(values: dict[str, Any], *keys: str) -> bool:
+    return all(values.get(key) is not None and math.isfinite(values[key]) for key in keys)
+
+
+def _thinned(curve: Sequence[Sequence[float]], most: int) -> list[Sequence[float]]:
+    """At most about `most` points, evenly spaced, always with the last one."""
+    stride = math.ceil(len(curve) / most)
+    return [*curve[:-1:stride], curve[-1]]

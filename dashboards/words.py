@@ -1,0 +1,237 @@
+"""A search's result as tables and sentences, from the document that ``run --json`` prints.
+
+Any figure in the document may be null (test figures before the end, the TPOT of an encoder): it is then left out, or
+written as ``-``. Sentences are plain text on one line unless their function says Markdown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from dashboards.format import (
+    MISSING,
+    count,
+    decimal,
+    duration,
+    interval,
+    latency_name,
+    metric_name,
+    plain,
+    with_interval,
+)
+
+#: MLflow cuts a run's description, which is a tag, at this many characters (``mlflow.utils.validation``).
+DESCRIPTION_LIMIT = 8000
+
+#: Where a split's figure stands; the test split is reported wherever it was read.
+SPLITS = {"test": "accuracy", "validation": "validation_accuracy"}
+
+
+def ordered_front(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The front from the cheapest placement to the dearest; those without a latency last."""
+    return sorted(document["front"], key=lambda member: _number_or(math.inf, member.get("tpot_ratio")))
+
+
+def mark(document: dict[str, Any], trial: int | None) -> str:
+    """``recommended``, ``knee``, both, or nothing."""
+    names = ("recommended", "knee")
+    return ", ".join(name for name in names if trial is not None and (document.get(name) or {}).get("trial") == trial)
+
+
+def front_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of text, the base model first. Columns: trial, placement, six figures, mark."""
+    metric, axis = metric_name(document["metric"]), document["latency_axis"]
+    latency = latency_name(axis)
+    header = ["trial", "placement", f"test {metric}", "validation", f"{latency} ratio", f"{latency} p95 ms"]
+    base = {"label": "base model", "tpot_ratio": 1.0, "parameters": 0, **(document.get("base") or {})}
+    rows = [
+        [
+            decimal(row.get("trial"), 0),
+            plain(row["label"]),
+            with_interval(row.get("accuracy"), row.get("accuracy_ci")),
+            decimal(row.get("validation_accuracy")),
+            with_interval(row.get("tpot_ratio"), row.get("tpot_ratio_ci")),
+            decimal(row.get(f"{axis}_p95_ms"), 2),
+            count(row.get("parameters")),
+            mark(document, row.get("trial")),
+        ]
+        for row in [base, *ordered_front(document)]
+    ]
+    return [*header, "parameters", ""], rows
+
+
+def front_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The front as flat rows of numbers, texts and nulls, for a table artifact."""
+    return [
+        {
+            "trial": member["trial"],
+            "placement": member["label"],
+            "targets": "+".join(member["targets"]),
+            "rank": member["rank"],
+            "metric": document["metric"],
+            **_bounded("accuracy", member),
+            "validation_accuracy": member.get("validation_accuracy"),
+            **_bounded("tpot_ratio", member),
+            **{key: member.get(key) for key in ("tpot_p50_ms", "tpot_p95_ms", "ttft_p95_ms")},
+            "parameters": member.get("parameters"),
+            "adapter_mb": member.get("adapter_mb"),
+            "mark": mark(document, member["trial"]),
+            "mlflow_run_id": member.get("mlflow_run_id"),
+        }
+        for member in ordered_front(document)
+    ]
+
+
+def front_table_markdown(document: dict[str, Any], limit: int | None = None) -> str:
+    """A Markdown table of the base model and the first `limit` members of the front (all by default)."""
+    header, rows = front_table(document)
+    lines = [header, ["---:", "---", *["---:"] * (len(header) - 3), "---"]]
+    lines += [[row[0], _code(row[1]), *row[2:]] for row in (rows if limit is None else rows[: limit + 1])]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def state(document: dict[str, Any]) -> str:
+    """``complete, 24 of 24 trials (22 complete, 1 failed, 1 infeasible) in 2m11s``."""
+    trials = {status: n for status, n in document["trials"].items() if n}
+    parts = ", ".join(f"{n} {status}" for status, n in trials.items())
+    done = f"{sum(trials.values())} of {document['budget']} trials" + (f" ({parts})" if parts else "")
+    took = duration(document.get("elapsed_s"))
+    return f"{plain(document['status'])}, {done}" + ("" if took == MISSING else f" in {took}")
+
+
+def outcome(document: dict[str, Any], *, markdown: bool = False) -> str:
+    """What the front says: its two ends against the base model, and what the test split cannot tell apart."""
+    name = _code if markdown else plain
+    front = ordered_front(document)
+    if not front:
+        return "No placement has both an accuracy and a latency, so there is no front."
+    metric, base = metric_name(document["metric"]), document.get("base") or {}
+    best, cheapest = max(front, key=_validation), front[0]
+    if len(front) == 1:
+        text = f"The front is one placement: {name(best['label'])} reaches {metric} {_reached(document, best)}."
+    else:
+        text = f"The front has {len(front)} placements. The most accurate by validation, {name(best['label'])}, "
+        text += f"reaches {metric} {_reached(document, best)}."
+    if cheapest is not best:
+        text += f" The cheapest, {name(cheapest['label'])}, reaches {_reached(document, cheapest)}."
+    known = {split: base[key] for split, key in SPLITS.items() if base.get(key) is not None}
+    if known:
+        split, value = next(iter(known.items()))
+        text += f" The base model has {decimal(value)} on the {split} split."
+    tied = [name(member["label"]) for member in front if member is not best and _overlap(member, best)]
+    if tied:
+        text += f" The test interval of the most accurate overlaps with that of {_listed(tied)}: they may be tied."
+    return text
+
+
+def recommendation(document: dict[str, Any], *, markdown: bool = False) -> str:
+    """The recommended placement with its reason, and the knee; empty where nothing is recommended."""
+    name, text = (_code, _escaped) if markdown else (plain, plain)
+    labels = {member["trial"]: name(member["label"]) for member in document["front"]}
+    recommended, knee = document.get("recommended") or {}, document.get("knee") or {}
+    if recommended.get("trial") not in labels:
+        return ""
+    why = text(recommended.get("why") or "").rstrip(".")
+    sentence = f"Recommended: {labels[recommended['trial']]} (trial {recommended['trial']}){': ' if why else ''}{why}."
+    if knee.get("trial") == recommended["trial"]:
+        return f"{sentence} It is also the knee of the front."
+    if knee.get("trial") in labels:
+        return f"{sentence} The knee of the front is {labels[knee['trial']]} (trial {knee['trial']})."
+    return sentence
+
+
+def latency_meaning(document: dict[str, Any]) -> str:
+    if document["latency_axis"] == "ttft":
+        what = "time of a whole request (this model answers in one pass, so it has no time per output token)"
+    else:
+        what = "time per output token (TPOT)"
+    return (
+        f"The latency ratio is the {what} with the adapter unmerged, over that of the base model, measured by turns "
+        "in one process. A merged adapter costs the base model's latency (ratio 1.0), whatever it targets."
+    )
+
+
+def export_command(document: dict[str, Any]) -> str:
+    return f"python -m search export {shlex.quote(plain(document['search']))} --pick recommended --out DIR"
+
+
+def reasons(document: dict[str, Any]) -> list[str]:
+    """Why trials ended early, the commonest first: ``2 failed: the loss is NaN at step 3``."""
+    seen = Counter((point["status"], plain(point["reason"])) for point in document["points"] if point.get("reason"))
+    return [f"{n} {status}: {reason}" for (status, reason), n in seen.most_common()]
+
+
+def description(document: dict[str, Any]) -> str:
+    """The result in Markdown, for the description of an MLflow run: at most `DESCRIPTION_LIMIT` characters."""
+    rows = len(document["front"])
+    while len(text := _description(document, rows)) > DESCRIPTION_LIMIT and rows:
+        rows = rows * 3 // 4
+    return text[:DESCRIPTION_LIMIT]
+
+
+def _description(document: dict[str, Any], rows: int) -> str:
+    left_out = len(document["front"]) - rows
+    blocks = [
+        f"**{_escaped(document['search'])}**: which modules of {_code(document['model'])} should LoRA adapt for "
+        f"{_escaped(document['task'])} on {_code(document['data'])}? The search is {state(document)}. "
+        + outcome(document, markdown=True),
+        recommendation(document, markdown=True),
+        front_table_markdown(document, rows) if document["front"] else "",
+        f"{left_out} more members of the front are in the table artifact." if left_out else "",
+        f"Export a trained adapter that PEFT loads:\n\n    {export_command(document)}" if document["front"] else "",
+        latency_meaning(document) if document["front"] else "",
+        "\n".join(f"- {_escaped(reason)}" for reason in reasons(document)[:5]),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _reached(document: dict[str, Any], member: dict[str, Any]) -> str:
+    """``0.610 [0.570, 0.650] on the test split at 1.12 times the base model's TPOT``."""
+    split = next((split for split, key in SPLITS.items() if member.get(key) is not None), "test")
+    key = SPLITS[split]
+    text = f"{with_interval(member.get(key), member.get(f'{key}_ci'))} on the {split} split"
+    if member.get("tpot_ratio") is not None:
+        text += (
+            f" at {decimal(member['tpot_ratio'], 2)} times the base model's {latency_name(document['latency_axis'])}"
+        )
+    return text
+
+
+def _overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    mine: Sequence[float] = one.get("accuracy_ci") or ()
+    theirs: Sequence[float] = other.get("accuracy_ci") or ()
+    return bool(interval(mine) and interval(theirs)) and mine[0] <= theirs[1] and theirs[0] <= mine[1]
+
+
+def _validation(member: dict[str, Any]) -> float:
+    return _number_or(-math.inf, member.get("validation_accuracy"))
+
+
+def _number_or(default: float, value: float | None) -> float:
+    return default if value is None or math.isnan(value) else value
+
+
+def _bounded(key: str, member: dict[str, Any]) -> dict[str, Any]:
+    low, high = member.get(f"{key}_ci") or (None, None)
+    return {key: member.get(key), f"{key}_low": low, f"{key}_high": high}
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    shown = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def _code(text: object) -> str:
+    """A Markdown code span that cannot be left, inside a table or outside."""
+    return f"`{plain(text).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+
+
+def _escaped(text: object) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML."""
+    safe = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", safe)

@@ -1,0 +1,159 @@
+"""The data of one task: read, checked, and split into train, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from objectives.errors import DataError
+from objectives.formats import RawRows
+from objectives.rows import FIELDS, Row, Task, parse, shorten
+from objectives.sources import Split, find
+from objectives.splits import FEWEST, group_by_prompt, sample, set_aside
+
+__all__ = ["Row", "Split", "Task", "TaskData", "load_data"]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """``splits`` has exactly train, validation and test, of at least two rows each.
+
+    ``labels`` are those of train, sorted; none for generation. ``digest`` is sixteen hexadecimal digits of SHA-256
+    over the task and all rows as used. ``notes`` say, in sentences for the user, what was done to the data.
+    """
+
+    name: str
+    task: Task
+    splits: Mapping[str, tuple[Row, ...]]
+    labels: tuple[str, ...]
+    digest: str
+    notes: tuple[str, ...]
+
+    def rows(self, split: str) -> tuple[Row, ...]:
+        return self.splits[split]
+
+
+def load_data(
+    source: str,
+    task: Task | None = None,
+    *,
+    seed: int = 0,
+    validation_rows: int | None = None,
+    test_rows: int | None = None,
+) -> TaskData:
+    """Read ``source``: a folder of split files, one file, or otherwise a hub id; the task follows from the fields.
+
+    A missing validation or test split is set aside from train by ``seed``. ``validation_rows`` and ``test_rows``
+    bound how many rows of those splits are used, by a sample; train does not depend on them. Train rows whose input
+    also stands in validation or test are dropped.
+
+    Raises DataError with place, cause and remedy for whatever cannot be read, or cannot be learned from.
+    """
+    limits: dict[Split, int | None] = {"validation": validation_rows, "test": test_rows}
+    for split, limit in limits.items():
+        if limit is not None and limit < FEWEST:
+            raise DataError(f"--{split}-rows {limit} is too few. Use at least {FEWEST}.")
+
+    name, raw = find(source, {field for fields in FIELDS.values() for field in fields})
+    task, train, _ = parse(raw["train"], task)
+    labels = {row.target for row in train} if task == "classification" else set()
+    if len(labels) == 1:
+        raise DataError(f"{raw['train'].name}: every row has the label {shorten(train[0].target)}. Give two or more.")
+    given: dict[Split, list[Row]] = {}
+    for split in limits:
+        if split in raw:
+            _, given[split], label_first_at = parse(raw[split], task)
+            if task == "classification":
+                _check_labels(raw[split], split, label_first_at, labels)
+
+    notes: list[str] = []
+    train = _without_leaks(train, given, labels, raw["train"].name, notes)
+    missing = [split for split in limits if split not in given]
+    train, made = _made_from(train, missing, task, source, seed, notes)
+    splits: dict[str, tuple[Row, ...]] = {"train": tuple(train)}
+    for split, limit in limits.items():
+        rows = (given | made)[split]
+        splits[split] = tuple(_used(rows, split, task, limit, seed, notes))
+    for part, used in splits.items():
+        if len(used) < FEWEST:
+            unit = "prompt" if task == "generation" and part != "train" else "row"
+            raise DataError(f"{source}: the {part} split has only one {unit}. Give at least {FEWEST}.")
+    return TaskData(name, task, splits, tuple(sorted(labels)), _digest(task, splits), tuple(notes))
+
+
+def _check_labels(raw: RawRows, split: Split, first_at: Mapping[str, int], known: set[str]) -> None:
+    for label, number in first_at.items():
+        if label not in known:
+            raise DataError(
+                f"{raw.at(number)}: the label {shorten(label)} stands in {split} but not in train. "
+                f"Add train rows with it or remove it from {split}."
+            )
+
+
+def _without_leaks(
+    train: list[Row], given: Mapping[Split, Sequence[Row]], labels: set[str], name: str, notes: list[str]
+) -> list[Row]:
+    held_out = [{row.text for row in rows} for rows in given.values()]
+    leaked = set().union(*held_out)
+    clean = [row for row in train if row.text not in leaked]
+    where = " or ".join(given)
+    if len(held_out) == 2 and (both := len(held_out[0] & held_out[1])):
+        notes.append(f"{_count(both, 'input')} in both validation and test, kept in both")
+    if len(clean) == len(train):
+        return train
+    notes.append(f"dropped {_count(len(train) - len(clean), 'train row')} whose input also stands in {where}")
+    remedy = f"Give train rows that do not stand in {where}."
+    if labels and (lost := labels - {row.target for row in clean}):
+        raise DataError(f"{name}: every row with the label {shorten(min(lost))} also stands in {where}. {remedy}")
+    if len(clean) < FEWEST:
+        raise DataError(f"{name}: of {len(train)} rows only {len(clean)} do not also stand in {where}. {remedy}")
+    return clean
+
+
+def _made_from(
+    train: list[Row], missing: Sequence[Split], task: Task, source: str, seed: int, notes: list[str]
+) -> tuple[list[Row], dict[Split, list[Row]]]:
+    """What is left of train, and the missing splits; stratified by label for classification."""
+    if not missing:
+        return train, {}
+    pairs = ((row.text, row.target if task == "classification" else "") for row in train)
+    try:
+        aside = set_aside(pairs, len(missing), seed)
+    except ValueError as error:
+        raise DataError(
+            f"{source}: train is too small to set aside rows for {' and '.join(missing)} ({error}). "
+            "Give more rows, or a file for each split."
+        ) from error
+    made = {split: [row for row in train if row.text in texts] for split, texts in zip(missing, aside, strict=True)}
+    for split, rows in made.items():
+        share = f"{len(rows) / len(train):.0%} of train ({_count(len(rows), 'row')})"
+        notes.append(f"no {split} split: {share} was set aside with seed {seed}")
+    gone = set().union(*aside)
+    return [row for row in train if row.text not in gone], made
+
+
+def _used(rows: list[Row], split: Split, task: Task, limit: int | None, seed: int, notes: list[str]) -> list[Row]:
+    if task == "generation":
+        grouped = group_by_prompt(rows)
+        if len(grouped) < len(rows):
+            prompts = _count(len(grouped), "different prompt")
+            notes.append(f"{split}: {len(rows)} rows have {prompts}; each is scored against all its completions")
+        rows = grouped
+    if limit is None or limit >= len(rows):
+        return rows
+    notes.append(f"{split}: {limit} of {len(rows)} rows used (--{split}-rows)")
+    return sample(rows, limit, seed, split)
+
+
+def _digest(task: Task, splits: Mapping[str, Sequence[Row]]) -> str:
+    digest = hashlib.sha256(task.encode())
+    for split, rows in splits.items():
+        for row in rows:
+            digest.update(json.dumps([split, row.text, row.target, row.references]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,241 @@
+"""Text to token ids, once per search: prompts, completions, labels, truncation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from objectives.data import Task, TaskData
+from objectives.errors import RequestError
+
+PLAIN_TEMPLATE = "{text}\nAnswer:"
+_MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """What stands before and after the row's text. ``lead`` separates the prompt from the completion."""
+
+    before: str
+    after: str
+    lead: str
+    special: bool  # whether the tokenizer adds its own first tokens; a chat template brings them itself
+
+    @classmethod
+    def choose(cls, tokenizer: Any, template: str | None) -> Template:
+        """``None`` or ``auto``: the tokenizer's chat template if it has one, else :data:`PLAIN_TEMPLATE`.
+
+        Raises RequestError for a template without exactly one ``{text}``, and for ``chat`` without a chat template.
+        """
+        has_chat = bool(getattr(tokenizer, "chat_template", None))
+        if template == "chat" and not has_chat:
+            raise RequestError(
+                "--template chat: this model's tokenizer has no chat template; pass a template such as "
+                f"{PLAIN_TEMPLATE!r} or leave the option out"
+            )
+        if template in (None, "auto", "chat"):
+            if has_chat:
+                turns = [{"role": "user", "content": _MARK}]
+                text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+                before, _, after = text.partition(_MARK)
+                return cls(before, after, lead="", special=False)
+            template = PLAIN_TEMPLATE
+        if template.count("{text}") != 1:
+            raise RequestError(f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
+        before, _, after = template.replace("\\n", "\n").partition("{text}")
+        return cls(before, after, lead="" if after.endswith((" ", "\n")) else " ", special=True)
+
+    @property
+    def text(self) -> str:
+        return self.before + "{text}" + self.after
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    prompt: list[int]
+    completion: list[int]  # ids that the loss is on, end of sequence included; empty for an encoder
+    label: int = -1  # index into the labels; -1 for generation
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """Everything a worker needs of the data: plain lists, no tokenizer calls left but decoding."""
+
+    task: Task
+    kind: Literal["causal", "encoder"]
+    splits: Mapping[str, list[EncodedRow]]
+    labels: tuple[str, ...]
+    label_ids: tuple[tuple[int, ...], ...]  # token ids of each label, prefix-free; () for an encoder
+    pad_id: int
+    eos_id: int | None
+    max_new_tokens: int
+    max_tokens: int
+    template: str
+    lead: str
+    truncated: Mapping[str, int]  # split -> rows whose input or completion was cut
+
+    def notes(self) -> list[str]:
+        return [
+            f"{split}: {count} of {len(self.splits[split])} rows cut to {self.max_tokens} tokens (--max-tokens)"
+            for split, count in self.truncated.items()
+            if count
+        ]
+
+
+def encode(
+    data: TaskData,
+    tokenizer: Any,
+    kind: Literal["causal", "encoder"],
+    *,
+    max_tokens: int,
+    template: str | None = None,
+) -> EncodedTask:
+    """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays.
+
+    Raises RequestError where ``max_tokens`` leaves no room for the template and a label.
+    """
+    if kind == "encoder":
+        return _encode_for_encoder(data, tokenizer, max_tokens)
+    chosen = Template.choose(tokenizer, template)
+    first = _leading_specials(tokenizer) if chosen.special else []
+    (tail,) = _continuations(tokenizer, "a", [chosen.after])
+    eos = tokenizer.eos_token_id
+
+    def completions(texts: Sequence[str]) -> list[list[int]]:
+        return _continuations(tokenizer, "a" + chosen.after, [chosen.lead + text for text in texts])
+
+    label_ids: tuple[tuple[int, ...], ...] = ()
+    if data.task == "classification":
+        label_ids = _prefix_free([tuple(ids) for ids in completions(data.labels)], eos, data.labels)
+    index = {label: i for i, label in enumerate(data.labels)}
+    targets: dict[str, list[_Target]] = {}
+    for split, rows in data.splits.items():
+        if data.task == "classification":
+            labels = [index[row.target] for row in rows]
+            targets[split] = [_Target(list(label_ids[label]), label) for label in labels]
+        else:
+            whole = completions([row.target for row in rows])
+            targets[split] = [_generated(ids, eos, max_tokens // 2) for ids in whole]
+    # One limit for all prompts: a model is judged on prompts that were cut as those that it was trained on.
+    longest = max(len(target.ids) for split in targets.values() for target in split)
+    limit = max_tokens - longest
+    room = limit - len(first) - len(tail)
+    if room < 1:
+        raise RequestError(
+            f"--max-tokens {max_tokens} leaves no room for the text beside the template ({len(first) + len(tail)} "
+            f"tokens) and the longest completion ({longest}); raise it"
+        )
+
+    splits: dict[str, list[EncodedRow]] = {}
+    truncated = dict.fromkeys(data.splits, 0)
+    for split, rows in data.splits.items():
+        prompts = [first + ids for ids in _ids(tokenizer, [chosen.before + row.text + chosen.after for row in rows])]
+        for i, row in enumerate(rows):
+            is_long = len(prompts[i]) > limit
+            if is_long:
+                (head,) = _ids(tokenizer, [chosen.before + row.text])
+                prompts[i] = first + head[:room] + tail
+            truncated[split] += is_long or targets[split][i].is_cut
+        splits[split] = [
+            EncodedRow(prompt, target.ids, target.label, row.references)
+            for prompt, target, row in zip(prompts, targets[split], rows, strict=True)
+        ]
+    return EncodedTask(
+        task=data.task,
+        kind=kind,
+        splits=splits,
+        labels=data.labels,
+        label_ids=label_ids,
+        pad_id=tokenizer.pad_token_id or 0,
+        eos_id=eos,
+        max_new_tokens=max(len(target.ids) for target in targets["train"]),
+        max_tokens=max_tokens,
+        template=chosen.text,
+        lead=chosen.lead,
+        truncated=truncated,
+    )
+
+
+def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> EncodedTask:
+    index = {label: i for i, label in enumerate(data.labels)}
+    splits: dict[str, list[EncodedRow]] = {}
+    truncated: dict[str, int] = {}
+    for split, rows in data.splits.items():
+        whole = tokenizer([row.text for row in rows], verbose=False)["input_ids"]
+        cut = tokenizer([row.text for row in rows], truncation=True, max_length=max_tokens)["input_ids"]
+        splits[split] = [EncodedRow(ids, [], index[row.target]) for row, ids in zip(rows, cut, strict=True)]
+        truncated[split] = sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True))
+    return EncodedTask(
+        task=data.task,
+        kind="encoder",
+        splits=splits,
+        labels=data.labels,
+        label_ids=(),
+        pad_id=tokenizer.pad_token_id or 0,
+        eos_id=None,
+        max_new_tokens=0,
+        max_tokens=max_tokens,
+        template="{text}",
+        lead="",
+        truncated=truncated,
+    )
+
+
+def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    # verbose=False: a row beyond the model's length is cut by us, and counted; the tokenizer need not warn as well.
+    encoded: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return encoded
+
+
+def _leading_specials(tokenizer: Any) -> list[int]:
+    """The ids a tokenizer puts in front (a beginning of sequence); what it puts behind would end the prompt."""
+    bare = _ids(tokenizer, ["a"])[0]
+    full: list[int] = tokenizer("a")["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return full[:start]
+    return []
+
+
+def _continuations(tokenizer: Any, context: str, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text as they come out behind ``context``.
+
+    Tokenised together, since many tokenizers put a space of their own before a text that stands alone.
+    """
+    context_ids, *both = _ids(tokenizer, [context, *(context + text for text in texts)])
+    start = len(context_ids)
+    return [
+        ids[start:] if ids[:start] == context_ids else _ids(tokenizer, [text])[0]
+        for ids, text in zip(both, texts, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Target:
+    ids: list[int]
+    label: int = -1
+    is_cut: bool = False
+
+
+def _generated(ids: list[int], eos: int | None, limit: int) -> _Target:
+    """A completion and its end, within ``limit`` tokens; one that was cut does not end."""
+    if len(ids) >= limit:
+        return _Target(ids[: limit - 1], is_cut=True)
+    return _Target(ids if eos is None else [*ids, eos])
+
+
+def _prefix_free(labels: list[tuple[int, ...]], eos: int | None, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """End every label, where one begins another: else the shorter is never less likely than the longer."""
+    if len(set(labels)) < len(labels) or any(not ids for ids in labels):
+        same = next(n for n, ids in zip(names, labels, strict=True) if labels.count(ids) > 1 or not ids)
+        raise RequestError(
+            f"label {same!r} has the same tokens as another label in this model's tokenizer (or none): rename it"
+        )
+    begins = any(a != b and b[: len(a)] == a for a in labels for b in labels)
+    if not begins:
+        return tuple(labels)
+    if eos is None:
+        raise RequestError("one label begins another and the tokenizer has no end of sequence: rename the labels")
+    return tuple((*ids, eos) for ids in labels)

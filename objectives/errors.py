@@ -1,0 +1,44 @@
+"""Every error that reaches a user.
+
+    SearchError
+    ├── RequestError (ValueError)       the request is wrong: exit code 2
+    │   ├── ModelError                  the model cannot be read, or has nothing to adapt
+    │   ├── DataError                   the data cannot be read, or cannot be learned from
+    │   └── StoreError (OSError)        the home folder, database or disk refuses: nothing is lost
+    ├── NoTrialSucceeded                exit code 3
+    └── Interrupted                     the search can be resumed: exit code 130
+
+A message is one sentence or two: the value, the cause, the remedy.
+"""
+
+from __future__ import annotations
+
+
+class SearchError(Exception):
+    """Base of all errors that are reported without a traceback."""
+
+    exit_code = 1
+
+
+class RequestError(SearchError, ValueError):
+    exit_code = 2
+
+
+class ModelError(RequestError):
+    pass
+
+
+class DataError(RequestError):
+    pass
+
+
+class StoreError(RequestError, OSError):
+    pass
+
+
+class NoTrialSucceeded(SearchError):
+    exit_code = 3
+
+
+class Interrupted(SearchError):
+    exit_code = 130

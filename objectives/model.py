@@ -1,0 +1,255 @@
+"""A model on disk: its folder, its configuration, its structure without weights, and the loaded base model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from objectives.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Kind = Literal["causal", "encoder"]
+
+#: What a snapshot holds for us; no pickle is ever fetched.
+SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+def resolve(model: str) -> Path:
+    """The folder of a model: ``model`` itself if it is one, otherwise a snapshot of that hub id.
+
+    Raises ModelError if the folder or its config.json is missing, or if the hub cannot be reached.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{model} has no config.json: give the folder of a Hugging Face model.")
+        return folder
+    if folder.exists():
+        raise ModelError(f"{model} is a file: give the folder of a Hugging Face model.")
+    if not HUB_ID.fullmatch(model):
+        raise ModelError(f"{model} does not exist: give the folder of a Hugging Face model, or a hub id.")
+    return _snapshot(model)
+
+
+def _snapshot(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(hub_id, allow_patterns=SAFE_FILES))
+    except Exception as error:
+        raise ModelError(
+            f"{hub_id} is no local folder, and the model hub does not give it ({_first_line(error)}): "
+            "check the name and the network, or give a local folder."
+        ) from error
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{hub_id} has no config.json on the model hub: choose a transformers model.")
+    return folder
+
+
+def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """Raises ModelError if config.json cannot be read or names a model type that transformers does not know."""
+    from transformers import AutoConfig
+
+    file = folder / "config.json"
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read ({_first_line(error)}): restore the file.") from error
+    if not isinstance(raw, dict) or "model_type" not in raw:
+        raise ModelError(f"{file} names no model_type: it is not the configuration of a model.")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        remedy = "pass --trust-remote-code" if "auto_map" in raw else "update transformers"
+        raise ModelError(
+            f"{file}: transformers cannot use model type {raw['model_type']!r} "
+            f"({_first_line(error)}): {remedy}, or choose another model."
+        ) from error
+
+
+def kind_of(config: PreTrainedConfig) -> Kind:
+    """Whether the model is adapted as a causal language model or as an encoder with a classification head.
+
+    BERT-like types stand in both of transformers' mappings; they are encoders unless their configuration says that
+    they decode. So are encoder-decoders that can classify. Raises ModelError if the type is neither.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+    def maps(auto: Any) -> bool:
+        return type(config) in auto._model_mapping or auto.__name__ in (getattr(config, "auto_map", None) or {})
+
+    def says(field: str) -> bool:
+        return bool(getattr(config, field, False))
+
+    bidirectional = maps(AutoModelForMaskedLM) and not says("is_decoder") and not says("causal")
+    classifies = maps(AutoModelForSequenceClassification)
+    if maps(AutoModelForCausalLM) and not (classifies and (bidirectional or says("is_encoder_decoder"))):
+        return "causal"
+    if classifies:
+        return "encoder"
+    raise ModelError(
+        f"Model type {config.model_type!r} is neither a causal language model nor an encoder that classifies text: "
+        "choose another model."
+    )
+
+
+def meta_model(config: PreTrainedConfig, kind: Kind, num_labels: int = 2) -> PreTrainedModel:
+    """The structure of the model on the meta device: shapes and names, no weights, no memory.
+
+    Raises ModelError if transformers cannot build the model from this configuration.
+    """
+    import torch
+
+    if kind == "encoder":
+        config.num_labels = num_labels
+    # Configurations from remote code exist only after the user has trusted that code.
+    trusted = type(config).__module__.startswith("transformers_modules")
+    try:
+        with torch.device("meta"):
+            return _auto_class(kind).from_config(config, trust_remote_code=trusted)
+    except Exception as error:
+        raise ModelError(
+            f"transformers cannot build model type {config.model_type!r} from its configuration "
+            f"({_first_line(error)}): check config.json."
+        ) from error
+
+
+def check_weights(folder: Path) -> None:
+    """Reads the header of every safetensors shard, none of the weights.
+
+    Raises ModelError if weights are missing, in an unsafe format only, or if a shard is missing, cut short or not
+    safetensors at all.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for shard in _shards(folder):
+        if not shard.is_file():
+            raise ModelError(f"{shard} is missing, but the index names it: download it again.")
+        try:
+            with safe_open(shard, framework="pt") as weights:
+                empty = not weights.keys()
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{shard} is corrupted ({_first_line(error)}): download it again.") from error
+        if empty:
+            raise ModelError(f"{shard} holds no weights: download it again.")
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{index} is corrupted ({_first_line(error)}): download it again.") from error
+        return [folder / Path(name).name for name in names]
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if any(folder.glob("*.bin")):
+        raise ModelError(
+            f"{folder} holds pickled weights (*.bin) only, and safe formats alone are read: convert it to safetensors."
+        )
+    raise ModelError(f"{folder} holds no model.safetensors: download the weights.")
+
+
+def load_model(
+    folder: Path,
+    kind: Kind,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    num_labels: int | None = None,
+    labels: list[str] | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """The frozen base model in evaluation mode. ``labels`` name the classes of an encoder, in the order of their ids.
+
+    Its ``new_modules`` are the paths of an encoder's modules that the checkpoint has no weights for: an adapter has to
+    train and keep them.
+
+    Raises ModelError if the weights cannot be read or do not belong to the configuration.
+    """
+    check_weights(folder)
+    head: dict[str, Any] = {}
+    if labels is not None:
+        head = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    elif num_labels is not None:
+        head = {"num_labels": num_labels}
+    try:
+        model, info = _auto_class(kind).from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=kind == "encoder",  # the head of the checkpoint may have other classes
+            **head,
+        )
+    except Exception as error:
+        raise ModelError(f"{folder} cannot be loaded ({_first_line(error)}): download it again.") from error
+    if missing := _untrained(model, kind, info):
+        raise ModelError(
+            f"{folder} lacks the weights of {missing[0]} and {len(missing) - 1} more: "
+            "its weights do not belong to its config.json."
+        )
+    model.new_modules = _new_modules(model, kind, info)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _absent(info: dict[str, Any]) -> list[str]:
+    return [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+
+
+def _untrained(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> list[str]:
+    """Weights that the checkpoint should have had: all of a causal model, the body of an encoder but its pooler."""
+    if kind == "causal":
+        return sorted(_absent(info))
+    body = model.base_model_prefix + "."
+    return sorted(key for key in _absent(info) if key.startswith(body) and "pooler" not in key)
+
+
+def _new_modules(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> list[str]:
+    """The head, which is what stands beside the body, and the pooler if the checkpoint was trained without."""
+    if kind == "causal":
+        return []
+    body = model.base_model_prefix + "."
+    paths = {
+        key.partition("pooler")[0] + "pooler" if key.startswith(body) else key.partition(".")[0]
+        for key in _absent(info)
+    }
+    return sorted(paths)
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """A tokenizer that can pad: without a pad token of its own it pads with the end-of-sequence token.
+
+    Raises ModelError if the folder's tokenizer cannot be read, or has no token to pad with.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise ModelError(
+            f"The tokenizer of {folder} cannot be loaded ({_first_line(error)}): add its tokenizer files."
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise ModelError(f"The tokenizer of {folder} has no pad, end or unknown token: set pad_token in its files.")
+    return tokenizer
+
+
+def _auto_class(kind: Kind) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")

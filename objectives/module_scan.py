@@ -1,0 +1,102 @@
+"""Builds the module space of a model from its structure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
+
+from torch import nn
+from transformers import PreTrainedConfig
+
+from objectives.errors import ModelError
+from objectives.model import Kind
+from objectives.module_exclusions import Exclusions, Reason
+from objectives.module_layers import Layer, linear_maps
+from objectives.module_naming import name_groups, split_bands
+from objectives.module_roles import role_of
+from objectives.module_targets import Targets
+from objectives.modules import LeftOut, ModuleGroup, ModuleSpace, Role
+
+
+def scan(model: nn.Module, config: PreTrainedConfig, kind: Kind, bands: int) -> ModuleSpace:
+    if bands < 1:
+        raise ModelError(f"{bands} bands are not possible: give 1 or more.")
+    targets = Targets(model)
+    layers, left_out = _sort(model, config, kind, targets)
+    layers = [_as_peft_reaches(layer, targets) for layer in layers]
+    groups = [
+        _group(name + band, name, part, targets)
+        for name, whole in name_groups(layers).items()
+        for band, part in split_bands(whole, bands)
+    ]
+    if not groups:
+        left_out.append(LeftOut("all blocks", "no linear layer in repeated blocks was found"))
+    return ModuleSpace(
+        model_type=config.model_type,
+        kind=kind,
+        hidden_size=_hidden_size(config),
+        layers=len({layer.block for layer in layers}),
+        groups=tuple(groups),
+        left_out=tuple(left_out),
+        structure=_digest(f"{path} {tuple(weight.shape)}" for path, weight in model.named_parameters()),
+    )
+
+
+def _sort(
+    model: nn.Module, config: PreTrainedConfig, kind: Kind, targets: Targets
+) -> tuple[list[Layer], list[LeftOut]]:
+    """The layers to offer, and the others with their reasons, each name once."""
+    exclusions = Exclusions(model, kind)
+    offered: list[Layer] = []
+    left_out: dict[Reason, None] = {}
+    for layer in linear_maps(model, config):
+        reason = exclusions.reason(layer)
+        if reason is None and not targets.is_distinct(layer.path):
+            reason = layer.path, "its full path ends another one, so that PEFT cannot target it alone"
+        if reason is None:
+            offered.append(layer)
+        else:
+            left_out[reason] = None
+    return offered, [LeftOut(name, why) for name, why in left_out]
+
+
+def _as_peft_reaches(layer: Layer, targets: Targets) -> Layer:
+    """A linear layer whose name PEFT would rewrite is reached through its weight parameter instead."""
+    if layer.kind == "linear" and not targets.reaches(layer.path):
+        return replace(layer, kind="parameter", path=f"{layer.path}.weight")
+    return layer
+
+
+def _group(name: str, suffix: str, layers: list[Layer], targets: Targets) -> ModuleGroup:
+    paths = tuple(layer.path for layer in layers)
+    kind: Literal["linear", "parameter"] = "linear" if layers[0].kind == "linear" else "parameter"
+    if kind == "parameter" and paths[0].endswith(".weight"):
+        suffix += ".weight"
+    return ModuleGroup(
+        name=name,
+        role=_role(layers),
+        paths=paths,
+        kind=kind,
+        layers=len({layer.block for layer in layers}),
+        parameters_per_rank=sum(layer.experts * (layer.inputs + layer.outputs) for layer in layers),
+        products=sum(layer.products for layer in layers),
+        targets=targets.shortest(suffix, paths, kind),
+    )
+
+
+def _role(layers: list[Layer]) -> Role:
+    """The role of most of the layers, among those whose role is known."""
+    known = Counter(role for layer in layers if (role := role_of(layer.inside)) != "other")
+    return known.most_common(1)[0][0] if known else "other"
+
+
+def _hidden_size(config: PreTrainedConfig) -> int:
+    text = config.get_text_config(decoder=True)
+    return int(getattr(text, "hidden_size", 0) or getattr(text, "d_model", 0))
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]

@@ -1,0 +1,119 @@
+"""The module space of one model: which groups of layers an adapter can target, and what each of them costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from objectives.errors import ModelError
+from objectives.references import references
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig
+
+    from objectives.model import Kind
+    from objectives.placement import Placement
+
+Role = Literal[
+    "query", "key", "value", "qkv", "attention_output", "gate", "up", "gate_up", "down", "other"
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModuleGroup:
+    """All layers of the repeated blocks that share a name, or one band of them.
+
+    ``paths`` are full module names (kind "linear") or full parameter names (kind "parameter"). ``targets`` is the
+    shortest list that PEFT takes and that matches exactly these paths in the whole model.
+    """
+
+    name: str
+    role: Role
+    paths: tuple[str, ...]
+    kind: Literal["linear", "parameter"]
+    layers: int  # blocks that hold the group
+    parameters_per_rank: int  # adapter parameters at rank 1, all layers together
+    products: int  # multiply-adds per token in the base layers; of fused experts only those that a token visits
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ModuleSpace:
+    model_type: str
+    kind: Kind
+    hidden_size: int
+    layers: int
+    groups: tuple[ModuleGroup, ...]
+    left_out: tuple[LeftOut, ...]
+    structure: str  # 16 hexadecimal digits over paths and shapes: equal on every machine for equal structures
+
+    def group(self, name: str) -> ModuleGroup:
+        """Raises ModelError for an unknown name."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        known = ", ".join(group.name for group in self.groups)
+        raise ModelError(f"{name!r} is no module group of this {self.model_type} model: choose from {known}.")
+
+    def target_modules(self, placement: Placement) -> list[str]:
+        """``LoraConfig(target_modules=...)`` that attaches to the placement's linear layers and nowhere else."""
+        return self._targets(placement, "linear")
+
+    def target_parameters(self, placement: Placement) -> list[str]:
+        """``LoraConfig(target_parameters=...)`` for the placement's parameters."""
+        return self._targets(placement, "parameter")
+
+    def _targets(self, placement: Placement, kind: str) -> list[str]:
+        groups = [self.group(name) for name in placement.groups]
+        return sorted(target for group in groups if group.kind == kind for target in group.targets)
+
+    def parameters(self, placement: Placement) -> int:
+        """Trainable adapter parameters: rank x (inputs + outputs), summed over layers and experts."""
+        return placement.rank * sum(self.group(name).parameters_per_rank for name in placement.groups)
+
+    def adapter_bytes(self, placement: Placement, bytes_per_parameter: int = 4) -> int:
+        return bytes_per_parameter * self.parameters(placement)
+
+    def to_json(self, model: str) -> dict[str, Any]:
+        """The document of ``modules --json``."""
+        products = sum(group.products for group in self.groups) or 1
+        return {
+            "model": model,
+            "type": self.model_type,
+            "kind": self.kind,
+            "hidden_size": self.hidden_size,
+            "layers": self.layers,
+            "structure": self.structure,
+            "groups": [
+                {
+                    "name": group.name,
+                    "role": group.role,
+                    "kind": group.kind,
+                    "layers": group.layers,
+                    "parameters_per_rank": group.parameters_per_rank,
+                    "products": group.products,
+                    "share": round(group.products / products, 4),
+                }
+                for group in self.groups
+            ],
+            "left_out": [{"name": item.name, "why": item.why} for item in self.left_out],
+            "references": [{"name": item.name, "targets": list(item.groups)} for item in references(self)],
+        }
+
+
+def module_space(model: nn.Module, config: PreTrainedConfig, kind: Kind, bands: int = 1) -> ModuleSpace:
+    """What can be targeted in ``model``, which may live on the meta device.
+
+    ``bands`` splits each group into that many runs of layers. A model without repeated blocks has no groups, and
+    ``left_out`` says so. Raises ModelError if ``bands`` is below 1.
+    """
+    from objectives.module_scan import scan
+
+    return scan(model, config, kind, bands)

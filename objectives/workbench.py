@@ -1,0 +1,177 @@
+"""One worker's bench: the base model and the data stay, placements come and go."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from objectives.accuracy import evaluate
+from objectives.adapter import save_adapter
+from objectives.backbone import attach, head_is_separable
+from objectives.encoding import EncodedTask
+from objectives.errors import ModelError, StoreError
+from objectives.latency import LatencySettings, measure_pair, profile_context
+from objectives.model import load_model, load_tokenizer
+from objectives.modules import ModuleSpace
+from objectives.placement import Placement
+from objectives.training import TrainingDiverged, TrainingSettings, train
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What all trials of a search have in common; travels once through the object store."""
+
+    model: Path
+    space: ModuleSpace
+    task: EncodedTask
+    metric: str
+    training: TrainingSettings
+    latency: LatencySettings
+    adapters: Path  # folder that every worker can write to
+    threads: int
+    max_ratio: float | None = None
+    trust_remote_code: bool = False
+
+
+class Workbench:
+    """Measures placements of one assignment. Everything it returns is plain and ready for JSON."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        """Raises ModelError if the model cannot be loaded."""
+        on_gpu = torch.cuda.is_available()
+        torch.set_num_threads(assignment.threads)
+        self._given = assignment
+        self.device = torch.device("cuda" if on_gpu else "cpu")
+        torch.manual_seed(assignment.training.seed)  # the head of an encoder is new
+        self._base = load_model(
+            assignment.model,
+            assignment.space.kind,
+            torch.bfloat16 if on_gpu else torch.float32,
+            self.device,
+            labels=list(assignment.task.labels) if assignment.space.kind == "encoder" else None,
+            trust_remote_code=assignment.trust_remote_code,
+        )
+        self._tokenizer = load_tokenizer(assignment.model)
+        self._encoder = assignment.space.kind == "encoder"
+        self._by_head = not self._encoder and head_is_separable(self._base)
+
+    def measure_base(self) -> dict[str, Any]:
+        """The base model on validation, timed against itself: the ratio shows what noise alone does.
+
+        Raises ModelError if the model computes no finite loss.
+        """
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "latency"):
+            latency = self._profile(self._base)
+        with _timed(seconds, "evaluation"):
+            validation = self._evaluate(self._base, "validation")
+        if not math.isfinite(validation["loss"]):
+            raise ModelError(
+                f"{self._given.model} has a loss of {validation['loss']}: its weights hold no usable numbers."
+            )
+        return {
+            "validation": validation,
+            "latency": latency,
+            "latency_context": profile_context(self._given.space, self.device, self._given.latency),
+            "seconds": seconds,
+            "device": self._device_name(),
+        }
+
+    def measure(self, placement: Placement, name: str, profile: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Latency, then, if that is within the cap, training and validation.
+
+        ``profile`` is a latency profile known from before, ``name`` the adapter's folder. A diverged or out-of-memory
+        training is a result ("failed" with its reason), not an exception; a disk that refuses is a StoreError.
+        """
+        seconds: dict[str, float] = {}
+        given = self._given
+        measurement: dict[str, Any] = {"parameters": given.space.parameters(placement), "seconds": seconds}
+        outcome: dict[str, Any] = {"status": "complete", "reason": None, "steps": 0, "measurement": measurement}
+        try:
+            with _timed(seconds, "attach"):
+                adapted = attach(self._base, given.space, placement, seed=given.training.seed)
+                model = adapted.get_base_model()
+            with _timed(seconds, "latency"):
+                measurement["latency"] = dict(profile) if profile else self._profile(model)
+            ratio = measurement["latency"]["ratio"]
+            if given.max_ratio is not None and ratio > given.max_ratio:
+                reason = f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
+                return outcome | {"status": "infeasible", "reason": reason}
+            with _timed(seconds, "training"):
+                trained = train(model, given.task, given.training, by_head=self._by_head)
+            outcome["steps"] = trained.steps
+            measurement["losses"] = trained.losses
+            with _timed(seconds, "evaluation"):
+                validation = self._evaluate(model, "validation")
+            if not math.isfinite(validation["loss"]):  # the last step did it
+                raise TrainingDiverged(f"the validation loss became {validation['loss']} by step {trained.steps}")
+            measurement["validation"] = validation
+            with _timed(seconds, "saving"):
+                outcome["adapter"] = str(given.adapters / name)
+                outcome["adapter_sha256"] = save_adapter(adapted, given.adapters / name)
+        except StoreError:
+            raise
+        except TrainingDiverged as error:
+            return outcome | {"status": "failed", "reason": f"{error}: try a lower --learning-rate"}
+        except (MemoryError, RuntimeError) as error:
+            return outcome | {"status": "failed", "reason": self._memory_reason(error)}
+        return outcome
+
+    def test(self, adapter: Path | None) -> dict[str, Any]:
+        """The test split with a stored adapter, read back from its folder; with the base model for ``None``."""
+        if adapter is None:
+            return self._evaluate(self._base, "test")
+        return self._evaluate(load_adapter(self._base, adapter), "test")
+
+    def _profile(self, model: Any) -> dict[str, Any]:
+        seed = self._given.training.seed
+        return measure_pair(self._base, model, self._given.latency, encoder=self._encoder, seed=seed)
+
+    def _evaluate(self, model: Any, split: str) -> dict[str, Any]:
+        evaluation = evaluate(
+            model,
+            self._given.task,
+            split,
+            metric=self._given.metric,
+            tokenizer=self._tokenizer,
+            by_head=self._by_head,
+        )
+        return evaluation.to_json(self._given.training.seed)
+
+    def _device_name(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"cpu, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+
+    def _memory_reason(self, error: BaseException) -> str:
+        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not out_of_memory:
+            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
+
+
+def load_adapter(base: Any, folder: Path) -> Any:
+    """A PEFT model in eval mode from an adapter folder, on a twin of ``base``."""
+    from peft import PeftModel
+
+    from objectives.backbone import twin
+
+    return PeftModel.from_pretrained(twin(base), str(folder)).eval().get_base_model()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[phase] = time.perf_counter() - start

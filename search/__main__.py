@@ -1,0 +1,53 @@
+"""The command line: ``python -m search``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from objectives.errors import SearchError
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run one command and exit with its code. No traceback reaches a user without ``--debug``."""
+    from search.cli import cli
+
+    debug = "--debug" in (sys.argv[1:] if args is None else args)
+    try:
+        cli.main(args, prog_name="python -m search", standalone_mode=False)
+    except SearchError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        _fail(_usage(error), 2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        _fail(
+            f"{type(error).__name__}: {first}. This is a fault of the program: run again with --debug to see where", 1
+        )
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    command = f"; see `{context.command_path} --help`" if context is not None else ""
+    return error.format_message().rstrip(".") + command
+
+
+def _fail(sentence: str, code: int) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

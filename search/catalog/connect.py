@@ -1,0 +1,164 @@
+"""From a storage URL to a database that is ready to use, and from a driver's exception to one clear sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from objectives.errors import StoreError
+from search.catalog.models import to_json
+
+BUSY_TIMEOUT_S = 30
+#: Execution options of a connection that is going to write. SQLite's plain transaction fails at once, without the
+#: busy timeout, if it reads and then writes while another has written. PostgreSQL knows no such option.
+WRITES = {"begin": "BEGIN IMMEDIATE"}
+_EXAMPLES = "sqlite:///folder/search.db or postgresql://user@host/database"
+
+
+def parse(storage: str) -> URL:
+    """Raises StoreError for anything but a SQLite file or a PostgreSQL database."""
+    shown = re.sub(r"//[^/]*@", "//***@", storage)
+    try:
+        url = make_url(storage)
+    except (ArgumentError, ValueError) as error:
+        raise StoreError(f"storage {shown!r} is not a database URL: write it like {_EXAMPLES}.") from error
+    backend = url.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise StoreError(f"storage {shown!r} is neither SQLite nor PostgreSQL: write it like {_EXAMPLES}.")
+    if url.database in (None, "", ":memory:") or "uri" in url.query:
+        raise StoreError(f"storage {shown!r} names no file, so nothing could be resumed: write it like {_EXAMPLES}.")
+    return url.set(drivername="sqlite")
+
+
+def connect(url: URL) -> Engine:
+    """Opens nothing yet, but makes the folder of a SQLite file.
+
+    Raises StoreError if the driver is missing or the folder cannot be made.
+    """
+    if url.get_backend_name() == "sqlite":
+        folder = sqlite_file(url).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"folder {str(folder)!r} for the database cannot be made ({error.strerror}): choose another --home."
+            ) from error
+        engine = create_engine(url, json_serializer=to_json, connect_args={"timeout": BUSY_TIMEOUT_S})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    try:
+        return create_engine(url, json_serializer=to_json, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    except ImportError as error:
+        raise StoreError(
+            f"storage {shown(url)!r} needs the PostgreSQL driver: pip install 'lora-target-search[postgres]'."
+        ) from error
+
+
+def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
+    # Python's sqlite3 would begin transactions late and commit before DDL: _begin_sqlite does it instead.
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    if begin := connection.get_execution_options().get("begin", "BEGIN"):
+        connection.exec_driver_sql(begin)
+
+
+def sqlite_file(url: URL) -> Path:
+    assert url.database
+    return Path(url.database)
+
+
+def shown(url: URL) -> str:
+    """Without a password, wherever the URL carries it."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+@contextmanager
+def sole(engine: Engine, purpose: str, *, wait: bool = True) -> Iterator[bool]:
+    """Holds a lock among all processes on this database; it falls with the process, whatever kills that.
+
+    Yields whether the lock is held: always, unless `wait` is false and another process has it.
+    """
+    if engine.dialect.name == "sqlite":
+        file = sqlite_file(engine.url)
+        lock = FileLock(file.with_name(f"{file.name}.{purpose.replace(' ', '-')}.lock"), timeout=-1 if wait else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+        return
+    key = int.from_bytes(hashlib.sha256(f"lora-target-search {purpose}".encode()).digest()[:8], signed=True)
+    function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        held = connection.scalar(text(f"SELECT {function}(:key)"), {"key": key}) is not False
+        try:
+            yield held
+        finally:
+            if held:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+
+
+@contextmanager
+def clear_errors(url: URL) -> Iterator[None]:
+    """Turns what a server, file or disk refuses into StoreError; our own mistakes pass as they are."""
+    try:
+        yield
+    except (IntegrityError, DataError):
+        raise
+    except DBAPIError as error:
+        if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) not in _DENIED:
+            raise
+        raise StoreError(f"database {shown(url)!r}: {_explain(url, str(error.orig))}") from error
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(
+            f"database {shown(url)!r}: its folder refuses ({error.strerror}): choose another --home or --storage."
+        ) from error
+
+
+def _explain(url: URL, cause: str) -> str:
+    first_line = cause.strip().splitlines()[0] if cause.strip() else "no reason given"
+    if url.get_backend_name() == "sqlite":
+        for symptom, sentence in _SQLITE.items():
+            if symptom in cause:
+                return sentence
+        return f"SQLite refused ({first_line}): nothing already recorded is lost."
+    if "permission denied" in cause or "no schema has been selected" in cause:
+        return f"the server refused ({first_line}): grant this user the right to create and write tables."
+    return f"the server did not answer as it should ({first_line}): check that it runs, and the user and password."
+
+
+#: PostgreSQL's insufficient_privilege, and invalid_schema_name: no schema that this user may use.
+_DENIED = {"42501", "3F000"}
+_SQLITE = {
+    "file is not a database": "the file is something else than a SQLite database: choose another --home or --storage.",
+    "malformed": "the file is damaged: restore it from a copy, or choose another --home.",
+    "disk is full": "the disk is full: free some space, then resume; nothing already recorded is lost.",
+    "readonly database": "the file or its folder is read-only: allow writing to both, or choose another --home.",
+    "unable to open database file": "it cannot be opened: check that it is a file, and that its folder can be written.",
+    "database is locked": (
+        f"another process kept it locked for {BUSY_TIMEOUT_S} seconds: end that process, then resume; "
+        "nothing already recorded is lost."
+    ),
+    "disk I/O error": "the disk failed to read or write: check it, then resume; nothing already recorded is lost.",
+}

@@ -1,0 +1,291 @@
+"""Every read and write of the catalog, each in one transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from objectives.errors import RequestError
+from objectives.placement import Placement
+from search.catalog.connect import WRITES, clear_errors, connect, parse, sole
+from search.catalog.migrate import migrate
+from search.catalog.models import LatencyProfile, Outbox, Search, Trial
+from search.catalog.records import OutboxRecord, SearchRecord, TrialRecord, record_of
+
+Row = TypeVar("Row", Search, Trial)
+_NAMES_SHOWN = 5
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Catalog:
+    """One database of searches; may be shared by threads, and by any number of processes.
+
+    Every method raises StoreError if the server, file or disk refuses; what was recorded before stays.
+    """
+
+    def __init__(self, url: str) -> None:
+        """`url` names a SQLite file or a PostgreSQL database, which is created (the file) and migrated as needed.
+
+        Raises StoreError if that is impossible.
+        """
+        self._url = parse(url)
+        self._engine = connect(self._url)
+        try:
+            with clear_errors(self._url):
+                migrate(self._engine)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    @property
+    def url(self) -> str:
+        """With its driver and its password: for Optuna, which shares this database; not for people."""
+        return self._url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _read(self) -> Iterator[Session]:
+        with clear_errors(self._url), Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def _write(self) -> Iterator[Session]:
+        with clear_errors(self._url), Session(self._engine.execution_options(**WRITES)) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def sole(self, purpose: str) -> Iterator[bool]:
+        """Yields whether this is the only process on this database at `purpose`; does not wait to be."""
+        with clear_errors(self._url), sole(self._engine, purpose, wait=False) as held:
+            yield held
+
+    # Searches
+
+    def create_search(self, name: str, spec: dict[str, Any], facts: dict[str, Any]) -> SearchRecord:
+        """Raises RequestError if the name is taken."""
+        row = Search(id=uuid.uuid4().hex, name=name, spec=spec, facts=facts, status="running", created_at=_now())
+        try:
+            with self._write() as session:
+                session.add(row)
+                session.flush()
+                session.add(_news(row.id, "search"))
+                session.flush()
+                return record_of(SearchRecord, row)
+        except IntegrityError:
+            known = self.search(name)
+            trials = len(self.trials(known.id))
+            count = f"{trials} trial" + "s" * (trials != 1)
+            raise RequestError(
+                f"a search named {name!r} exists already ({known.status}, {count}): choose another --name, "
+                f"or continue it with `python -m search resume {name}`"
+            ) from None
+
+    def search(self, name: str) -> SearchRecord:
+        """Raises RequestError for an unknown name."""
+        with self._read() as session:
+            row = session.scalar(select(Search).where(Search.name == name))
+            if row is not None:
+                return record_of(SearchRecord, row)
+            names = session.scalars(select(Search.name).order_by(Search.created_at.desc())).all()
+        known = ", ".join(repr(each) for each in names[:_NAMES_SHOWN])
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        raise RequestError(
+            f"no search is named {name!r}: "
+            + (f"known are {known}{more}." if names else "none exists here yet, `python -m search run` makes one.")
+        )
+
+    def search_of(self, search_id: str) -> SearchRecord:
+        """Raises KeyError for an unknown id."""
+        with self._read() as session:
+            return record_of(SearchRecord, _get(session, Search, search_id))
+
+    def searches(self) -> list[SearchRecord]:
+        """Newest first."""
+        with self._read() as session:
+            return [
+                record_of(SearchRecord, row)
+                for row in session.scalars(select(Search).order_by(Search.created_at.desc()))
+            ]
+
+    def set_status(self, search_id: str, status: str, reason: str | None = None, elapsed_s: float = 0.0) -> None:
+        """Adds `elapsed_s` seconds to the search's own; a status other than running ends it, until it is resumed."""
+        running = status == "running"
+        with self._write() as session:
+            session.execute(
+                update(Search)
+                .where(Search.id == search_id)
+                .values(
+                    status=status,
+                    reason=reason,
+                    elapsed_s=Search.elapsed_s + elapsed_s,
+                    ended_at=None if running else _now(),
+                )
+            )
+            session.add(_news(search_id, "search" if running else "result"))
+
+    def set_spec(self, search_id: str, spec: dict[str, Any]) -> None:
+        """What a resumed search was asked for now: a larger budget, other workers."""
+        with self._write() as session:
+            session.execute(update(Search).where(Search.id == search_id).values(spec=spec))
+
+    def set_base(self, search_id: str, base: dict[str, Any]) -> None:
+        """The base model's measurement."""
+        with self._write() as session:
+            session.execute(update(Search).where(Search.id == search_id).values(base=base))
+
+    def set_mlflow_search(self, search_id: str, experiment_id: str, run_id: str) -> None:
+        with self._write() as session:
+            session.execute(
+                update(Search)
+                .where(Search.id == search_id)
+                .values(mlflow_experiment_id=experiment_id, mlflow_run_id=run_id)
+            )
+
+    # Trials
+
+    def add_trial(self, search_id: str, number: int, placement: Placement, reference: str | None) -> None:
+        """A running trial. Raises ValueError if the search has this number or this placement already."""
+        row = Trial(
+            search_id=search_id,
+            number=number,
+            groups=list(placement.groups),
+            rank=placement.rank,
+            digest=placement.digest,
+            reference=reference,
+            status="running",
+            asked_at=_now(),
+        )
+        try:
+            with self._write() as session:
+                session.add(row)
+        except IntegrityError as error:
+            raise ValueError(f"trial {number} ({placement.label}) is a repeat, or of an unknown search") from error
+
+    def record(
+        self,
+        search_id: str,
+        number: int,
+        status: str,
+        *,
+        reason: str | None = None,
+        measurement: dict[str, Any] | None,
+        steps: int = 0,
+        adapter: str | None = None,
+        adapter_sha256: str | None = None,
+    ) -> bool:
+        """Ends a running trial. A late result, of a trial that has ended, changes nothing and returns False."""
+        with self._write() as session:
+            ended = session.scalars(
+                update(Trial)
+                .where(Trial.search_id == search_id, Trial.number == number, Trial.status == "running")
+                .values(
+                    status=status,
+                    reason=reason,
+                    measurement=measurement,
+                    steps=steps,
+                    adapter=adapter,
+                    adapter_sha256=adapter_sha256,
+                    ended_at=_now(),
+                )
+                .returning(Trial.number)
+            ).one_or_none()
+            if ended is None:
+                return False
+            session.add(_news(search_id, "trial", number))
+            return True
+
+    def record_test(self, search_id: str, number: int | None, test: dict[str, Any]) -> None:
+        """Figures on the test split, of a trial or, without a number, of the base model. Raises KeyError if unknown."""
+        with self._write() as session:
+            if number is None:
+                search = _get(session, Search, search_id, lock=True)
+                search.base = {**(search.base or {}), "test": test}
+            else:
+                _get(session, Trial, (search_id, number)).test = test
+
+    def restart(self, search_id: str, number: int) -> None:
+        """A trial whose process died is to be run again, from now: it counts one attempt more."""
+        with self._write() as session:
+            session.execute(
+                update(Trial)
+                .where(Trial.search_id == search_id, Trial.number == number, Trial.status == "running")
+                .values(attempts=Trial.attempts + 1, asked_at=_now())
+            )
+
+    def trials(self, search_id: str) -> list[TrialRecord]:
+        """By number."""
+        with self._read() as session:
+            rows = session.scalars(select(Trial).where(Trial.search_id == search_id).order_by(Trial.number))
+            return [record_of(TrialRecord, row) for row in rows]
+
+    def trial(self, search_id: str, number: int) -> TrialRecord:
+        """Raises KeyError for an unknown trial."""
+        with self._read() as session:
+            return record_of(TrialRecord, _get(session, Trial, (search_id, number)))
+
+    def set_mlflow_trial(self, search_id: str, number: int, run_id: str) -> None:
+        with self._write() as session:
+            session.execute(
+                update(Trial).where(Trial.search_id == search_id, Trial.number == number).values(mlflow_run_id=run_id)
+            )
+
+    # Latency profiles
+
+    def profile(self, key: str) -> dict[str, Any] | None:
+        with self._read() as session:
+            return session.scalar(select(LatencyProfile.profile).where(LatencyProfile.key == key))
+
+    def store_profile(self, key: str, profile: dict[str, Any]) -> None:
+        """Keeps the profile that is there already, if any: the first measurement stands."""
+        try:
+            with self._write() as session:
+                session.add(LatencyProfile(key=key, profile=profile, created_at=_now()))
+        except IntegrityError:
+            return
+
+    # Outbox
+
+    def pending(self, limit: int = 100) -> list[OutboxRecord]:
+        """Oldest first."""
+        with self._read() as session:
+            rows = session.scalars(select(Outbox).where(Outbox.delivered_at.is_(None)).order_by(Outbox.id).limit(limit))
+            return [record_of(OutboxRecord, row) for row in rows]
+
+    def backlog(self) -> int:
+        """How many rows are pending."""
+        with self._read() as session:
+            return session.scalar(select(func.count()).where(Outbox.delivered_at.is_(None))) or 0
+
+    def delivered(self, outbox_id: int) -> None:
+        with self._write() as session:
+            session.execute(update(Outbox).where(Outbox.id == outbox_id).values(delivered_at=_now(), error=None))
+
+    def undelivered(self, outbox_id: int, error: str) -> None:
+        """The row stays pending."""
+        with self._write() as session:
+            session.execute(
+                update(Outbox).where(Outbox.id == outbox_id).values(attempts=Outbox.attempts + 1, error=error)
+            )
+
+
+def _get(session: Session, kind: type[Row], key: object, *, lock: bool = False) -> Row:
+    row = session.get(kind, key, with_for_update=lock)
+    if row is None:
+        raise KeyError(key)
+    return row
+
+
+def _news(search_id: str, kind: str, trial: int | None = None) -> Outbox:
+    return Outbox(search_id=search_id, kind=kind, trial=trial, created_at=_now())

@@ -1,0 +1,391 @@
+"""Commands and their flags. Heavy imports wait inside the commands, so that help is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from objectives.errors import RequestError
+from search.names import METRIC_CHOICES, PICKS, STRATEGIES, TASKS
+from search.spec import SearchSpec, home_folder, parse_ranks, read_config
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_DEFAULTS = SearchSpec()
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document on standard output, nothing else."
+)
+debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+stores = _options(
+    click.option("--home", metavar="DIR", help="Folder of the state.  [default: $SEARCH_HOME or ./.search]"),
+    click.option(
+        "--storage", metavar="URL", help="SQLAlchemy URL of catalog and study.  [default: SQLite in the home]"
+    ),
+    click.option("--tracking-uri", metavar="URI", help="MLflow tracking URI.  [default: SQLite in the home]"),
+    debug,
+)
+structure = _options(
+    click.option("--model", metavar="DIR|HUB_ID", help="Base model.  [default: the demonstration that ships along]"),
+    click.option("--bands", type=int, help="Split every group into N bands of layers.  [default: 1]"),
+    click.option("--trust-remote-code", is_flag=True, default=None, help="Let the model's own Python code run."),
+)
+request = _options(
+    structure,
+    click.option("--data", metavar="DIR|FILE|HUB_ID", help="Rows of text and label, or of prompt and completion."),
+    click.option("--task", type=click.Choice(TASKS), help="[default: what the columns say]"),
+    click.option("--metric", metavar="|".join(METRIC_CHOICES), help="[default: accuracy, or rouge_l for generation]"),
+    click.option("--budget", type=int, metavar="N", help=f"Placements to try.  [default: {_DEFAULTS.budget}]"),
+    click.option("--max-hours", type=float, metavar="H", help="Begin no trial after so long."),
+    click.option("--steps", type=int, metavar="N", help="Training steps of a trial.  [default: 200; generation: 300]"),
+    click.option("--ranks", metavar="R,R", help="LoRA ranks to try; alpha is twice the rank.  [default: 4,8,16]"),
+    click.option("--strategy", metavar="|".join(STRATEGIES), help="Who proposes placements.  [default: auto]"),
+    click.option("--max-tpot-ratio", type=float, metavar="X", help="Train nothing slower than X times the base model."),
+    click.option("--max-adapter-mb", type=float, metavar="Y", help="Try no adapter larger than Y MB in float32."),
+    click.option("--workers", type=int, metavar="N", help="Trials side by side.  [default: one per core, or per GPU]"),
+    click.option("--gpus-per-trial", type=float, metavar="F", help="GPUs, or a fraction of one.  [default: 1 if any]"),
+    click.option("--ray-address", metavar="A", help="Join this Ray cluster; the home must be a shared folder."),
+    click.option("--batch-size", type=int, metavar="N", help="Rows of a training step.  [default: 16]"),
+    click.option("--accumulate", type=int, metavar="N", help="Batches whose gradients make one step.  [default: 1]"),
+    click.option("--learning-rate", type=float, metavar="LR", help="Peak of AdamW.  [default: from the model's width]"),
+    click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, more time."),
+    click.option("--max-tokens", type=int, metavar="N", help="Cut longer rows, and count them.  [default: 512]"),
+    click.option(
+        "--template", metavar="TEXT", help="'chat', or text with {text}.  [default: chat if the model has one]"
+    ),
+    click.option(
+        "--validation-rows", type=int, metavar="N", help="Sample of the split.  [default: 500; generation: 64]"
+    ),
+    click.option("--test-rows", type=int, metavar="N", help="Sample of the split.  [default: 2000; generation: 200]"),
+    click.option("--seed", type=int, metavar="N", help="[default: 0]"),
+    click.option("--name", metavar="NAME", help="Of the search.  [default: from model and data]"),
+    click.option("--config", metavar="FILE", help="YAML of the same settings; flags win over it."),
+)
+
+
+def _spec(config: str | None, flags: dict[str, Any]) -> SearchSpec:
+    settings = read_config(Path(config)) if config else {}
+    settings |= {name: value for name, value in flags.items() if value is not None}
+    if "ranks" in settings:
+        settings["ranks"] = parse_ranks(settings["ranks"])
+    return SearchSpec.from_json(settings)
+
+
+def _home(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
+    from search.run import Home
+
+    return Home.at(home_folder(home), storage, tracking_uri)
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="lora-target-search")
+def cli() -> None:
+    """Which modules should a LoRA adapter target, on your model, your task and your hardware?
+
+    Trains and measures placements, and gives the front of accuracy against serving latency, one recommended placement
+    with its evidence, and the trained adapter.
+
+    \b
+    Example:
+      python -m search run --model ./llama --data ./tickets.jsonl --budget 40
+      python -m search export llama-tickets --out ./adapter
+    """
+
+
+@cli.command()
+@request
+@stores
+@as_json
+def run(
+    config: str | None,
+    home: str | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+    debug: bool,
+    **flags: Any,
+) -> None:
+    """Search the placements of one model on one task.
+
+    With no flags at all, a small model and task that ship with the package are searched.
+
+    \b
+    Example:
+      python -m search run --model ./llama --data ./tickets --budget 24 --steps 200 --ranks 8
+    """
+    spec = _spec(config, flags)
+    from search.run import start
+
+    _print_result(start(spec, _home(home, storage, tracking_uri)), as_json)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--budget", type=click.IntRange(1), metavar="N", help="A new budget, counted from the search's begin.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Trials side by side.")
+@stores
+@as_json
+def resume(
+    name: str,
+    budget: int | None,
+    workers: int | None,
+    home: str | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Continue search NAME to its budget after an interruption, or to a larger one.
+
+    \b
+    Example:
+      python -m search resume demo --budget 60
+    """
+    from search.run import resume as continue_search
+
+    document = continue_search(name, _home(home, storage, tracking_uri), budget=budget, workers=workers)
+    _print_result(document, as_json)
+
+
+def _print_result(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(document)
+    else:
+        from search.terminal import print_result
+
+        print_result(document, sys.stdout)
+
+
+def _document(name: str, home: str | None, storage: str | None, tracking_uri: str | None) -> dict[str, Any]:
+    from search.catalog.store import Catalog
+    from search.result import result_document
+
+    catalog = Catalog(_home(home, storage, tracking_uri).storage)
+    try:
+        return result_document(catalog, catalog.search(name))
+    finally:
+        catalog.close()
+
+
+@cli.command()
+@click.argument("name")
+@stores
+@as_json
+def show(
+    name: str, home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool
+) -> None:
+    """Show the result of search NAME, also while it runs.
+
+    \b
+    Example:
+      python -m search show demo --json
+    """
+    _print_result(_document(name, home, storage, tracking_uri), as_json)
+
+
+@cli.command("list")
+@stores
+@as_json
+def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool) -> None:
+    """List all searches, newest first."""
+    from search.catalog.store import Catalog
+    from search.result import result_row
+
+    catalog = Catalog(_home(home, storage, tracking_uri).storage)
+    try:
+        rows = [result_row(catalog, search) for search in catalog.searches()]
+    finally:
+        catalog.close()
+    if as_json:
+        _print_json(rows)
+    else:
+        from search.terminal import print_list
+
+        print_list(rows, sys.stdout)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--pick", default="recommended", show_default=True, metavar="WHICH", help=f"One of {PICKS}.")
+@click.option("--out", required=True, metavar="DIR", help="New or empty folder for the adapter.")
+@stores
+@as_json
+def export(
+    name: str,
+    pick: str,
+    out: str,
+    home: str | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Copy a trained adapter of search NAME to a folder that PEFT loads, with a manifest of where it comes from.
+
+    \b
+    Example:
+      python -m search export demo --pick recommended --out ./adapter
+    """
+    from search.catalog.store import Catalog
+    from search.export import export_adapter
+
+    catalog = Catalog(_home(home, storage, tracking_uri).storage)
+    try:
+        manifest = export_adapter(catalog, catalog.search(name), pick, Path(out))
+    finally:
+        catalog.close()
+    if as_json:
+        _print_json(manifest)
+    else:
+        click.echo(
+            f"{manifest['label']} (trial {manifest['trial']}) of {name} is in {out}; {out}/README.md shows its use"
+        )
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--model", metavar="DIR|HUB_ID", help="Base model.  [default: the manifest's]")
+@click.option("--data", metavar="DIR|FILE|HUB_ID", help="Data.  [default: the manifest's]")
+@as_json
+@debug
+def verify(folder: str, model: str | None, data: str | None, as_json: bool, debug: bool) -> None:
+    """Load an exported adapter with PEFT and measure it again on the test split of its search.
+
+    \b
+    Example:
+      python -m search verify ./adapter
+    """
+    from search.export import verify_adapter
+
+    result = verify_adapter(Path(folder), model, data)
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(f"test {result['metric']}: recorded {result['recorded']!r}, measured again {result['measured']!r}")
+    if result["measured"] != result["recorded"]:
+        raise RequestError(
+            f"{folder} measures {result['measured']!r} instead of {result['recorded']!r}: another device or version "
+            "rounds differently (see the manifest), or model, data or adapter have changed"
+        )
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--out", required=True, metavar="FILE.html", help="The page to write.")
+@stores
+def report(name: str, out: str, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
+    """Write search NAME as one self-contained HTML page.
+
+    \b
+    Example:
+      python -m search report demo --out demo.html
+    """
+    from dashboards.report import report_page
+
+    page = report_page(_document(name, home, storage, tracking_uri))
+    try:
+        Path(out).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"--out {out} cannot be written ({error.strerror}): choose another file") from error
+    click.echo(f"{out} written")
+
+
+@cli.command()
+@structure
+@click.option("--rank", type=click.IntRange(1), default=8, show_default=True, help="For the parameters of references.")
+@as_json
+@debug
+def modules(
+    model: str | None,
+    bands: int | None,
+    trust_remote_code: bool | None,
+    rank: int,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Show what an adapter can target on a model, what it costs, and what was left out. A config.json is enough.
+
+    \b
+    Example:
+      python -m search modules --model ./llama --bands 3
+    """
+    from search.inspection import modules_document
+
+    document = modules_document(
+        SearchSpec(model=model, bands=bands or 1, trust_remote_code=bool(trust_remote_code)), rank
+    )
+    if as_json:
+        _print_json(document)
+    else:
+        from search.terminal import print_modules
+
+        print_modules(document, sys.stdout)
+
+
+@cli.command()
+@structure
+@click.option("--ranks", default="8", show_default=True, metavar="R,R", help="LoRA ranks to measure.")
+@as_json
+@debug
+def latency(
+    model: str | None, bands: int | None, trust_remote_code: bool | None, ranks: str, as_json: bool, debug: bool
+) -> None:
+    """Measure the serving latency of every single group and every reference placement, without training.
+
+    \b
+    Example:
+      python -m search latency --model ./llama --ranks 8,64
+    """
+    from search.inspection import latency_document
+
+    spec = SearchSpec(
+        model=model, bands=bands or 1, trust_remote_code=bool(trust_remote_code), ranks=parse_ranks(ranks)
+    )
+    document = latency_document(spec)
+    if as_json:
+        _print_json(document)
+    else:
+        from search.terminal import print_latency
+
+        print_latency(document, sys.stdout)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@stores
+def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
+    """Open the MLflow UI on this home's searches.
+
+    \b
+    Example:
+      python -m search ui --port 5001
+    """
+    place = _home(home, storage, tracking_uri)
+    if place.tracking.startswith(("http://", "https://")):
+        click.echo(f"the searches are at {place.tracking}")
+        return
+    click.echo(f"MLflow UI at http://{host}:{port} (Ctrl-C ends it)", err=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", place.tracking]
+    command += ["--default-artifact-root", str(place.folder / "mlartifacts"), "--host", host, "--port", str(port)]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)

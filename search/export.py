@@ -1,0 +1,160 @@
+"""Take an adapter out of a search: a folder that PEFT loads, and the evidence beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from objectives.adapter import check_adapter
+from objectives.errors import RequestError, StoreError
+from search.catalog.records import SearchRecord, TrialRecord
+from search.catalog.store import Catalog
+from search.names import PICKS
+from search.result import result_document
+
+MANIFEST = "manifest.json"
+
+
+def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path) -> dict[str, Any]:
+    """Copy the picked trial's adapter to ``out``, whole or not at all, and return its manifest.
+
+    Raises RequestError for an unknown pick, a trial without adapter, a changed adapter or a folder that holds
+    something; StoreError where the disk refuses.
+    """
+    document = result_document(catalog, search)
+    trial = _picked(document, catalog.trials(search.id), pick)
+    if trial.adapter is None:
+        raise RequestError(
+            f"trial {trial.number} of search {search.name} has no adapter (it is {trial.status}): pick a complete one"
+        )
+    source = Path(trial.adapter)
+    check_adapter(source, trial.adapter_sha256)
+    manifest = _manifest(document, search, trial)
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RequestError(f"--out {out} exists and is not an empty folder: choose another")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            shutil.copytree(source, partial, dirs_exist_ok=True)
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            (partial / "README.md").write_text(_model_card(manifest), encoding="utf-8")
+            partial.chmod(0o755)
+            partial.replace(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(f"--out {out} cannot be written ({error.strerror}): free space or choose another") from error
+    return manifest
+
+
+def _picked(document: dict[str, Any], trials: list[TrialRecord], pick: str) -> TrialRecord:
+    by_number = {trial.number: trial for trial in trials}
+    kind, _, value = pick.partition("=")
+    if kind == "trial" and value.isdigit():
+        if int(value) not in by_number:
+            raise RequestError(f"--pick {pick}: search {document['search']} has trials 0 to {len(trials) - 1}")
+        return by_number[int(value)]
+    if pick not in ("recommended", "knee", "best"):
+        raise RequestError(f"--pick {pick} is unknown: give {PICKS}")
+    if not document["front"]:
+        raise RequestError(f"search {document['search']} has no complete trial yet: nothing can be exported")
+    if pick == "best":
+        return by_number[max(document["front"], key=lambda member: member["validation_accuracy"])["trial"]]
+    return by_number[document[pick]["trial"]]
+
+
+def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord) -> dict[str, Any]:
+    measurement = trial.measurement or {}
+    return {
+        "search": search.name,
+        "trial": trial.number,
+        "label": trial.placement.label,
+        "targets": trial.groups,
+        "rank": trial.rank,
+        "alpha": trial.placement.alpha,
+        "base_model": document["model"],
+        "structure": document["provenance"]["structure"],
+        "task": document["task"],
+        "metric": document["metric"],
+        "data": document["data"],
+        "data_hash": document["provenance"]["data_hash"],
+        "template": document["provenance"]["template"],
+        "labels": document["provenance"]["labels"],
+        "validation": measurement.get("validation"),
+        "test": trial.test,
+        "latency": measurement.get("latency"),
+        "adapter_sha256": trial.adapter_sha256,
+        "spec": search.spec,
+        "provenance": document["provenance"],
+    }
+
+
+def _model_card(manifest: dict[str, Any]) -> str:
+    test = manifest["test"]
+    figure = (
+        f"test {manifest['metric']} {test['accuracy']:.4f} (95% interval {test['accuracy_ci'][0]:.4f} to "
+        f"{test['accuracy_ci'][1]:.4f}, {test['rows']} rows)"
+        if test
+        else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; off the front, so not tested"
+    )
+    classifies = manifest["provenance"]["kind"] == "encoder"
+    auto = "AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM"
+    head = f", num_labels={len(manifest['labels'])}" if classifies else ""
+    return f"""---
+library_name: peft
+base_model: {json.dumps(manifest["base_model"])}
+tags: [lora]
+---
+
+# {manifest["label"]}
+
+LoRA on `{", ".join(manifest["targets"])}`, rank {manifest["rank"]}, alpha {manifest["alpha"]};
+trial {manifest["trial"]} of search `{manifest["search"]}`.
+{figure[0].upper()}{figure[1:]}; TPOT {manifest["latency"]["ratio"]:.2f} times the base model's when served unmerged
+(merged, an adapter costs nothing). `{MANIFEST}` holds all figures and where they come from.
+
+```python
+from peft import PeftModel
+from transformers import {auto}
+
+base = {auto}.from_pretrained({manifest["base_model"]!r}{head})
+model = PeftModel.from_pretrained(base, ".")
+```
+
+A row's text stands in the prompt as in `{manifest["template"]!r}`. To measure the test split again:
+`python -m search verify DIR`.
+"""
+
+
+def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[str, Any]:
+    """Measure an exported adapter on the test split its search used, loaded by ``PeftModel.from_pretrained``.
+
+    Returns {"metric", "recorded", "measured", "rows"}. Raises RequestError if there is no readable manifest, if the
+    adapter was not tested, or if data or model are not those of the search.
+    """
+    from dataclasses import replace
+
+    from search.inspection import test_adapter
+    from search.spec import SearchSpec
+
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        spec = SearchSpec.from_json(manifest["spec"])
+        recorded = (manifest["test"] or {}).get("accuracy")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{folder} has no readable {MANIFEST} ({error}): export the adapter again") from error
+    if recorded is None:
+        raise RequestError(f"{folder} was not on the front, so there is no test figure to compare with")
+    check_adapter(folder, manifest["adapter_sha256"])
+    spec = replace(spec, model=model or spec.model, data=data or spec.data)
+    measured = test_adapter(spec, folder, manifest["data_hash"], manifest["structure"])
+    return {
+        "metric": manifest["metric"],
+        "recorded": recorded,
+        "measured": measured["accuracy"],
+        "rows": measured["rows"],
+    }

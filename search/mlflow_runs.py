@@ -1,0 +1,290 @@
+"""What a search looks like in MLflow: one parent run, one nested run per trial. The one module that imports mlflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.catalog import Catalog, OutboxRecord, SearchRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+EXPERIMENT = "target-module search"
+HOW_TO_READ = """\
+Which modules of a model should a LoRA adapter target? Each top-level run is one **search**; its nested runs are the
+placements that it trained and measured.
+
+- A search's description holds its result in words. Its artifacts hold the front as a figure (`front.html`) and as a
+  table (`front.json`).
+- `tags.front = 'true'` finds the placements that no other one beats on both accuracy and latency, and
+  `tags.recommended = 'true'` the one to take.
+- `accuracy` is measured on the validation split, by which placements are chosen; `test_accuracy` on the test split.
+  `tpot_ratio` is latency relative to the base model.
+- For parallel coordinates, take the parameters `group.*` and `rank`, and the metrics `accuracy` and `tpot_ratio`.
+- A trial's trained adapter is its artifact folder `adapter`.
+"""
+
+_ENVIRONMENT = {
+    # The outbox retries. A retry inside the client could create a run twice.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    # Standard output belongs to `--json`.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_PARENT_STATUS = {"complete": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+#: The least of MLflow's own limits for one call: 1000 metrics, 100 parameters, 100 tags.
+_METRICS_PER_CALL, _OTHERS_PER_CALL = 900, 100
+
+
+class MlflowRuns:
+    """Writes the catalog's searches and trials to MLflow; to deliver the same thing again changes nothing.
+
+    Any method raises what MLflow, the network or the disk raise.
+    """
+
+    def __init__(
+        self, catalog: Catalog, tracking_uri: str, artifact_root: Path, document: Callable[[str], dict[str, Any]]
+    ) -> None:
+        """Migrates MLflow's database if it is new, which is for one process at a time, and takes seconds."""
+        os.environ.update(_ENVIRONMENT)
+        for name, value in _DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        self._catalog = catalog
+        self._document = document
+        self._client = MlflowClient(tracking_uri)
+        server = tracking_uri.startswith(("http:", "https:", "databricks"))
+        self._experiment = self._prepare_experiment(None if server else artifact_root.resolve().as_uri())
+
+    def _prepare_experiment(self, artifact_location: str | None) -> str:
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            tags = {"mlflow.note.content": HOW_TO_READ, "mlflow.experimentKind": "custom_model_development"}
+            return str(self._client.create_experiment(EXPERIMENT, artifact_location, tags))
+        if experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def deliver(self, row: OutboxRecord) -> None:
+        """Brings what the row names to its present state, which may be newer than the row."""
+        search = self._catalog.search_of(row.search_id)
+        parent = self._parent(search)
+        if row.trial is not None:
+            self._write_trial(search, parent, self._catalog.trial(row.search_id, row.trial))
+        elif search.status == "running":
+            self._client.update_run(parent, status="RUNNING")
+            self._client.set_tag(parent, "status", "running")
+        elif row.kind == "result":
+            self._write_result(search, parent, self._document(search.id))
+
+    def _parent(self, search: SearchRecord) -> str:
+        run = self._find(search.id, search.mlflow_run_id)
+        if run is None:
+            tags = {
+                "search.key": search.id,
+                "search": search.name,
+                "model": str(search.facts.get("model")),
+                "data": str(search.facts.get("data")),
+                "status": search.status,
+                "mlflow.source.name": "lora-target-search",
+            }
+            run = self._client.create_run(self._experiment, _ms(search.created_at), tags, search.name)
+        run_id = str(run.info.run_id)
+        if (search.mlflow_experiment_id, search.mlflow_run_id) != (run.info.experiment_id, run_id):
+            self._catalog.set_mlflow_search(search.id, run.info.experiment_id, run_id)
+        if not run.data.params:
+            self._log(run_id, params=_flat(search.spec))
+        return run_id
+
+    def _write_trial(self, search: SearchRecord, parent: str, trial: TrialRecord) -> None:
+        asked, ended = _ms(trial.asked_at), _ms(trial.ended_at or trial.asked_at)
+        key = f"{search.id}/{trial.number}"
+        run = self._find(key, trial.mlflow_run_id)
+        if run is None:
+            tags = {
+                "search.key": key,
+                "search": search.name,
+                "mlflow.parentRunId": parent,
+                "mlflow.source.name": "lora-target-search",
+                "trial": str(trial.number),
+                "front": "false",
+                "recommended": "false",
+            }
+            run = self._client.create_run(self._experiment, asked, tags, trial.placement.label)
+        run_id = str(run.info.run_id)
+        if trial.mlflow_run_id != run_id:
+            self._catalog.set_mlflow_trial(search.id, trial.number, run_id)
+        losses = (trial.measurement or {}).get("losses") or []
+        curve = [
+            # As if steps took equal time: timestamps must not change when a trial is delivered again.
+            ("training_loss", loss, asked + (ended - asked) * number // len(losses), step)
+            for number, (step, loss) in enumerate(losses, start=1)
+        ]
+        figures = [(name, value, ended, 0) for name, value in _trial_metrics(trial).items()]
+        adapter = Path(trial.adapter) if trial.adapter else None
+        tags = {"status": trial.status}
+        tags |= {name: text for name in ("reason", "reference", "adapter_sha256") if (text := getattr(trial, name))}
+        if adapter and adapter.is_dir():
+            self._client.log_artifacts(run_id, str(adapter), "adapter")
+        elif adapter:
+            tags["adapter"] = f"not found when this run was written: {adapter}"
+        self._log(run_id, figures + curve, _trial_params(search, trial), tags)
+        self._client.set_terminated(run_id, "FAILED" if trial.status == "failed" else "FINISHED", ended)
+
+    def _write_result(self, search: SearchRecord, parent: str, document: dict[str, Any]) -> None:
+        from dashboards.figures import figure_html, front_figure
+        from dashboards.words import description, front_rows
+
+        ended = _ms(search.ended_at or search.created_at)
+        self._client.set_terminated(parent, _PARENT_STATUS[search.status], ended)
+        self._mark_trials(parent, document, {trial.number: trial for trial in self._catalog.trials(search.id)})
+        metrics = {"hypervolume": document.get("hypervolume"), "elapsed_s": search.elapsed_s}
+        metrics |= {"front_size": len(document["front"])}
+        metrics |= {f"base_{name}": value for name, value in (document.get("base") or {}).items()}
+        metrics |= {f"trials_{status}": count for status, count in document["trials"].items()}
+        tags = {
+            "status": search.status,
+            "reason": search.reason or "",
+            "mlflow.note.content": description(document),
+            # With this tag MLflow's table view and `load_table` know the artifact.
+            "mlflow.loggedArtifacts": json.dumps([{"path": "front.json", "type": "table"}]),
+        }
+        self._log(parent, [(name, value, ended, 0) for name, value in metrics.items()], tags=tags)
+        rows = front_rows(document)
+        table = {"columns": list(rows[0]) if rows else [], "data": [list(row.values()) for row in rows]}
+        self._client.log_dict(parent, table, "front.json")
+        self._client.log_text(parent, figure_html(front_figure(document), full_page=True), "front.html")
+
+    def _mark_trials(self, parent: str, document: dict[str, Any], trials: dict[int, TrialRecord]) -> None:
+        """Front, recommendation and test figures: known at the end, and for few; runs that have them are left alone."""
+        front = {member["trial"] for member in document["front"]}
+        recommended = (document.get("recommended") or {}).get("trial")
+        for run in self._children(parent):
+            number = int(run.data.tags.get("trial", -1))
+            wanted = {"front": str(number in front).lower(), "recommended": str(number == recommended).lower()}
+            tags = {name: value for name, value in wanted.items() if run.data.tags.get(name) != value}
+            trial = trials.get(number)
+            figures = _test_metrics(trial) if trial else {}
+            new = [
+                (name, value, run.info.end_time, 0) for name, value in figures.items() if name not in run.data.metrics
+            ]
+            if tags or new:
+                self._log(run.info.run_id, new, tags=tags)
+
+    def _children(self, parent: str) -> Iterator[Run]:
+        token = None
+        while True:
+            condition = f"tags.`mlflow.parentRunId` = '{parent}'"
+            page = self._client.search_runs([self._experiment], condition, max_results=1000, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _find(self, key: str, known: str | None) -> Run | None:
+        """The run of this key; even if it was created and a kill kept its id from the catalog."""
+        from mlflow import MlflowException
+
+        if known:
+            try:
+                run = self._client.get_run(known)
+            except MlflowException as error:
+                # Another tracking server than before, perhaps.
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+            else:
+                if run.info.lifecycle_stage == "active":
+                    return run
+        found = self._client.search_runs([self._experiment], f"tags.`search.key` = '{key}'", max_results=1)
+        return found[0] if found else None
+
+    def _log(
+        self,
+        run_id: str,
+        metrics: list[tuple[str, Any, int, int]] | None = None,
+        params: dict[str, str] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """In as few calls as MLflow's limits allow. A metric is name, value, timestamp in ms, step."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        finite = (Metric(_name(name), *rest) for name, *rest in metrics or [] if isinstance(rest[0], int | float))
+        others = (Param(_name(name), value) for name, value in (params or {}).items())
+        marks = [RunTag(_name(name), value) for name, value in (tags or {}).items()]
+        while True:
+            batch = list(islice(finite, _METRICS_PER_CALL - len(marks))), list(islice(others, _OTHERS_PER_CALL)), marks
+            if not any(batch):
+                return
+            self._client.log_batch(run_id, *batch)
+            marks = []
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether MLflow, the network or the disk is to blame, and not what was sent."""
+    from mlflow import MlflowException
+
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() not in (400, 404, 409)
+    return isinstance(error, OSError)
+
+
+def _trial_params(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:
+    groups = search.facts.get("groups") or trial.groups
+    return {
+        "targets": ",".join(trial.groups),
+        "rank": str(trial.rank),
+        "alpha": str(trial.placement.alpha),
+        "seed": str(search.spec.get("seed")),
+        **{f"group.{group}": str(int(group in trial.groups)) for group in groups},
+    }
+
+
+def _trial_metrics(trial: TrialRecord) -> dict[str, Any]:
+    measured = trial.measurement or {}
+    validation, latency = measured.get("validation") or {}, measured.get("latency") or {}
+    return {
+        "accuracy": validation.get("accuracy"),
+        "validation_loss": validation.get("loss"),
+        "tpot_ratio": latency.get("ratio"),
+        **{name: value for name, value in latency.items() if name.endswith("_ms")},
+        "parameters": measured.get("parameters"),
+        "steps": trial.steps,
+        **{f"seconds_{part}": value for part, value in (measured.get("seconds") or {}).items()},
+        **_test_metrics(trial),
+    }
+
+
+def _test_metrics(trial: TrialRecord) -> dict[str, Any]:
+    return {"test_accuracy": trial.test["accuracy"]} if trial.test else {}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """``{"a": {"b": [1, 2]}}`` as ``{"a.b": "1,2"}``; what is null is left out."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[prefix + name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat
+
+
+def _name(name: str) -> str:
+    """MLflow takes letters, digits and ``_-./ `` in a name."""
+    return re.sub(r"[^\w\-./ ]", "_", name)
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

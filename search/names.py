@@ -1,0 +1,8 @@
+"""Choices that the command line offers; here, since the modules that implement them are slow to import."""
+
+from __future__ import annotations
+
+STRATEGIES = ("auto", "tpe", "nsga2", "gp", "random", "grid")
+METRIC_CHOICES = ("accuracy", "exact_match", "token_f1", "rouge_l", "bleu")
+TASKS = ("classification", "generation")
+PICKS = "recommended, knee, best or trial=N"

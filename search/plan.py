@@ -1,0 +1,241 @@
+"""What one search does next, and what it keeps: base model, trials up to the budget, then the test split."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from cluster.jobs import Job, Plan
+from objectives.errors import SearchError
+from objectives.placement import Placement
+from search.catalog.store import Catalog
+from search.pareto import front
+from search.study import Study
+
+
+class Watcher(Protocol):
+    """Who is told what happens while a search runs; never part of it."""
+
+    def trial_started(self, number: int, label: str) -> None: ...
+
+    def trial_finished(
+        self,
+        number: int,
+        label: str,
+        status: str,
+        accuracy: float | None,
+        ratio: float | None,
+        reason: str | None,
+        front: list[tuple[str, float, float]],
+    ) -> None: ...
+
+    def phase(self, text: str) -> None: ...
+
+
+class SearchPlan:
+    """The state of one search between its jobs; everything that matters is in the catalog when a method returns.
+
+    Order on a result: catalog first (one transaction), then Optuna. A process that dies in between is mended by
+    :meth:`reconcile` of the next one.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        study: Study,
+        search_id: str,
+        *,
+        budget: int,
+        references: Mapping[Placement, str],
+        watcher: Watcher,
+        max_ratio: float | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        """``deadline`` is on :func:`time.monotonic`; after it no new trial begins."""
+        self._catalog = catalog
+        self._study = study
+        self._id = search_id
+        self._budget = budget
+        self._references = references
+        self._watcher = watcher
+        self._max_ratio = max_ratio
+        self._deadline = deadline
+        self._placements: dict[int, Placement] = {}
+        self._points: dict[int, tuple[float, float]] = {}  # complete trials: accuracy, ratio
+        self._adapters: dict[int, str] = {}
+        self._again: list[int] = []  # trials of a process that died, to be run once more
+        self._base: dict[str, Any] | None = None
+        self._base_given_out = False
+        self._trials_over = False
+        self._untested: list[int | None] | None = None  # None until the front is known
+        self._in_flight = 0
+        self.first_trial_at: float | None = None
+        self.ended_by: str | None = None  # why there are fewer trials than the budget
+
+    def reconcile(self) -> None:
+        """Bring catalog and study into agreement after any interruption, and take up what was in flight."""
+        self._base = self._catalog.search_of(self._id).base
+        self._base_given_out = self._base is not None
+        open_trials = dict(self._study.unfinished())
+        for trial in self._catalog.trials(self._id):
+            self._placements[trial.number] = trial.placement
+            if trial.status == "running":
+                self._catalog.restart(self._id, trial.number)
+                self._again.append(trial.number)
+                continue
+            if trial.status == "complete" and trial.measurement and trial.adapter:
+                self._remember(trial.number, trial.measurement, trial.adapter)
+            if trial.number in open_trials:  # measured, not told
+                self._tell(trial.number, trial.status, trial.measurement or {})
+        for number, placement in open_trials.items():  # asked, not in the catalog
+            if number not in self._placements:
+                self._add(number, placement)
+                self._again.append(number)
+
+    def next(self, running: int) -> Job | None:
+        if not self._base_given_out:
+            self._base_given_out = True
+            self._watcher.phase("measuring the base model")
+            return self._out(Job("base"))
+        if not self._trials_over:
+            job = self._next_trial()
+            if job is not None:
+                return self._out(job)
+            self._trials_over = True
+        if self._in_flight:
+            return None
+        if self._untested is None:
+            self._untested = self._to_test()
+            if self._untested:
+                self._watcher.phase(f"reading the test split for {len(self._untested)} models")
+        if self._untested:
+            number = self._untested.pop(0)
+            return self._out(Job("test", number, adapter=None if number is None else self._adapters[number]))
+        return None
+
+    def done(self) -> bool:
+        return self._trials_over and not self._in_flight and self._untested == []
+
+    def _out(self, job: Job) -> Job:
+        # Test jobs run side by side: only the trials before them must all be back.
+        self._in_flight += job.kind != "test"
+        return job
+
+    def _next_trial(self) -> Job | None:
+        if self._again:
+            number = self._again.pop(0)
+        else:
+            if len(self._placements) >= self._budget:
+                return None
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
+                return None
+            asked = self._study.ask(self._placements.values())
+            if asked is None:
+                self.ended_by = (
+                    f"all {len(self._placements)} placements that are allowed were tried: the budget of "
+                    f"{self._budget} was not needed"
+                )
+                return None
+            number = asked[0]
+            self._add(*asked)
+        placement = self._placements[number]
+        self.first_trial_at = self.first_trial_at or time.monotonic()
+        self._watcher.trial_started(number, placement.label)
+        return Job("trial", number, placement, profile=self._known_profile(placement))
+
+    def _add(self, number: int, placement: Placement) -> None:
+        self._catalog.add_trial(self._id, number, placement, self._references.get(placement))
+        self._placements[number] = placement
+
+    def _known_profile(self, placement: Placement) -> dict[str, Any] | None:
+        key = self._profile_key(placement)
+        return self._catalog.profile(key) if key else None
+
+    def _profile_key(self, placement: Placement) -> str | None:
+        if self._base is None:
+            return None
+        # A digest: the context is long, and a column's width is not.
+        return hashlib.sha256(f"{self._base['latency_context']}|{placement.label}".encode()).hexdigest()
+
+    def _to_test(self) -> list[int | None]:
+        """Front members, and the base model, that have no figures on the test split yet."""
+        if not self._points:
+            return []
+        tested = {t.number for t in self._catalog.trials(self._id) if t.test is not None}
+        numbers = list(self._points)
+        members = [numbers[i] for i in front(list(self._points.values()))]
+        base: list[int | None] = [] if self._base and "test" in self._base else [None]
+        return base + [number for number in members if number not in tested]
+
+    def finished(self, job: Job, outcome: Mapping[str, Any]) -> None:
+        if job.kind == "test":
+            self._catalog.record_test(self._id, job.number, dict(outcome))
+            return
+        self._in_flight -= 1
+        if job.kind == "base":
+            self._base = dict(outcome)
+            self._catalog.set_base(self._id, self._base)
+            return
+        assert job.number is not None
+        assert job.placement is not None
+        measurement, status = outcome["measurement"], outcome["status"]
+        recorded = self._catalog.record(
+            self._id,
+            job.number,
+            status,
+            reason=outcome["reason"],
+            measurement=measurement,
+            steps=outcome["steps"],
+            adapter=outcome.get("adapter"),
+            adapter_sha256=outcome.get("adapter_sha256"),
+        )
+        if not recorded:
+            return
+        key = self._profile_key(job.placement)
+        if key and "latency" in measurement:
+            self._catalog.store_profile(key, measurement["latency"])
+        self._tell(job.number, status, measurement)
+        if status == "complete":
+            self._remember(job.number, measurement, outcome["adapter"])
+        self._report(job.number, status, measurement, outcome["reason"])
+
+    def lost(self, job: Job, reason: str) -> None:
+        if job.kind != "trial":
+            what = "base model was measured" if job.kind == "base" else "test split was read"
+            raise SearchError(f"{reason}, while the {what}: free memory, then resume the search")
+        assert job.number is not None
+        self._in_flight -= 1
+        if self._catalog.record(self._id, job.number, "failed", reason=reason, measurement=None):
+            self._tell(job.number, "failed", {})
+            self._report(job.number, "failed", {}, reason)
+
+    def _remember(self, number: int, measurement: Mapping[str, Any], adapter: str) -> None:
+        self._points[number] = (measurement["validation"]["accuracy"], measurement["latency"]["ratio"])
+        self._adapters[number] = adapter
+
+    def _tell(self, number: int, status: str, measurement: Mapping[str, Any]) -> None:
+        ratio: float | None = measurement.get("latency", {}).get("ratio")
+        excess = None if ratio is None or self._max_ratio is None else ratio - self._max_ratio
+        values = (measurement["validation"]["accuracy"], ratio) if status == "complete" and ratio is not None else None
+        self._study.tell(number, status, values, excess)
+
+    def _report(self, number: int, status: str, measurement: Mapping[str, Any], reason: str | None) -> None:
+        numbers = list(self._points)
+        so_far = [
+            (self._placements[numbers[i]].label, *self._points[numbers[i]]) for i in front(list(self._points.values()))
+        ]
+        self._watcher.trial_finished(
+            number,
+            self._placements[number].label,
+            status,
+            measurement.get("validation", {}).get("accuracy"),
+            measurement.get("latency", {}).get("ratio"),
+            reason,
+            so_far,
+        )
+
+
+_: type[Plan] = SearchPlan

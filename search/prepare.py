@@ -1,0 +1,154 @@
+"""From a request to what a search needs: the model's structure, the encoded data, every open value filled in."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from objectives.errors import ModelError, RequestError
+from objectives.placement import Placement
+from search.spec import SearchSpec
+
+if TYPE_CHECKING:
+    from objectives.workbench import Assignment
+    from search.strategy import PlacementSpace
+
+_PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow-skinny", "lora-target-search")
+_DEFAULT_STEPS = {"classification": 200, "generation": 300}
+#: Rows that are read by default; more make a trial slow and an interval little narrower. Always said in the notes.
+_DEFAULT_ROWS = {"classification": (500, 2000), "generation": (64, 200)}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search needs beside its spec, derived from model and data alone: the same on every resume."""
+
+    spec: SearchSpec  # with every value that was left open filled in
+    facts: dict[str, Any]
+    assignment: Assignment
+    space: PlacementSpace
+    references: dict[Placement, str]
+
+
+def prepare(spec: SearchSpec) -> Prepared:
+    """Read the model's structure and the data, and fill in what the spec leaves open. Raises RequestError."""
+    from objectives import demo
+    from objectives.data import load_data
+    from objectives.encoding import encode
+    from objectives.latency import LatencySettings
+    from objectives.metrics import resolve_metric
+    from objectives.model import check_weights, kind_of, load_config, load_tokenizer, meta_model, resolve
+    from objectives.modules import module_space
+    from objectives.references import references
+    from objectives.training import TrainingSettings, default_learning_rate
+    from objectives.workbench import Assignment
+    from search.strategy import PlacementSpace
+
+    model = spec.model or str(demo.model_dir())
+    source = spec.data or str(demo.data_dir())
+    folder = resolve(model)
+    config = load_config(folder, spec.trust_remote_code)
+    kind = kind_of(config)
+    data = load_data(source, spec.task, seed=spec.seed, validation_rows=spec.validation_rows, test_rows=spec.test_rows)  # type: ignore[arg-type]
+    if spec.validation_rows is None or spec.test_rows is None:
+        rows = _DEFAULT_ROWS[data.task]
+        data = load_data(
+            source,
+            data.task,
+            seed=spec.seed,
+            validation_rows=spec.validation_rows or min(rows[0], len(data.splits["validation"])),
+            test_rows=spec.test_rows or min(rows[1], len(data.splits["test"])),
+        )
+    if kind == "encoder" and data.task == "generation":
+        raise RequestError(
+            f"model {model} is an encoder ({config.model_type}) and cannot generate text: choose a causal language "
+            "model"
+        )
+    metric = resolve_metric(data.task, spec.metric)
+    check_weights(folder)
+    space = module_space(meta_model(config, kind, max(2, len(data.labels))), config, kind, spec.bands)
+    if not space.groups:
+        raise ModelError(f"model {model} ({config.model_type}) has no module that an adapter can target")
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or spec.max_tokens
+    tokenizer = load_tokenizer(folder)
+    task = encode(data, tokenizer, kind, max_tokens=min(spec.max_tokens, context), template=spec.template)
+    spec = replace(
+        spec,
+        model=model,
+        data=source,
+        task=data.task,
+        metric=metric,
+        steps=spec.steps or (demo.STEPS if spec.data is None else _DEFAULT_STEPS[data.task]),
+        workers=spec.workers or _default_workers(spec),
+        gpus_per_trial=_default_gpus() if spec.gpus_per_trial is None else spec.gpus_per_trial,
+        learning_rate=spec.learning_rate or default_learning_rate(space.hidden_size),
+        validation_rows=len(data.splits["validation"]),
+        test_rows=len(data.splits["test"]),
+    )
+    assert spec.steps is not None
+    assert spec.learning_rate is not None
+    limit = spec.max_adapter_mb
+    middle = spec.ranks[len(spec.ranks) // 2]
+    placements = PlacementSpace(
+        tuple(group.name for group in space.groups),
+        spec.ranks,
+        (lambda p: space.adapter_bytes(p) <= limit * 1e6) if limit is not None else (lambda _: True),
+    )
+    if placements.untried(()) is None:
+        raise RequestError(f"--max-adapter-mb {limit:g} allows no placement: even the smallest adapter is larger")
+    facts = {
+        "model": model,
+        "data": source,
+        "task": data.task,
+        "metric": metric,
+        "data_hash": data.digest,
+        "structure": space.structure,
+        "template": task.template,
+        "kind": space.kind,
+        "labels": list(task.labels),
+        "notes": [*data.notes, *task.notes()],
+        "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
+        "command": "python -m search " + " ".join(sys.argv[1:]),
+        "groups": [group.name for group in space.groups],
+    }
+    assert spec.workers is not None
+    assignment = Assignment(
+        model=folder.absolute(),
+        space=space,
+        task=task,
+        metric=metric,
+        training=TrainingSettings(
+            steps=spec.steps,
+            batch_size=spec.batch_size,
+            learning_rate=spec.learning_rate,
+            accumulate=spec.accumulate,
+            gradient_checkpointing=spec.gradient_checkpointing,
+            seed=spec.seed,
+        ),
+        latency=LatencySettings(),
+        adapters=Path(),  # depends on the search
+        threads=max(1, (os.cpu_count() or 1) // spec.workers),
+        max_ratio=spec.max_tpot_ratio,
+        trust_remote_code=spec.trust_remote_code,
+    )
+    named = {Placement.of(reference.groups, middle): reference.name for reference in references(space)}
+    return Prepared(spec, facts, assignment, placements, named)
+
+
+def _default_gpus() -> float:
+    import torch
+
+    return 1.0 if torch.cuda.is_available() else 0.0
+
+
+def _default_workers(spec: SearchSpec) -> int:
+    import torch
+
+    if torch.cuda.is_available() and spec.gpus_per_trial != 0:
+        return max(1, int(torch.cuda.device_count() / (spec.gpus_per_trial or 1.0)))
+    return os.cpu_count() or 1

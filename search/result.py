@@ -1,0 +1,155 @@
+"""The result document of a search, from the catalog alone: what ``run --json`` and ``show --json`` print."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from search.catalog.records import SearchRecord, TrialRecord
+from search.catalog.store import Catalog
+from search.pareto import front, hypervolume, knee
+from search.recommend import Candidate, recommend
+
+_LATENCY = ("tpot_p50_ms", "tpot_p95_ms", "tpot_p99_ms", "ttft_p50_ms", "ttft_p95_ms", "ttft_p99_ms")
+
+
+def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
+    """Plain values only. Figures that are not known yet are None; a search without a complete trial has no front."""
+    trials = catalog.trials(search.id)
+    spec, facts, base = search.spec, search.facts, search.base or {}
+    complete = [t for t in trials if t.status == "complete" and t.measurement and t.adapter]
+    points = [_point(t) for t in complete]
+    members = front(points)
+    on_front = {complete[i].number for i in members}
+    axis = _latency(base).get("axis", "tpot")
+    base_validation = base.get("validation", {})
+    chosen = recommend([_candidate(t) for t in complete], base_validation.get("accuracy", 0.0), facts["metric"], axis)
+    bend = knee(points)
+    counts = Counter(t.status for t in trials)
+    return {
+        "search": search.name,
+        "status": search.status,
+        "reason": search.reason,
+        "model": facts["model"],
+        "data": facts["data"],
+        "task": facts["task"],
+        "metric": facts["metric"],
+        "latency_axis": axis,
+        "budget": spec["budget"],
+        "trials": {status: counts.get(status, 0) for status in ("complete", "stopped", "failed", "infeasible")},
+        "steps": {"spent": sum(t.steps for t in trials), "full": len(trials) * spec["steps"]},
+        "base": {
+            "accuracy": base.get("test", {}).get("accuracy"),
+            "accuracy_ci": base.get("test", {}).get("accuracy_ci"),
+            "validation_accuracy": base_validation.get("accuracy"),
+            "validation_accuracy_ci": base_validation.get("accuracy_ci"),
+            **{name: _latency(base).get(name) for name in _LATENCY},
+            # Base against base: what noise alone does to a ratio on this machine.
+            "drift": {"ratio": _latency(base).get("ratio"), "ratio_ci": _latency(base).get("ratio_ci")},
+        },
+        "front": [_front_member(complete[i]) for i in members],
+        "recommended": {"trial": chosen.trial, "why": chosen.why} if chosen else None,
+        "knee": {"trial": complete[bend].number} if bend is not None else None,
+        "hypervolume": hypervolume(points),
+        "elapsed_s": search.elapsed_s,
+        "points": [_table_row(t, t.number in on_front) for t in trials if t.status != "running"],
+        "notes": facts["notes"] + ([search.reason] if search.reason else []),
+        "mlflow_run_id": search.mlflow_run_id,
+        "provenance": {
+            "seed": spec["seed"],
+            "data_hash": facts["data_hash"],
+            "structure": facts["structure"],
+            "versions": facts["versions"],
+            "device": base.get("device"),
+            "command": facts["command"],
+            "created_at": search.created_at.isoformat(),
+            "learning_rate": spec["learning_rate"],
+            "steps": spec["steps"],
+            "batch_size": spec["batch_size"],
+            "template": facts["template"],
+            "kind": facts["kind"],
+            "labels": facts["labels"],
+        },
+    }
+
+
+def _latency(measurement: dict[str, Any] | None) -> dict[str, Any]:
+    return (measurement or {}).get("latency") or {}
+
+
+def _validation(trial: TrialRecord) -> dict[str, Any]:
+    return (trial.measurement or {}).get("validation") or {}
+
+
+def _point(trial: TrialRecord) -> tuple[float, float]:
+    return _validation(trial)["accuracy"], _latency(trial.measurement)["ratio"]
+
+
+def _candidate(trial: TrialRecord) -> Candidate:
+    accuracy, ratio = _point(trial)
+    return Candidate(trial.number, trial.placement.label, accuracy, _validation(trial)["standard_error"], ratio)
+
+
+def _shape(trial: TrialRecord) -> dict[str, Any]:
+    """What stands in both tables: the placement and its latency."""
+    latency = _latency(trial.measurement)
+    return {
+        "trial": trial.number,
+        "targets": trial.groups,
+        "rank": trial.rank,
+        "label": trial.placement.label,
+        "reference": trial.reference,
+        "tpot_ratio": latency.get("ratio"),
+        "tpot_ratio_ci": latency.get("ratio_ci"),
+        **{name: latency.get(name) for name in _LATENCY},
+        "parameters": (trial.measurement or {}).get("parameters"),
+        "mlflow_run_id": trial.mlflow_run_id,
+    }
+
+
+def _front_member(trial: TrialRecord) -> dict[str, Any]:
+    test = trial.test or {}
+    parameters = (trial.measurement or {})["parameters"]
+    return {
+        **_shape(trial),
+        "accuracy": test.get("accuracy"),
+        "accuracy_ci": test.get("accuracy_ci"),
+        "validation_accuracy": _validation(trial)["accuracy"],
+        "validation_accuracy_ci": _validation(trial)["accuracy_ci"],
+        "adapter": trial.adapter,
+        "adapter_mb": parameters * 4 / 1e6,
+    }
+
+
+def _table_row(trial: TrialRecord, is_front: bool) -> dict[str, Any]:
+    measurement, validation = trial.measurement or {}, _validation(trial)
+    return {
+        **_shape(trial),
+        "status": trial.status,
+        "reason": trial.reason,
+        "validation_accuracy": validation.get("accuracy"),
+        "validation_accuracy_ci": validation.get("accuracy_ci"),
+        "validation_loss": validation.get("loss"),
+        "steps": trial.steps,
+        "seconds": measurement.get("seconds", {}),
+        "losses": measurement.get("losses", []),
+        "front": is_front,
+    }
+
+
+def result_row(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
+    """One line of ``list``."""
+    document = result_document(catalog, search)
+    figures = [member["validation_accuracy"] for member in document["front"]]
+    return {
+        "search": search.name,
+        "status": search.status,
+        "trials": document["trials"],
+        "budget": document["budget"],
+        "front": len(figures),
+        "metric": document["metric"],
+        "best": max(figures, default=None),
+        "model": document["model"],
+        "data": document["data"],
+        "started": search.created_at.isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,226 @@
+"""A whole search, from the request to the result. The one place to read first.
+
+SearchSpec -> model structure, data -> assignment (object store) -> Ray Tune workers <-> SearchPlan
+                                                                    catalog + Optuna -> outbox -> MLflow
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.session import ray_session
+from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
+from objectives.model import resolve
+from search.catalog.records import SearchRecord
+from search.catalog.store import Catalog
+from search.prepare import Prepared, prepare
+from search.result import result_document
+from search.spec import SearchSpec
+
+if TYPE_CHECKING:
+    from search.terminal import Progress
+    from search.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a search keeps its state."""
+
+    folder: Path
+    storage: str  # SQLAlchemy URL of catalog and study
+    tracking: str  # MLflow URI
+
+    @classmethod
+    def at(cls, folder: Path, storage: str | None, tracking: str | None) -> Home:
+        return cls(
+            folder,
+            storage or f"sqlite:///{folder / 'search.db'}",
+            tracking or f"sqlite:///{folder / 'mlflow.db'}",
+        )
+
+    def adapters(self, search_id: str) -> Path:
+        return self.folder / "adapters" / search_id
+
+
+def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str, Any]:
+    """Run a new search to its end and return the result document.
+
+    Raises RequestError, NoTrialSucceeded or Interrupted; what was measured until then is kept.
+    """
+    began = time.monotonic()
+    with closing(Catalog(home.storage)) as catalog:
+        if spec.name is not None and spec.name in {s.name for s in catalog.searches()}:
+            catalog.create_search(spec.name, {}, {})  # raises, and says how to go on
+        if spec.model is not None:
+            resolve(spec.model)  # the likeliest mistake is said before anything slow begins
+        with ray_session(spec.workers, spec.ray_address) as ready:
+            prepared = prepare(spec)
+
+            def create() -> SearchRecord:
+                name = spec.name or _free_name(catalog, spec, prepared)
+                return catalog.create_search(name, prepared.spec.to_json(), prepared.facts)
+
+            return _search(catalog, create, prepared, home, began, ready, progress_stream)
+
+
+def resume(
+    name: str, home: Home, *, budget: int | None = None, workers: int | None = None, progress_stream: Any = None
+) -> dict[str, Any]:
+    """Continue a search to its budget, or to a new one. Raises as :func:`start`."""
+    began = time.monotonic()
+    with closing(Catalog(home.storage)) as catalog:
+        search = catalog.search(name)
+        spec = SearchSpec.from_json(search.spec)
+        spec = replace(spec, budget=budget or spec.budget, workers=workers or spec.workers)
+        with ray_session(spec.workers, spec.ray_address) as ready:
+            prepared = prepare(spec)
+            for fact, what in (("data_hash", "data"), ("structure", "model")):
+                if prepared.facts[fact] != search.facts[fact]:
+                    raise RequestError(
+                        f"the {what} of search {name} has changed since it began ({search.facts[what]}): restore it, "
+                        "or start a new search"
+                    )
+            done = sum(trial.status != "running" for trial in catalog.trials(search.id))
+            return _search(catalog, lambda: search, prepared, home, began, ready, progress_stream, done)
+
+
+def _search(
+    catalog: Catalog,
+    enter: Callable[[], SearchRecord],
+    prepared: Prepared,
+    home: Home,
+    began: float,
+    ready: Callable[[], None],
+    progress_stream: Any,
+    done: int = 0,
+) -> dict[str, Any]:
+    """``enter`` gives the search its row, once everything that could still refuse has agreed."""
+    from search.terminal import Progress
+    from search.tracking import Tracker
+
+    spec, metric = prepared.spec, prepared.facts["metric"]
+
+    def document(search_id: str) -> dict[str, Any]:
+        return result_document(catalog, catalog.search_of(search_id))
+
+    tracker = Tracker(catalog, home.tracking, home.folder / "mlartifacts", document)
+    with Progress(spec.budget, progress_stream, done=done, metric=metric) as progress:
+        progress.phase("starting workers")
+        ready()
+        with _interruptible():
+            search = enter()
+            for note in prepared.facts["notes"]:
+                progress.note(note)
+            with catalog.sole(f"search {search.id}") as alone:
+                if not alone:
+                    raise RequestError(
+                        f"search {search.name} is being run by another process: wait for it, or stop it first"
+                    )
+                if prepared.spec.to_json() != search.spec:
+                    catalog.set_spec(search.id, prepared.spec.to_json())
+                if search.status != "running":
+                    catalog.set_status(search.id, "running")
+                tracker.start()
+                _run_to_end(catalog, search, prepared, home, began, progress, tracker)
+    result = document(search.id)
+    if not result["trials"]["complete"]:
+        reasons = [point["reason"] for point in result["points"] if point["reason"]]
+        raise NoTrialSucceeded(
+            f"none of {len(result['points'])} trials of search {search.name} succeeded; "
+            + (f"the last one: {reasons[-1]}" if reasons else "none was allowed")
+        )
+    return result
+
+
+def _run_to_end(
+    catalog: Catalog,
+    search: SearchRecord,
+    prepared: Prepared,
+    home: Home,
+    began: float,
+    progress: Progress,
+    tracker: Tracker,
+) -> None:
+    from cluster.tune import run_plan
+    from search.plan import SearchPlan
+    from search.study import Study
+    from search.tracking import redacted
+
+    spec = prepared.spec
+    assert spec.workers is not None
+
+    def end(status: str, reason: str | None) -> None:
+        catalog.set_status(search.id, status, reason, elapsed_s=time.monotonic() - began)
+
+    try:
+        study = Study(
+            catalog.url,
+            search.id,
+            prepared.space,
+            strategy=spec.strategy,
+            references=list(prepared.references),
+            budget=spec.budget,
+            seed=spec.seed,
+        )
+        plan = SearchPlan(
+            catalog,
+            study,
+            search.id,
+            budget=spec.budget,
+            references=prepared.references,
+            watcher=progress,
+            max_ratio=spec.max_tpot_ratio,
+            deadline=None if spec.max_hours is None else began + spec.max_hours * 3600,
+        )
+        plan.reconcile()
+        assignment = replace(prepared.assignment, adapters=home.adapters(search.id))
+        run_plan(plan, assignment, workers=spec.workers, gpus_per_worker=spec.gpus_per_trial or 0.0)
+    except KeyboardInterrupt:
+        end("interrupted", None)
+        tracker.stop(5.0)
+        done = sum(trial.status != "running" for trial in catalog.trials(search.id))
+        raise Interrupted(
+            f"interrupted with {done} of {spec.budget} trials done, all kept: continue with "
+            f"`python -m search resume {search.name}`"
+        ) from None
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # the reason itself may be a full disk
+            end("failed", str(error).splitlines()[0] if str(error) else repr(error))
+            tracker.stop(5.0)
+        raise
+    end("complete", plan.ended_by)
+    progress.phase("writing to MLflow")
+    if waiting := tracker.stop(120.0):
+        progress.note(
+            f"MLflow at {redacted(home.tracking)} did not take {waiting} records yet; nothing is lost: "
+            f"`python -m search resume {search.name}` sends them"
+        )
+
+
+def _free_name(catalog: Catalog, spec: SearchSpec, prepared: Prepared) -> str:
+    stem = "demo" if spec.data is None else f"{Path(prepared.facts['model']).name}-{Path(prepared.facts['data']).stem}"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80] or "search"
+    taken = {search.name for search in catalog.searches()}
+    return next(name for i in range(1, 10**6) if (name := stem if i == 1 else f"{stem}-{i}") not in taken)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends a search as Ctrl-C does: kept and resumable."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,161 @@
+"""What a user asks for: one dataclass, checked in one place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from objectives.errors import RequestError
+from search.names import METRIC_CHOICES, STRATEGIES
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """The flags of ``run``; the defaults are those of the command line.
+
+    ``None`` means: found out when the search starts (see the help of each flag).
+    """
+
+    model: str | None = None
+    data: str | None = None
+    task: str | None = None
+    metric: str | None = None
+    name: str | None = None
+    budget: int = 40
+    max_hours: float | None = None
+    steps: int | None = None
+    ranks: tuple[int, ...] = (4, 8, 16)
+    bands: int = 1
+    strategy: str = "auto"
+    max_tpot_ratio: float | None = None
+    max_adapter_mb: float | None = None
+    workers: int | None = None
+    gpus_per_trial: float | None = None
+    ray_address: str | None = None
+    seed: int = 0
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float | None = None
+    gradient_checkpointing: bool = False
+    max_tokens: int = 512
+    template: str | None = None
+    validation_rows: int | None = None
+    test_rows: int | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for the first value that makes no sense."""
+        at_least = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0}
+        at_least |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2}
+        for field, least in at_least.items():
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise RequestError(f"{_flag(field)} {value} is too small: give {least} or more")
+        for field in ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate"):
+            value = getattr(self, field)
+            if value is not None and not 0 < value < float("inf"):
+                raise RequestError(f"{_flag(field)} {value} must be a number above 0")
+        if self.max_tpot_ratio is not None and self.max_tpot_ratio < 1:
+            raise RequestError(
+                f"--max-tpot-ratio {self.max_tpot_ratio:g} is below 1, which is the base model without an adapter: "
+                "no placement can be faster; give for example 1.3"
+            )
+        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
+            raise RequestError(
+                f"--gpus-per-trial {self.gpus_per_trial:g} is negative: give 0 for CPU, or for example 0.5"
+            )
+        if not self.ranks or any(rank < 1 for rank in self.ranks):
+            raise RequestError(
+                f"--ranks {','.join(map(str, self.ranks))} must be whole numbers from 1, for example 4,8,16"
+            )
+        if self.strategy not in STRATEGIES:
+            raise RequestError(f"--strategy {self.strategy} is unknown: choose one of {', '.join(STRATEGIES)}")
+        if self.metric is not None and self.metric not in METRIC_CHOICES:
+            raise RequestError(f"--metric {self.metric} is unknown: choose one of {', '.join(METRIC_CHOICES)}")
+        if self.name is not None and not _NAME.fullmatch(self.name):
+            raise RequestError(
+                f"--name {self.name!r} must start with a letter or digit and hold only letters, digits, '.', '_' and "
+                "'-', 100 at most"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"ranks": list(self.ranks)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SearchSpec:
+        """Raises RequestError for a key that is no field."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise RequestError(f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(known))}")
+        given = dict(values)
+        if "ranks" in given:
+            given["ranks"] = parse_ranks(given["ranks"])
+        return cls(**given)
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def parse_ranks(value: Any) -> tuple[int, ...]:
+    """``4,8,16`` or a list or one number, to sorted unique ranks. Raises RequestError."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    try:
+        return tuple(sorted({int(str(part).strip()) for part in parts}))
+    except ValueError:
+        raise RequestError(f"--ranks {value} must be whole numbers separated by commas, for example 4,8,16") from None
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), (int,)),
+    **dict.fromkeys(("validation_rows", "test_rows"), (int,)),
+    **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), (int, float)),
+    **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), (bool,)),
+    "ranks": (int, str, list),
+}
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The settings of a YAML file; keys are the flags' names, with ``-`` or ``_``. Raises RequestError."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
+    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
+    known = {field.name for field in fields(SearchSpec)}
+    for key, value in settings.items():
+        if key not in known:
+            raise RequestError(f"--config {file}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
+        wanted = _TYPES.get(key, (str,))
+        if value is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+            raise RequestError(f"--config {file}: {key}: {value!r} is not {wanted[-1].__name__}")
+    return settings
+
+
+def home_folder(home: str | None) -> Path:
+    """``--home``, else SEARCH_HOME, else ``./.search``, made if missing.
+
+    Raises RequestError if it cannot be written.
+    """
+    folder = Path(home or os.environ.get("SEARCH_HOME") or ".search").expanduser().absolute()
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RequestError(
+            f"home {folder} cannot be written ({error.strerror}): choose another with --home or SEARCH_HOME"
+        ) from error
+    return folder

@@ -1,0 +1,148 @@
+"""Which placement to try next: references first, then a strategy, never a placement twice."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.placement import Placement
+
+RANK = "rank"
+
+#: A model of the past proposes the same placement again when it is sure of it; after so many repeats chance decides.
+_PROPOSALS = 20
+#: Subsets are listed singles first; beyond so many the list is not walked to its end.
+_LISTED = 1 << 20
+
+
+@dataclass(frozen=True)
+class PlacementSpace:
+    """Every non-empty subset of ``groups`` with every one of ``ranks``, where ``allowed`` agrees."""
+
+    groups: tuple[str, ...]
+    ranks: tuple[int, ...]
+    allowed: Callable[[Placement], bool] = lambda _: True
+
+    @property
+    def size(self) -> int:
+        """Placements before ``allowed`` has its say."""
+        return ((1 << len(self.groups)) - 1) * len(self.ranks)
+
+    @property
+    def distributions(self) -> dict[str, CategoricalDistribution]:
+        space = {group: CategoricalDistribution((False, True)) for group in self.groups}
+        space[RANK] = CategoricalDistribution(self.ranks)
+        return space
+
+    def placement(self, params: Mapping[str, Any]) -> Placement:
+        return Placement.of((group for group in self.groups if params[group]), params[RANK])
+
+    def params(self, placement: Placement) -> dict[str, Any]:
+        return {group: group in placement.groups for group in self.groups} | {RANK: placement.rank}
+
+    def __iter__(self) -> Iterator[Placement]:
+        """Small placements first: the cheap end of the front is what a short grid should know."""
+        listed = (
+            Placement.of(groups, rank)
+            for count in range(1, len(self.groups) + 1)
+            for groups in itertools.combinations(self.groups, count)
+            for rank in self.ranks
+        )
+        return (placement for placement in itertools.islice(listed, _LISTED) if self.allowed(placement))
+
+    def untried(self, tried: Collection[Placement]) -> Placement | None:
+        """The first placement that is not among ``tried``; None if there is none left."""
+        return next((placement for placement in self if placement not in tried), None)
+
+
+class PlacementSampler(BaseSampler):
+    """An Optuna sampler over a :class:`PlacementSpace` that proposes each placement once.
+
+    ``first`` come first, in order. Then ``inner`` proposes; ``None`` walks the space in its own order (a grid). A trial
+    that has parameters already (its process was killed while it was asked for) is completed around them.
+    """
+
+    def __init__(self, space: PlacementSpace, inner: BaseSampler | None, first: Sequence[Placement], seed: int) -> None:
+        self._space = space
+        self._inner = inner
+        self._first = first
+        self._random = np.random.default_rng(seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return dict(self._space.distributions)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Raises LookupError if every placement was tried."""
+        tried = {
+            self._space.placement(other.params)
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and len(other.params) == len(search_space)
+        }
+        for placement in self._proposals(study, trial):
+            fits = all(self._space.params(placement)[name] == value for name, value in trial.params.items())
+            if fits and not placement.is_base and placement not in tried and self._space.allowed(placement):
+                return self._space.params(placement)
+        raise LookupError("every placement was tried")
+
+    def _proposals(self, study: optuna.Study, trial: FrozenTrial) -> Iterator[Placement]:
+        yield from self._first
+        if self._inner is not None:
+            for _ in range(_PROPOSALS):
+                yield self._propose(self._inner, study, trial)
+            for _ in range(_PROPOSALS):
+                picks = self._random.integers(2, size=len(self._space.groups))
+                groups = itertools.compress(self._space.groups, picks)
+                yield Placement.of(groups, int(self._random.choice(self._space.ranks)))
+        yield from self._space
+
+    def _propose(self, inner: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Placement:
+        params = inner.sample_relative(study, trial, inner.infer_relative_search_space(study, trial))
+        for name, distribution in self._space.distributions.items():
+            if name not in params:
+                params[name] = inner.sample_independent(study, trial, name, distribution)
+        return self._space.placement(params)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Raises ValueError: every parameter is sampled together with the others."""
+        raise ValueError(f"{param_name} is not part of this search's space")
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if self._inner is not None:
+            self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        if self._inner is not None:
+            self._inner.after_trial(study, trial, state, values)
+
+
+def make_sampler(
+    strategy: str, space: PlacementSpace, first: Sequence[Placement], *, budget: int, seed: int
+) -> PlacementSampler:
+    """``auto`` is a grid where the budget covers the space, else multi-objective TPE (see docs/decisions.md)."""
+    if strategy == "auto":
+        strategy = "grid" if space.size <= budget else "tpe"
+    inner: BaseSampler | None = None
+    if strategy == "tpe":
+        # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
+        inner = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
+    elif strategy == "nsga2":
+        inner = optuna.samplers.NSGAIISampler(population_size=max(4, min(50, budget // 3)), seed=seed)
+    elif strategy == "gp":
+        inner = optuna.samplers.GPSampler(n_startup_trials=8, seed=seed)
+    elif strategy == "random":
+        inner = optuna.samplers.RandomSampler(seed=seed)
+    return PlacementSampler(space, inner, first, seed)

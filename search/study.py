@@ -1,0 +1,87 @@
+"""The Optuna study of one search: ask for a placement, tell what it was worth."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from objectives.placement import Placement
+from search.strategy import PlacementSpace, make_sampler
+
+OBJECTIVES = ("accuracy", "latency_ratio")
+
+
+class Study:
+    """One trial of the study for each placement, told at most once.
+
+    Not thread-safe. The catalog is asked what is known; Optuna holds the same trials under the same numbers.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        search_id: str,
+        space: PlacementSpace,
+        *,
+        strategy: str,
+        references: Sequence[Placement],
+        budget: int,
+        seed: int,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self._space = space
+        first = [p for p in references if space.allowed(p)]
+        sampler = make_sampler(strategy, space, first, budget=budget, seed=seed)
+        self._study = optuna.create_study(
+            storage=url,
+            study_name=search_id,
+            directions=["maximize", "minimize"],
+            sampler=sampler,
+            load_if_exists=True,
+        )
+        self._study.set_metric_names(list(OBJECTIVES))
+        self._open: dict[int, optuna.Trial] = {}
+
+    def ask(self, tried: Collection[Placement]) -> tuple[int, Placement] | None:
+        """The number and placement of a new trial; None if ``tried`` is the whole space."""
+        if self._space.untried(tried) is None:
+            return None
+        trial = self._study.ask()
+        return trial.number, self._suggest(trial)
+
+    def unfinished(self) -> list[tuple[int, Placement]]:
+        """Trials that a process left RUNNING, completed where it died in the middle of asking."""
+        left = []
+        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+            trial = optuna.Trial(self._study, frozen._trial_id)
+            left.append((trial.number, self._suggest(trial)))
+        return left
+
+    def _suggest(self, trial: optuna.Trial) -> Placement:
+        params: dict[str, Any] = {
+            name: trial.suggest_categorical(name, distribution.choices)
+            for name, distribution in self._space.distributions.items()
+        }
+        self._open[trial.number] = trial
+        return self._space.placement(params)
+
+    def tell(self, number: int, status: str, values: tuple[float, float] | None, excess: float | None = None) -> None:
+        """Close an open trial with its (accuracy, latency ratio).
+
+        ``excess`` is by how much the ratio exceeds its cap (infeasible above 0). Failed trials have no values. A trial
+        that is closed already stays as it is.
+        """
+        trial = self._open.pop(number, None)
+        if trial is None:
+            return
+        state = {"complete": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(status, TrialState.FAIL)
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            if excess is not None:
+                trial.set_constraint("latency_ratio", excess)
+            self._study.tell(trial, values, state=state, skip_if_finished=True)

@@ -1,0 +1,130 @@
+"""MLflow, fed from the catalog's outbox by a thread: a copy for people, whose outage costs a search nothing.
+
+Rows are delivered in order. A row that MLflow itself cannot take now (down, slow, disk full) stops the pass; one that
+only this row is to blame for lets the others pass. Both stay pending and are tried again, with a growing pause.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from objectives.errors import RequestError
+from search.catalog import Catalog, OutboxRecord
+from search.mlflow_runs import MlflowRuns, is_outage
+
+POLL_S = 1.0
+LONGEST_PAUSE_S = 60.0
+_BATCH = 100
+_SCHEMES = {"http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks"}
+
+_log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Delivers the outbox of every search in the catalog. Its methods do not raise: what fails is tried again.
+
+    Processes on one catalog take turns, so they should also share the folders that trials name their adapters in.
+    """
+
+    def __init__(
+        self, catalog: Catalog, tracking_uri: str, artifact_root: Path, document: Callable[[str], dict[str, Any]]
+    ) -> None:
+        """`document` gives the result of a search by its id, as ``run --json`` prints it.
+
+        `artifact_root` holds adapters and figures, unless `tracking_uri` is a server, which keeps them itself.
+        Raises RequestError for a tracking URI of a kind that MLflow does not take.
+        """
+        scheme = re.split(r"[:+]", tracking_uri, maxsplit=1)[0]
+        if scheme not in _SCHEMES:
+            raise RequestError(
+                f"tracking URI {redacted(tracking_uri)!r} is neither a database nor a server, where MLflow 3 keeps its "
+                "runs: write it like sqlite:///folder/mlflow.db or http://host:5000."
+            )
+        self._catalog = catalog
+        self._connect: Callable[[], MlflowRuns] = lambda: MlflowRuns(catalog, tracking_uri, artifact_root, document)
+        self._runs: MlflowRuns | None = None
+        self._failures = 0
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._deadline: float | None = None
+
+    def start(self) -> None:
+        """Begins to deliver, in a daemon thread. The thread migrates MLflow's own database first if it is new."""
+        self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Something was recorded: look at once."""
+        self._wake.set()
+
+    def stop(self, timeout_s: float) -> int:
+        """Delivers what is left, for at most so many seconds; returns how many rows are still pending."""
+        self._deadline = time.monotonic() + timeout_s
+        if self._thread is None:
+            self._work()
+        else:
+            self._wake.set()
+            self._thread.join(timeout_s)
+        return self._catalog.backlog()
+
+    def drain(self) -> int:
+        """Delivers what is pending, unless another process is at it; returns how many rows it delivered."""
+        delivered = refused = 0
+        try:
+            if not self._catalog.backlog():
+                return 0
+            with self._catalog.sole("tracking") as held:
+                # What was refused stays pending, and comes first.
+                while held and (rows := self._catalog.pending(refused + _BATCH)[refused:]):
+                    for row in rows:
+                        if self._deliver(row):
+                            delivered += 1
+                        else:
+                            refused += 1
+            failed = refused > 0
+        except Exception as error:
+            failed = True
+            # Once an outage: its every retry would only repeat this.
+            level = logging.DEBUG if self._failures else logging.WARNING
+            _log.log(level, "MLflow takes nothing now, so results wait in the catalog: %s", _sentence(error))
+        self._failures = self._failures + 1 if failed else 0
+        return delivered
+
+    def _deliver(self, row: OutboxRecord) -> bool:
+        try:
+            if self._runs is None:
+                self._runs = self._connect()
+            self._runs.deliver(row)
+        except Exception as error:
+            self._catalog.undelivered(row.id, _sentence(error))
+            if self._runs is None or is_outage(error):
+                raise
+            return False
+        self._catalog.delivered(row.id)
+        return True
+
+    def _work(self) -> None:
+        while self._deadline is None:
+            self.drain()
+            self._wake.wait(min(POLL_S * 2**self._failures, LONGEST_PAUSE_S))
+            self._wake.clear()
+        self.drain()
+        # Another process may be at it: its end, or its turn, is near.
+        while not self._failures and self._catalog.backlog() and time.monotonic() < self._deadline:
+            time.sleep(0.1)
+            self.drain()
+
+
+def redacted(text: str) -> str:
+    """Without the user and password that a URL may carry."""
+    return re.sub(r"(password|token)=[^&\s]*", r"\1=***", re.sub(r"//[^/\s]*@", "//***@", text), flags=re.IGNORECASE)
+
+
+def _sentence(error: Exception) -> str:
+    return redacted(f"{type(error).__name__}: {error}".split("\n", 1)[0])[:500]

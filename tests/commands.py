@@ -1,0 +1,81 @@
+"""The command line in a process of its own, and a look into every store a search leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+#: A whole search in seconds: the demonstration with little of everything.
+QUICK = ["--steps", "4", "--ranks", "4", "--validation-rows", "40", "--test-rows", "40", "--workers", "2"]
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "search", *args]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def call(*args: str, code: int = 0, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and check its exit code; nothing but a sentence may come with an error."""
+    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=timeout, env=environment())
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stderr[-3000:]}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def call_json(*args: str) -> Any:
+    """Standard output must be one JSON document and nothing else."""
+    return json.loads(call(*args, "--json").stdout)
+
+
+def stores(home: Path, name: str) -> dict[str, Any]:
+    """What catalog, Optuna and MLflow say of a search: (placement, status) of every trial in each."""
+    import optuna
+    from mlflow import MlflowClient
+
+    from search.catalog.store import Catalog
+
+    url = f"sqlite:///{home / 'search.db'}"
+    catalog = Catalog(url)
+    search = catalog.search(name)
+    trials = catalog.trials(search.id)
+    catalog.close()
+    study = optuna.load_study(study_name=search.id, storage=url)
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
+    runs = client.search_runs([experiment.experiment_id], f"tags.search = '{name}'", max_results=1000)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    return {
+        "search": search,
+        "trials": trials,
+        "catalog": Counter(trial.status for trial in trials),
+        "placements": Counter(trial.digest for trial in trials),
+        "optuna": Counter(trial.state.name for trial in study.get_trials()),
+        "optuna_placements": Counter(tuple(sorted(trial.params.items())) for trial in study.get_trials()),
+        "client": client,
+        "parents": parents,
+        "children": children,
+        "mlflow": Counter(run.info.status for run in runs),
+    }
+
+
+def assert_whole(home: Path, name: str, budget: int) -> dict[str, Any]:
+    """Exactly the budget, no placement twice, nothing running: in the catalog, Optuna and MLflow alike."""
+    state = stores(home, name)
+    assert state["catalog"] == {"complete": budget}
+    assert set(state["placements"].values()) == {1}
+    assert state["optuna"] == {"COMPLETE": budget}
+    assert set(state["optuna_placements"].values()) == {1}
+    assert len(state["parents"]) == 1
+    assert len(state["children"]) == budget
+    assert state["mlflow"] == {"FINISHED": budget + 1}
+    assert state["search"].status == "complete"
+    return state

@@ -1,0 +1,131 @@
+"""Result documents as ``run --json`` prints them, small enough to check by eye."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def point(trial: int, label: str, accuracy: float | None, ratio: float | None, **changes: Any) -> dict[str, Any]:
+    targets, rank = label.rsplit(" r", 1)
+    return {
+        "trial": trial,
+        "status": "complete",
+        "reason": None,
+        "targets": targets.split("+"),
+        "rank": int(rank),
+        "label": label,
+        "reference": None,
+        "validation_accuracy": accuracy,
+        "validation_accuracy_ci": None if accuracy is None else [accuracy - 0.04, accuracy + 0.04],
+        "validation_loss": 0.9,
+        "tpot_ratio": ratio,
+        "tpot_ratio_ci": None if ratio is None else [ratio - 0.02, ratio + 0.02],
+        "tpot_p50_ms": 4.3,
+        "tpot_p95_ms": 4.6,
+        "ttft_p95_ms": 9.6,
+        "parameters": 12800,
+        "steps": 200,
+        "seconds": {"latency": 1.0, "training": 3.9, "evaluation": 0.6},
+        "front": False,
+        "losses": [[10, 2.1], [20, 1.7]],
+        **changes,
+    }
+
+
+def member(source: dict[str, Any], accuracy: float | None) -> dict[str, Any]:
+    keys = ("trial", "targets", "rank", "label", "validation_accuracy", "tpot_p50_ms", "tpot_p95_ms", "ttft_p95_ms")
+    return {
+        **{key: source[key] for key in (*keys, "tpot_ratio", "tpot_ratio_ci", "parameters")},
+        "accuracy": accuracy,
+        "accuracy_ci": None if accuracy is None else [accuracy - 0.03, accuracy + 0.03],
+        "adapter": "adapters/trial",
+        "adapter_mb": 0.05,
+        "mlflow_run_id": "0123abc",
+    }
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """Six trials: three on the front, one dominated, one failed, one infeasible."""
+    front = [
+        point(7, "o_proj r8", 0.60, 1.12, front=True, reference="o_proj only"),
+        point(2, "down_proj+o_proj r8", 0.66, 1.20, front=True),
+        point(4, "down_proj+o_proj+q_proj r16", 0.69, 1.31, front=True),
+    ]
+    others = [
+        point(0, "q_proj r4", 0.50, 1.15),
+        point(1, "k_proj r4", None, None, status="failed", reason="the loss is NaN at step 3", losses=[]),
+        point(3, "all r4", None, 1.9, status="infeasible", reason="TPOT ratio 1.90 is over 1.5", losses=[], steps=0),
+    ]
+    tests = (0.61, 0.64, 0.68)
+    return {
+        "search": "demo",
+        "status": "complete",
+        "model": "models/tiny",
+        "data": "data/questions",
+        "task": "classification",
+        "metric": "accuracy",
+        "latency_axis": "tpot",
+        "trials": {"complete": 4, "stopped": 0, "failed": 1, "infeasible": 1},
+        "budget": 6,
+        "steps": {"spent": 800, "full": 1200},
+        "base": {
+            "accuracy": 0.21,
+            "accuracy_ci": [0.18, 0.25],
+            "validation_accuracy": 0.2,
+            "tpot_p50_ms": 3.9,
+            "tpot_p95_ms": 4.1,
+            "ttft_p95_ms": 9.0,
+        },
+        "front": [member(source, accuracy) for source, accuracy in zip(front, tests, strict=True)],
+        "recommended": {"trial": 2, "why": "the cheapest within one standard error of the best"},
+        "knee": {"trial": 7},
+        "hypervolume": 0.53,
+        "elapsed_s": 131.0,
+        "points": [*others, *front],
+        "notes": ["3 texts were cut at 128 tokens."],
+        "provenance": {"seed": 0, "versions": {"torch": "2.13.0"}, "device": "cpu", "command": "search run"},
+        **changes,
+    }
+
+
+def empty() -> dict[str, Any]:
+    """Interrupted before anything was measured."""
+    nothing: dict[str, Any] = dict.fromkeys(("base", "recommended", "knee", "hypervolume", "elapsed_s", "provenance"))
+    return document(status="interrupted", trials={}, front=[], points=[], notes=[], **nothing)
+
+
+def untested() -> dict[str, Any]:
+    """Interrupted before the test split was read."""
+    full = document(status="interrupted")
+    full["front"] = [{**row, "accuracy": None, "accuracy_ci": None} for row in full["front"]]
+    full["base"] = {**full["base"], "accuracy": None, "accuracy_ci": None}
+    return full
+
+
+def single() -> dict[str, Any]:
+    full = document(recommended={"trial": 7, "why": "the only one"}, trials={"complete": 1}, budget=1)
+    return {**full, "front": full["front"][:1], "points": [row for row in full["points"] if row["trial"] == 7]}
+
+
+def encoder() -> dict[str, Any]:
+    """A model without output tokens: its TPOT figures are null, its ratio is of request time."""
+    full = document(latency_axis="ttft")
+    for row in [*full["points"], *full["front"], full["base"]]:
+        row.update(tpot_p50_ms=None, tpot_p95_ms=None)
+    return full
+
+
+def large(trials: int = 1000) -> dict[str, Any]:
+    names = "+".join(f"{name}_proj" for name in ("down", "gate", "k", "o", "q", "up", "v"))
+    losses = [[step, 1000 / (step + 1)] for step in range(0, 2000, 10)]
+    points = [
+        point(number, f"{names} r{number + 1}", 0.3 + number / 2500, 1.1 + number / 2000, losses=losses)
+        for number in range(trials)
+    ]
+    for row in points[::20]:
+        row["front"] = True
+    front = [member(row, row["validation_accuracy"]) for row in points[::20]]
+    return document(points=points, front=front, recommended={"trial": 20, "why": "near the best"}, knee={"trial": 40})
+
+
+ALL = {"document": document, "empty": empty, "untested": untested, "single": single, "encoder": encoder, "large": large}

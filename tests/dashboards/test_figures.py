@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from typing import Any
+
+import pytest
+
+from dashboards.figures import CURVE_POINTS, figure_html, front_figure, learning_curves, plotly_library
+from tests.dashboards import documents
+
+
+def traces(figure: Any) -> dict[str, Any]:
+    return {trace.name: trace for trace in figure.data}
+
+
+def test_the_front_is_a_step_line_with_intervals_on_both_axes() -> None:
+    front = traces(front_figure(documents.document()))["front"]
+    assert list(front.x) == [1.12, 1.20, 1.31]
+    assert list(front.y) == [0.60, 0.66, 0.69]
+    assert front.line.shape == "hv"
+    assert list(front.error_x.array) == pytest.approx([0.02] * 3)
+    assert list(front.error_y.arrayminus) == pytest.approx([0.04] * 3)
+
+
+def test_base_dominated_recommended_and_knee_are_told_apart() -> None:
+    figure = front_figure(documents.document())
+    drawn = traces(figure)
+    assert (drawn["base model"].x[0], drawn["base model"].y[0]) == (1.0, 0.2)
+    assert drawn["base model"].marker.symbol == "diamond"
+    assert list(drawn["dominated"].x) == [1.15]
+    assert drawn["recommended: down_proj+o_proj r8"].marker.symbol == "star"
+    assert "knee: o_proj r8" in drawn
+    assert {note.text for note in figure.layout.annotations} == {"recommended", "knee"}
+
+
+def test_hover_shows_all_that_was_measured() -> None:
+    text = traces(front_figure(documents.document()))["front"].hovertext[0]
+    assert text.split("<br>") == [
+        "<b>o_proj r8</b>",
+        "trial 7, rank 8, complete",
+        "validation accuracy 0.600 [0.560, 0.640]",
+        "test accuracy 0.610 [0.580, 0.640]",
+        "TPOT ratio 1.120 [1.100, 1.140]",
+        "TPOT p50 4.30 ms, p95 4.60 ms",
+        "12,800 parameters",
+        "reference placement: o_proj only",
+    ]
+
+
+def test_axes_are_named_by_metric_and_latency() -> None:
+    figure = front_figure({**documents.encoder(), "metric": "rouge_l"})
+    assert figure.layout.xaxis.title.text == "request time ratio to base model (merged = 1.0)"
+    assert figure.layout.yaxis.title.text == "validation ROUGE-L"
+
+
+def test_stopped_trials_are_drawn_apart() -> None:
+    stopped = documents.point(9, "v_proj r8", 0.4, 1.1, status="stopped", reason="cannot reach the front")
+    drawn = traces(front_figure(documents.document(points=[stopped])))
+    assert set(drawn) == {"stopped early", "base model"}
+
+
+def test_learning_curves_colour_the_front_and_keep_the_rest_in_one_trace() -> None:
+    figure = learning_curves(documents.document())
+    names = [trace.name.replace("<br>", "") for trace in figure.data]
+    assert names == ["not on the front", "o_proj r8", "down_proj+o_proj r8", "down_proj+o_proj+q_proj r16"]
+    assert list(figure.data[0].y) == [2.1, 1.7, None]
+    assert list(figure.data[1].x) == [10, 20]
+
+
+def test_learning_curves_of_many_trials_are_thinned_to_their_last_point() -> None:
+    figure = learning_curves(documents.large())
+    points = sum(len(trace.x) for trace in figure.data)
+    assert points <= CURVE_POINTS * 1.2
+    assert all(trace.x[-1] == 1990 for trace in figure.data[1:])
+
+
+@pytest.mark.parametrize("case", documents.ALL)
+def test_every_document_gives_a_page_without_a_network(case: str) -> None:
+    for draw in (front_figure, learning_curves):
+        page = figure_html(draw(documents.ALL[case]()), full_page=True)
+        assert page.count('id="plotly"') == 1
+        assert "://" not in page
+        assert not re.search(r"<(link|img)|src=", page)
+        assert len(page) < 5_000_000
+
+
+def test_nothing_to_draw_is_said() -> None:
+    assert front_figure(documents.empty()).layout.annotations[0].text == "No trial has both figures yet."
+    assert learning_curves(documents.empty()).layout.annotations[0].text == "No losses yet."
+
+
+def test_the_drawing_survives_its_page() -> None:
+    figure = front_figure(documents.document(points=[documents.point(0, "</script><b>+x r8", 0.5, 1.1)]))
+    part = figure_html(figure, full_page=False)
+    drawing = re.search(r'<script type="application/json">(.*?)</script>', part, re.DOTALL)
+    assert drawing
+    assert json.loads(drawing[1]) == json.loads(figure.to_json())
+    assert "&lt;/script&gt;&lt;b&gt;+x r8" in figure.data[0].hovertext[0]
+    assert 'id="plotly"' not in part
+
+
+def test_the_library_unpacks_to_plotly() -> None:
+    packed = re.search(r'id="plotly">([^<]*)<', plotly_library())
+    assert packed
+    assert b"newPlot" in zlib.decompress(base64.b64decode(packed[1]))

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from dashboards.report import report_page
+from tests.dashboards import documents
+
+VOID = {"meta", "wbr", "br", "img", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Fails on tags that do not match; keeps the text outside scripts and styles, and every tag."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not any(name.startswith("on") or name in ("src", "href") for name, _ in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())
+
+
+@pytest.mark.parametrize("case", documents.ALL)
+def test_every_document_gives_one_page_that_asks_for_nothing(case: str) -> None:
+    html = report_page(documents.ALL[case]())
+    assert len(html.encode()) < 5_000_000
+    assert "://" not in html
+    assert html.count('id="plotly"') == 1
+    assert Page(html).tags.count("html") == 1
+
+
+def test_the_page_holds_the_whole_result() -> None:
+    text = Page(report_page(documents.document())).text
+    for part in (
+        "Which modules of models/tiny should LoRA adapt for classification on data/questions?",
+        "The search is complete, 6 of 6 trials (4 complete, 1 failed, 1 infeasible) in 2m11s.",
+        "Recommended: down_proj+o_proj r8 (trial 2): the cheapest within one standard error of the best.",
+        "0.610 [0.580, 0.640]",
+        "the test split was read once, for the front",
+        "2 of 6 trials lack one of the two figures and are not drawn.",
+        "python -m search export demo --pick recommended --out DIR",
+        "A merged adapter costs the base model's latency",
+        "the loss is NaN at step 3",
+        "TPOT ratio 1.90 is over 1.5",
+        "3 texts were cut at 128 tokens.",
+        "o_proj r8 (o_proj only)",
+        "torch 2.13.0",
+        "800 spent of 1,200",
+    ):
+        assert part in text
+
+
+def test_before_the_end_the_page_says_what_is_missing() -> None:
+    assert "the test split was not read yet" in Page(report_page(documents.untested())).text
+    assert "there is no front" in Page(report_page(documents.empty())).text
+
+
+def test_names_are_escaped_everywhere() -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+
+    def spoil(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: part if key == "latency_axis" else spoil(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [spoil(part) for part in value]
+        return value + evil if isinstance(value, str) else value
+
+    html = report_page(spoil(documents.document()))
+    page = Page(html)
+    assert page.tags.count("script") == Page(report_page(documents.document())).tags.count("script")
+    assert "img" not in page.tags
+    assert evil in page.text
+
+
+def test_dark_mode_narrow_screens_and_print_have_rules() -> None:
+    html = report_page(documents.document())
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+    assert re.search(r"@media \(max-width: \d+px\)", html)
+
+
+def test_a_long_list_of_trials_is_folded() -> None:
+    assert "<details open>" in report_page(documents.document())
+    assert "<details>" in report_page(documents.large())

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboards import words
+from tests.dashboards import documents
+
+
+def test_outcome_names_both_ends_the_base_and_the_ties() -> None:
+    assert words.outcome(documents.document()) == (
+        "The front has 3 placements. The most accurate by validation, down_proj+o_proj+q_proj r16, reaches accuracy "
+        "0.680 [0.650, 0.710] on the test split at 1.31 times the base model's TPOT. The cheapest, o_proj r8, reaches "
+        "0.610 [0.580, 0.640] on the test split at 1.12 times the base model's TPOT. The base model has 0.210 on the "
+        "test split. The test interval of the most accurate overlaps with that of down_proj+o_proj r8: they may be "
+        "tied."
+    )
+
+
+def test_outcome_of_one_placement_and_of_none() -> None:
+    assert words.outcome(documents.single()) == (
+        "The front is one placement: o_proj r8 reaches accuracy 0.610 [0.580, 0.640] on the test split at 1.12 times "
+        "the base model's TPOT. The base model has 0.210 on the test split."
+    )
+    assert words.outcome(documents.empty()) == "No placement has both an accuracy and a latency, so there is no front."
+
+
+def test_outcome_before_the_test_split_was_read_says_validation() -> None:
+    text = words.outcome(documents.untested())
+    assert "0.690 on the validation split" in text
+    assert "The base model has 0.200 on the validation split." in text
+    assert "test" not in text
+
+
+def test_recommendation() -> None:
+    assert words.recommendation(documents.document()) == (
+        "Recommended: down_proj+o_proj r8 (trial 2): the cheapest within one standard error of the best. "
+        "The knee of the front is o_proj r8 (trial 7)."
+    )
+    assert words.recommendation(documents.single()).endswith(": the only one. It is also the knee of the front.")
+    assert words.recommendation(documents.empty()) == ""
+
+
+def test_state_counts_trials() -> None:
+    assert words.state(documents.document()) == (
+        "complete, 6 of 6 trials (4 complete, 1 failed, 1 infeasible) in 2m11s"
+    )
+    assert words.state(documents.empty()) == "interrupted, 0 of 6 trials"
+
+
+def test_front_table_starts_with_the_base_and_grows_dearer() -> None:
+    header, rows = words.front_table(documents.document())
+    assert header[2:5] == ["test accuracy", "validation", "TPOT ratio"]
+    assert [row[-1] for row in rows] == ["", "knee", "recommended", ""]
+    assert [row[:-1] for row in rows] == [
+        ["-", "base model", "0.210 [0.180, 0.250]", "0.200", "1.000", "4.10", "0"],
+        ["7", "o_proj r8", "0.610 [0.580, 0.640]", "0.600", "1.120 [1.100, 1.140]", "4.60", "12,800"],
+        ["2", "down_proj+o_proj r8", "0.640 [0.610, 0.670]", "0.660", "1.200 [1.180, 1.220]", "4.60", "12,800"],
+        ["4", "down_proj+o_proj+q_proj r16", "0.680 [0.650, 0.710]", "0.690", "1.310 [1.290, 1.330]", "4.60", "12,800"],
+    ]
+
+
+def test_an_encoder_is_measured_by_the_time_of_its_requests() -> None:
+    header, rows = words.front_table(documents.encoder())
+    assert header[4:6] == ["request time ratio", "request time p95 ms"]
+    assert rows[1][5] == "9.60"
+    assert "answers in one pass" in words.latency_meaning(documents.encoder())
+
+
+def test_front_rows_are_flat_and_serialisable() -> None:
+    rows = words.front_rows(documents.document())
+    assert [row["trial"] for row in rows] == [7, 2, 4]
+    assert rows[0]["accuracy_low"] == pytest.approx(0.58)
+    assert rows[1]["targets"] == "down_proj+o_proj"
+    assert rows[1]["mark"] == "recommended"
+    assert all(isinstance(value, str | int | float | None) for row in rows for value in row.values())
+    assert len({tuple(row) for row in rows}) == 1
+    json.dumps(rows)
+
+
+@pytest.mark.parametrize("case", documents.ALL)
+def test_every_document_has_a_description_that_mlflow_keeps_whole(case: str) -> None:
+    text = words.description(documents.ALL[case]())
+    assert text.startswith("**demo**: which modules of `models/tiny`")
+    assert len(text) <= words.DESCRIPTION_LIMIT
+
+
+def test_description_says_how_to_export_and_what_latency_means() -> None:
+    text = words.description(documents.document(search="my search; rm"))
+    assert f"    python -m search export {shlex.quote('my search; rm')} --pick recommended --out DIR" in text
+    assert "A merged adapter costs the base model's latency" in text
+    assert "- 1 failed: the loss is NaN at step 3" in text
+
+
+def test_a_long_front_is_shortened_and_says_so() -> None:
+    text = words.description(documents.large(3000))
+    shown = text.count("\n| ") - 2
+    assert 0 < shown < 150
+    assert f"{150 - shown + 1} more members of the front are in the table artifact." in text
+    assert text.endswith("whatever it targets.")
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_no_name_leaves_its_markdown_cell(name: str) -> None:
+    full = documents.document(search=name, model=name)
+    full["front"][0]["label"] = name
+    table = words.front_table_markdown(full).splitlines()
+    assert len(table) == 6
+    assert {line.replace("\\|", "").count("|") for line in table} == {9}
+    assert all(line.count("`") == 2 for line in table[2:])
+
+
+def test_html_in_a_name_stays_text() -> None:
+    evil = "<script>alert(1)</script>"
+    text = words.description(documents.document(search=evil, model=evil, recommended={"trial": 2, "why": evil}))
+    outside_code = re.sub(r"`[^`]*`|^    .*$", "", text, flags=re.MULTILINE)
+    assert "&lt;script&gt;" in outside_code
+    assert "<" not in outside_code

@@ -1,0 +1,69 @@
+"""Real signals at a real search: what was measured stays, and resume finishes to exactly the budget."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from search.catalog.store import Catalog
+from tests.commands import QUICK, assert_whole, call, call_json, command, environment
+
+BUDGET = 4
+ONE = [*QUICK, "--workers", "1"]
+
+
+def start_and_stop(home: Path, how: signal.Signals, after: int) -> tuple[int, str]:
+    """Start a search, send the signal once ``after`` trials are in the catalog, return exit code and standard error."""
+    error = home / "stderr"
+    args = ["run", "--budget", str(BUDGET), *ONE, "--home", str(home), "--name", "cut"]
+    with error.open("w") as stream:
+        process = subprocess.Popen(command(*args), stdout=subprocess.DEVNULL, stderr=stream, env=environment())
+        deadline = time.monotonic() + 120
+        while finished(home) < after and process.poll() is None:
+            assert time.monotonic() < deadline, error.read_text()
+            time.sleep(0.05)
+        process.send_signal(how)
+        code = process.wait(60)
+    return code, error.read_text()
+
+
+def finished(home: Path) -> int:
+    if not (home / "search.db").exists():
+        return 0
+    catalog = Catalog(f"sqlite:///{home / 'search.db'}")
+    try:
+        searches = catalog.searches()
+        return sum(t.status != "running" for t in catalog.trials(searches[0].id)) if searches else 0
+    finally:
+        catalog.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_end_can_be_resumed(tmp_path: Path, how: signal.Signals) -> None:
+    code, error = start_and_stop(tmp_path, how, after=1)
+    assert code == 130
+    assert "continue with `python -m search resume cut`" in error
+    assert "Traceback" not in error
+    assert call_json("show", "cut", "--home", str(tmp_path))["status"] == "interrupted"
+    call("resume", "cut", "--home", str(tmp_path))
+    assert_whole(tmp_path, "cut", BUDGET)
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_kill_can_be_resumed(tmp_path: Path, after: int) -> None:
+    code, _ = start_and_stop(tmp_path, signal.SIGKILL, after)
+    assert code == -signal.SIGKILL
+    if not finished(tmp_path) and not (tmp_path / "search.db").exists():
+        return
+    catalog = Catalog(f"sqlite:///{tmp_path / 'search.db'}")
+    begun = catalog.searches()
+    catalog.close()
+    if not begun:  # killed before the search had a row: nothing was begun, nothing is lost
+        call("run", "--budget", str(BUDGET), *ONE, "--home", str(tmp_path), "--name", "cut")
+    else:
+        call("resume", "cut", "--home", str(tmp_path))
+    assert_whole(tmp_path, "cut", BUDGET)

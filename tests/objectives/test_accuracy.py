@@ -1,0 +1,212 @@
+"""Scores against brute force: every label scored by itself, every text generated alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from objectives.accuracy import Evaluation, evaluate
+from objectives.backbone import attach
+from objectives.encoding import EncodedRow, EncodedTask, encode
+from objectives.metrics import mean_interval, score, standard_error
+from objectives.training import TrainingSettings, train
+from tests.objectives.tiny import CAUSAL, DIALOGUES, ENCODERS, Zoo, all_groups, make_data, make_task, shake
+
+EOS = 1
+
+
+@torch.inference_mode()
+def log_likelihoods(model: Any, row: EncodedRow, labels: tuple[tuple[int, ...], ...]) -> torch.Tensor:
+    """Of every label behind the prompt, each in a pass of its own: (labels,), nats."""
+    out = []
+    for label in labels:
+        logits = model(input_ids=torch.tensor([row.prompt + list(label)])).logits[0, len(row.prompt) - 1 : -1]
+        out.append(logits.double().log_softmax(-1)[range(len(label)), list(label)].sum())
+    return torch.stack(out)
+
+
+def check_against_brute_force(model: Any, task: EncodedTask, by_head: bool = True) -> None:
+    rows = task.splits["test"]
+    result = evaluate(model, task, "test", metric="accuracy", by_head=by_head)
+    loss, tokens = 0.0, 0
+    for row, prediction, figure in zip(rows, result.predictions, result.scores, strict=True):
+        exact = log_likelihoods(model, row, task.label_ids)
+        chosen = task.labels.index(prediction)
+        assert exact[chosen] >= exact.max() - 1e-4, "no label is likelier, but for rounding"
+        assert figure == float(chosen == row.label)
+        loss -= exact[row.label].item()
+        tokens += len(task.label_ids[row.label])
+    assert result.loss == pytest.approx(loss / tokens, rel=1e-4)
+
+
+def labelled(label_ids: list[tuple[int, ...]], rows: int = 6) -> EncodedTask:
+    """Rows with prompts of different lengths and every label in turn as the truth."""
+    generator = torch.Generator().manual_seed(len(label_ids))
+    split = []
+    for i in range(rows):
+        prompt = torch.randint(5, 300, (3 + 2 * i,), generator=generator).tolist()
+        label = i * 7 % len(label_ids)
+        split.append(EncodedRow(prompt, list(label_ids[label]), label))
+    return EncodedTask(
+        task="classification",
+        kind="causal",
+        splits={"train": split, "validation": split, "test": split},
+        labels=tuple(f"label {i}" for i in range(len(label_ids))),
+        label_ids=tuple(label_ids),
+        pad_id=2,
+        eos_id=EOS,
+        max_new_tokens=1,
+        max_tokens=64,
+        template="{text}",
+        lead="",
+        truncated={},
+    )
+
+
+#: Few different tokens, so that labels share beginnings; each is ended, so that none is the beginning of another.
+LABELS = st.lists(
+    st.lists(st.integers(10, 13), min_size=0, max_size=5).map(lambda ids: (*ids, EOS)),
+    min_size=2,
+    max_size=16,
+    unique=True,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(label_ids=LABELS)
+def test_the_label_by_bounds_is_the_likeliest_of_all(zoo: Zoo, label_ids: list[tuple[int, ...]]) -> None:
+    check_against_brute_force(zoo.base("llama"), labelled(label_ids))
+
+
+def test_forty_labels_of_up_to_eight_tokens(zoo: Zoo) -> None:
+    generator = torch.Generator().manual_seed(3)
+    label_ids = {(*torch.randint(10, 16, (1 + i % 8,), generator=generator).tolist(), EOS) for i in range(48)}
+    task = labelled(sorted(label_ids)[:40], rows=12)
+    assert len(task.labels) == 40
+    check_against_brute_force(zoo.base("llama"), task)
+
+
+@pytest.mark.parametrize("by_head", [True, False])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_every_architecture_with_an_adapter(zoo: Zoo, name: str, by_head: bool) -> None:
+    space = zoo.space(name)
+    model = attach(zoo.base(name), space, all_groups(space), seed=0).get_base_model().eval()
+    shake(model)
+    task = make_task(zoo, name)
+    few = replace(task, splits={"test": task.splits["test"][:6]})
+    check_against_brute_force(model, few, by_head)
+
+
+def test_a_trained_model_needs_far_fewer_passes_than_labels(zoo: Zoo) -> None:
+    """Where the true label is likely at once, its score rules out all others."""
+    label_ids = [(10 + i // 8, 20 + i % 8, EOS) for i in range(40)]
+    task = labelled(label_ids, rows=12)
+    space = zoo.space("llama")
+    model = attach(zoo.base("llama"), space, all_groups(space, 16), seed=0).get_base_model()
+    train(model, task, TrainingSettings(steps=80, batch_size=12, learning_rate=2e-2))
+    passed = 0
+
+    def count(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        nonlocal passed
+        passed += len(kwargs["input_ids"])
+
+    with model.model.register_forward_pre_hook(count, with_kwargs=True):
+        result = evaluate(model, task, "test", metric="accuracy")
+    assert result.scores == (1.0,) * 12
+    assert passed < 12 * 3, "rows passed through the model; all labels would be 12 x 40"
+
+
+def test_figures_of_an_evaluation() -> None:
+    scores = (1.0, 0.0, 1.0, 1.0)
+    figures = Evaluation(scores, 0.5, ("a", "b", "c", "d")).to_json(seed=3)
+    assert figures == {
+        "accuracy": 0.75,
+        "accuracy_ci": list(mean_interval(scores, seed=3)),
+        "standard_error": standard_error(scores),
+        "loss": 0.5,
+        "rows": 4,
+    }
+
+
+def test_more_rows_than_one_pass_takes_keep_their_order(zoo: Zoo) -> None:
+    task = make_task(zoo, "llama")
+    rows = [task.splits["test"][i % 18] for i in range(150)]
+    many = evaluate(zoo.base("llama"), replace(task, splits={"test": rows}), "test", metric="accuracy")
+    once = evaluate(zoo.base("llama"), task, "test", metric="accuracy")
+    assert many.predictions == tuple(once.predictions[i % 18] for i in range(150))
+
+
+@torch.inference_mode()
+def generated_alone(model: Any, tokenizer: Any, row: EncodedRow, task: EncodedTask) -> str:
+    """Greedy decoding by hand: no padding, no cache."""
+    ids = list(row.prompt)
+    for _ in range(task.max_new_tokens):
+        token = int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+        if token == task.eos_id:
+            break
+        ids.append(token)
+    return str(tokenizer.decode(ids[len(row.prompt) :], skip_special_tokens=True).strip())
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_generation_in_padded_batches_gives_what_each_row_gives_alone(zoo: Zoo, name: str) -> None:
+    tokenizer = zoo.tokenizer(name)
+    rows = [(prompt * (1 + i % 3), target) for i, (prompt, target) in enumerate(DIALOGUES[:5])]
+    task = encode(make_data("generation", {"train": rows}), tokenizer, "causal", max_tokens=200)
+    task = replace(task, max_new_tokens=6)
+    model = zoo.base(name)
+    result = evaluate(model, task, "test", metric="rouge_l", tokenizer=tokenizer)
+    expected = [generated_alone(model, tokenizer, row, task) for row in task.splits["test"]]
+    assert list(result.predictions) == expected
+    assert len(set(expected)) > 1
+
+    loss, tokens = 0.0, 0
+    for row, prediction, figure in zip(task.splits["test"], result.predictions, result.scores, strict=True):
+        loss -= log_likelihoods(model, row, (tuple(row.completion),)).item()
+        tokens += len(row.completion)
+        assert figure == score("rouge_l", prediction, row.references)
+    assert result.loss == pytest.approx(loss / tokens, rel=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "token_f1", "bleu"])
+def test_a_model_that_knows_the_answers_scores_one(zoo: Zoo, metric: str) -> None:
+    tokenizer = zoo.tokenizer("llama")
+    task = encode(make_data("generation", {"train": DIALOGUES[:3]}), tokenizer, "causal", max_tokens=128)
+    space = zoo.space("llama")
+    model = attach(zoo.base("llama"), space, all_groups(space, 16), seed=0).get_base_model()
+    before = evaluate(model.eval(), task, "test", metric=metric, tokenizer=tokenizer)
+    train(model, task, TrainingSettings(steps=60, batch_size=3, learning_rate=2e-2))
+    after = evaluate(model, task, "test", metric=metric, tokenizer=tokenizer)
+    assert after.predictions == tuple(target for _, target in DIALOGUES[:3])
+    assert after.scores == (1.0, 1.0, 1.0)
+    assert sum(before.scores) / 3 < 0.5
+    assert after.loss < 0.1 < before.loss
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_is_scored_by_its_head_row_by_row(zoo: Zoo, name: str) -> None:
+    model, task = zoo.base(name), make_task(zoo, name)
+    result = evaluate(model, task, "test", metric="accuracy")
+    loss = 0.0
+    for row, prediction, figure in zip(task.splits["test"], result.predictions, result.scores, strict=True):
+        with torch.inference_mode():
+            log_p = model(input_ids=torch.tensor([row.prompt])).logits[0].double().log_softmax(-1)
+        chosen = task.labels.index(prediction)
+        assert log_p[chosen] >= log_p.max() - 1e-5
+        assert figure == float(chosen == row.label)
+        loss -= log_p[row.label].item()
+    assert result.loss == pytest.approx(loss / len(result.scores), rel=1e-5)
+
+
+def test_a_broken_model_still_gives_a_figure_for_every_row(zoo: Zoo) -> None:
+    model = zoo.copy("llama")
+    model.lm_head.weight.data.fill_(math.nan)
+    result = evaluate(model, make_task(zoo, "llama"), "test", metric="accuracy")
+    assert len(result.scores) == 18
+    assert math.isnan(result.loss)

@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from objectives.data import Row, TaskData, load_data
+from objectives.errors import DataError
+from objectives.splits import set_aside
+
+Fields = Mapping[str, Any]
+
+#: The first example of a process pays for imports, and a shared machine is slow at times.
+unhurried = settings(deadline=None)
+
+
+def write(path: Path, rows: Sequence[Fields]) -> Path:
+    """In the format of the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(list(rows), indent=2, ensure_ascii=False), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys(), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def labelled(size: int, labels: str = "ab", prefix: str = "") -> list[Fields]:
+    return [{"text": f"{prefix}text {index}", "label": labels[index % len(labels)]} for index in range(size)]
+
+
+def prompted(size: int, prefix: str = "") -> list[Fields]:
+    return [{"prompt": f"{prefix}prompt {index}", "completion": f"answer {index}"} for index in range(size)]
+
+
+def all_rows(data: TaskData) -> list[Row]:
+    return [row for rows in data.splits.values() for row in rows]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sound classification task with all three splits."""
+    write(tmp_path / "task" / "train.jsonl", labelled(6))
+    write(tmp_path / "task" / "validation.jsonl", labelled(4, prefix="v "))
+    write(tmp_path / "task" / "test.jsonl", labelled(4, prefix="t "))
+    return tmp_path / "task"
+
+
+def test_a_folder_of_three_splits_is_used_as_it_is(folder: Path) -> None:
+    data = load_data(str(folder))
+    assert (data.name, data.task, data.labels, data.notes) == ("task", "classification", ("a", "b"), ())
+    assert list(data.splits) == ["train", "validation", "test"]
+    assert data.rows("validation") == tuple(Row(f"v text {index}", "ab"[index % 2]) for index in range(4))
+    assert pickle.loads(pickle.dumps(data)) == data
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
+@pytest.mark.parametrize("validation", ["validation", "valid", "dev", "val"])
+def test_every_format_and_name_of_a_split(tmp_path: Path, suffix: str, validation: str) -> None:
+    for split in ("train", validation, "test"):
+        write(tmp_path / f"{split}{suffix}", labelled(4, prefix=split))
+    (tmp_path / "README.md").write_text("not data")
+    data = load_data(str(tmp_path))
+    assert data.rows("validation")[0] == Row(f"{validation}text 0", "a")
+    assert not data.notes
+
+
+@unhurried
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(str.strip),
+        min_size=8,
+        max_size=8,
+        unique=True,
+    )
+)
+def test_any_text_survives_every_format(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    rows = [{"prompt": text, "completion": text} for text in texts]
+    for suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet"):
+        data = load_data(str(write(folder / f"all{suffix}", rows)))
+        assert {row.text for row in all_rows(data)} == set(texts)
+        assert all(row.target == row.text for row in all_rows(data))
+
+
+def test_line_ends_marks_and_separators_that_are_not_line_ends(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"one\u2028two\x85 {i}", "label": i % 2}, ensure_ascii=False) for i in range(8)]
+    (tmp_path / "train.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(lines).encode())
+    assert all(row.text.startswith("one\u2028two\x85 ") for row in all_rows(load_data(str(tmp_path))))
+
+    quoted = "".join(f'"a ""b""\r\nc, {i}",{i % 2}\r\n\r\n' for i in range(8))
+    (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbftext,label\r\n" + quoted.encode())
+    assert {row.text for row in all_rows(load_data(str(tmp_path / "rows.csv")))} == {
+        f'a "b"\r\nc, {i}' for i in range(8)
+    }
+
+
+def test_labels_become_text(tmp_path: Path) -> None:
+    values = [1, 1.0, True, " yes ", "1", False, 2, -3] * 2
+    write(tmp_path / "train.jsonl", [{"text": f"text {i}", "label": value} for i, value in enumerate(values)])
+    assert load_data(str(tmp_path)).labels == ("-3", "1", "2", "False", "True", "yes")
+
+
+def test_class_numbers_of_a_downloaded_parquet_become_names(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    rows = [{"text": f"text {i}", "label": i % 2} for i in range(8)]
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "train.parquet")
+    assert load_data(str(tmp_path)).labels == ("neg", "pos")
+
+
+def test_the_task_follows_from_the_fields_unless_both_fit(tmp_path: Path) -> None:
+    both = [{**a, **b} for a, b in zip(labelled(20), prompted(20), strict=True)]
+    path = write(tmp_path / "both.jsonl", both)
+    assert load_data(str(path), "generation").rows("train")[0].text.startswith("prompt")
+    assert load_data(str(path), "classification").labels == ("a", "b")
+    with pytest.raises(DataError) as error:
+        load_data(str(path))
+    assert str(error.value) == (
+        f"{path}, line 1: the fields fit both classification and generation. Say which with --task."
+    )
+
+
+# Splits
+
+
+def test_one_file_is_split_in_proportion_and_says_so(tmp_path: Path) -> None:
+    data = load_data(str(write(tmp_path / "reviews.csv", labelled(200, "aaab"))), seed=3)
+    assert data.name == "reviews"
+    assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 160, "validation": 20, "test": 20}
+    for split in ("validation", "test"):
+        assert Counter(row.target for row in data.rows(split))["b"] in (4, 5, 6)
+    assert data.notes == (
+        "no validation split: 10% of train (20 rows) was set aside with seed 3",
+        "no test split: 10% of train (20 rows) was set aside with seed 3",
+    )
+
+
+@pytest.mark.parametrize(("present", "made"), [("validation", "test"), ("test", "validation")])
+def test_a_missing_split_is_made_from_train_only(tmp_path: Path, present: str, made: str) -> None:
+    write(tmp_path / "train.jsonl", labelled(100))
+    write(tmp_path / f"{present}.jsonl", labelled(4, prefix="other "))
+    data = load_data(str(tmp_path))
+    assert data.rows(present) == tuple(Row(f"other text {index}", "ab"[index % 2]) for index in range(4))
+    assert (len(data.rows("train")), len(data.rows(made))) == (90, 10)
+    assert data.notes == (f"no {made} split: 10% of train (10 rows) was set aside with seed 0",)
+
+
+def test_splits_and_digest_depend_on_the_seed_alone(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "all.jsonl", labelled(100)))
+    assert load_data(path, seed=1) == load_data(path, seed=1)
+    assert load_data(path, seed=1).digest != load_data(path, seed=2).digest
+    # Written down once: the same on every platform and in every version.
+    assert [row.text for row in load_data(path, seed=1, test_rows=3).rows("test")] == ["text 20", "text 37", "text 82"]
+    assert load_data(path, seed=1).digest == "b873df30d09df14d"
+
+
+@unhurried
+@given(st.lists(st.tuples(st.text("abcdef", max_size=3), st.sampled_from("xyz"))), st.integers(1, 2), st.integers())
+def test_what_is_set_aside(pairs: list[tuple[str, str]], parts: int, seed: int) -> None:
+    texts = {text for text, _ in pairs}
+    try:
+        aside = set_aside(pairs, parts, seed)
+    except ValueError:
+        strata = {stratum for _, stratum in pairs}
+        assert len(texts) - max(2, len(strata)) < parts * max(2, round(0.1 * len(texts)))
+        return
+    assert [len(part) for part in aside] == [max(2, round(0.1 * len(texts)))] * parts
+    assert set().union(*aside) <= texts
+    assert all(a.isdisjoint(b) for a, b in combinations(aside, 2))
+    assert {stratum for text, stratum in pairs if text not in set().union(*aside)} == {s for _, s in pairs}
+
+
+@unhurried
+@given(st.lists(st.integers(20, 60), min_size=1, max_size=4), st.integers(0, 99))
+def test_strata_keep_their_proportion(sizes: list[int], seed: int) -> None:
+    pairs = [(f"{stratum} {index}", str(stratum)) for stratum, size in enumerate(sizes) for index in range(size)]
+    for part in set_aside(pairs, 2, seed):
+        found = Counter(text.split()[0] for text in part)
+        assert all(abs(found[str(stratum)] - 0.1 * size) <= 1.5 for stratum, size in enumerate(sizes))
+
+
+def test_completions_of_one_prompt_stay_together_and_become_references(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{index // 3}", "completion": f"c{index % 3 % 2} of {index // 3}"} for index in range(90)]
+    data = load_data(str(write(tmp_path / "all.jsonl", rows)))
+    assert (len(data.rows("train")), len(data.rows("validation")), len(data.rows("test"))) == (72, 3, 3)
+    for row in data.rows("test"):
+        number = row.text[1:]
+        assert row == Row(f"p{number}", f"c0 of {number}", (f"c0 of {number}", f"c1 of {number}"))
+    assert all(row.references == () for row in data.rows("train"))
+    assert "test: 9 rows have 3 different prompts; each is scored against all its completions" in data.notes
+
+
+def test_a_bounded_split_is_a_sample_in_order_and_leaves_train_alone(folder: Path) -> None:
+    write(folder / "validation.jsonl", labelled(100, prefix="v "))
+    whole, bounded = load_data(str(folder)), load_data(str(folder), validation_rows=10, test_rows=4)
+    chosen = bounded.rows("validation")
+    assert len(set(chosen)) == 10
+    assert [row for row in whole.rows("validation") if row in set(chosen)] == list(chosen)
+    assert chosen != whole.rows("validation")[:10]
+    assert (bounded.rows("train"), bounded.rows("test")) == (whole.rows("train"), whole.rows("test"))
+    assert bounded.notes == ("validation: 10 of 100 rows used (--validation-rows)",)
+    assert bounded.digest != whole.digest
+
+
+def test_train_rows_that_stand_in_other_splits_are_dropped(folder: Path) -> None:
+    write(folder / "train.jsonl", [*labelled(6), *labelled(3, prefix="v "), *labelled(1, prefix="t ")])
+    write(folder / "test.jsonl", [*labelled(4, prefix="t "), *labelled(1, prefix="v ")])
+    data = load_data(str(folder))
+    assert data.rows("train") == tuple(Row(f"text {index}", "ab"[index % 2]) for index in range(6))
+    assert data.notes == (
+        "1 input in both validation and test, kept in both",
+        "dropped 4 train rows whose input also stands in validation or test",
+    )
+
+
+# The hub, at its boundary
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    datasets = pytest.importorskip("datasets")
+
+    def serve(**splits: Any) -> None:
+        monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_args, **_options: None)
+        monkeypatch.setattr(datasets, "load_dataset", lambda _id: datasets.DatasetDict(splits))
+
+    return serve
+
+
+def test_a_hub_dataset_with_class_numbers(hub: Callable[..., None]) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["neg", "pos"]),
+            "id": datasets.Value("int8"),
+        }
+    )
+    train = datasets.Dataset.from_list(
+        [{"text": f"text {i}", "label": i % 2, "id": i} for i in range(40)], features=features
+    )
+    hub(train=train, dev=train.select(range(4)), unsupervised=train)
+    data = load_data("someone/reviews-v1.5")
+    assert data.name == "someone/reviews-v1.5"
+    assert data.rows("validation") == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in range(4))
+    assert len(data.rows("train")) == 32
+
+    hidden = datasets.Dataset.from_list([{"text": "x", "label": -1, "id": 0}], features=features)
+    hub(train=train, test=hidden)
+    with pytest.raises(DataError) as error:
+        load_data("glue")
+    assert str(error.value) == (
+        "hub dataset glue (test), row 1: label -1 is none of the 2 classes of the dataset. "
+        "Test labels are often hidden like this: save the other splits to a folder and pass that."
+    )
+    hub(test=train)
+    with pytest.raises(DataError) as error:
+        load_data("glue")
+    assert str(error.value) == "hub dataset glue has no train split, only test. Choose one that has."
+
+
+def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(DataError) as error:
+        load_data("someone/reviews")
+    start, end = str(error.value).split(": ", 1)
+    assert start == "someone/reviews is no file or folder here, and it cannot be loaded as a hub dataset"
+    assert end.endswith(
+        "Pass the path of a folder or file, or check the id and the network (HF_HUB_OFFLINE=1 uses the cache)."
+    )
+
+
+# Real data
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "labels", "sizes", "prompts"),
+    [
+        ("banking77", 77, (8993, 1000, 3080), None),
+        ("trec6", 6, (4834, 537, 500), None),
+        ("snips_intent", 7, (12823, 700, 700), None),
+        ("cocohd_relevancy", 2, (700, 100, 200), None),
+        ("snips_parse", 0, (12823, 700, 700), (695, 699)),
+        ("e2e_clean", 0, (3910, 389, 4693), (148, 1847)),
+        ("viggo", 0, (5103 - 93, 714, 1083), (238, 359)),
+    ],
+)
+def test_real_tasks(
+    shared: Path, name: str, labels: int, sizes: tuple[int, int, int], prompts: tuple[int, int] | None
+) -> None:
+    start = time.process_time()
+    data = load_data(str(shared / "data" / name))
+    assert time.process_time() - start < 1
+    assert (data.name, len(data.labels)) == (name, labels)
+    train, validation, test = (len(data.rows(split)) for split in ("train", "validation", "test"))
+    if prompts is None:
+        assert (data.task, train, validation, test) == ("classification", *sizes)
+    else:
+        assert (data.task, train, validation, test) == ("generation", sizes[0], *prompts)
+        completions = {
+            (row["prompt"], row["completion"])
+            for row in map(json.loads, (shared / "data" / name / "test.jsonl").open(encoding="utf-8", newline="\n"))
+        }
+        assert {(row.text, reference) for row in data.rows("test") for reference in row.references} == completions
+
+
+def test_time_grows_no_faster_than_the_rows(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    rows = [{"text": f"text {rng.random()}", "label": str(rng.randrange(1000))} for _ in range(50_000)]
+    path = write(tmp_path / "many.jsonl", rows)
+    start = time.process_time()
+    assert len(load_data(str(path)).rows("test")) == 5000
+    assert time.process_time() - start < 5

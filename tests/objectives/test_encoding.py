@@ -1,0 +1,239 @@
+"""Tokenised once, as it comes out in place: behind its context, cut where it may be cut, each label by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from objectives.encoding import EncodedTask, Template, encode
+from objectives.errors import RequestError
+from tests.objectives.tiny import make_data, make_tokenizer, make_word_tokenizer
+
+BOS, EOS, PAD = 0, 1, 2
+QUESTIONS = [("where is the city of Rome?", "location"), ("who wrote this book?", "person")]
+DIALOGUES = [("name : The Eagle | food : French", "The Eagle is a cheap French place."), ("price : cheap", "cheap")]
+CHAT = "{% for m in messages %}<user>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
+
+
+def ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encoded(rows: list[tuple[str, str]], task: Any = "classification", **options: Any) -> EncodedTask:
+    options.setdefault("max_tokens", 64)
+    tokenizer = options.pop("tokenizer", None) or make_tokenizer()
+    return encode(make_data(task, {"train": rows}), tokenizer, "causal", **options)
+
+
+def test_prompt_and_label_make_the_tokens_of_the_whole_text() -> None:
+    tokenizer = make_tokenizer()
+    task = encoded(QUESTIONS)
+    for row, (text, label) in zip(task.splits["train"], QUESTIONS, strict=True):
+        assert row.prompt + row.completion == [BOS, *ids(tokenizer, f"{text}\nAnswer: {label}")]
+        assert task.labels[row.label] == label
+        assert tuple(row.completion) == task.label_ids[row.label]
+
+
+def test_a_completion_is_tokenised_behind_its_context_not_alone() -> None:
+    class SpaceInFront:
+        """As SentencePiece with its dummy prefix: a text that stands alone gets a space in front."""
+
+        def __init__(self) -> None:
+            self._inner = make_tokenizer()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def __call__(self, text: str | list[str], **options: Any) -> Any:
+            return self._inner([" " + t for t in text] if isinstance(text, list) else " " + text, **options)
+
+    tokenizer = make_tokenizer()
+    task = encoded(QUESTIONS, tokenizer=SpaceInFront(), template="{text}\n")
+    assert task.lead == ""
+    assert task.label_ids == (tuple(ids(tokenizer, "location")), tuple(ids(tokenizer, "person")))
+    assert ids(tokenizer, " person") != ids(tokenizer, "person")
+
+
+def test_a_generated_completion_ends_with_the_end_of_sequence() -> None:
+    tokenizer = make_tokenizer()
+    task = encoded(DIALOGUES, "generation")
+    row = task.splits["train"][0]
+    assert row.prompt == [BOS, *ids(tokenizer, DIALOGUES[0][0] + "\nAnswer:")]
+    assert row.completion == [*ids(tokenizer, " " + DIALOGUES[0][1]), EOS]
+    assert row.label == -1
+    assert task.label_ids == task.labels == ()
+    assert task.max_new_tokens == max(len(row.completion) for row in task.splits["train"])
+    assert task.splits["test"][0].references == (DIALOGUES[0][1],)
+
+
+def test_without_an_end_of_sequence_a_completion_just_ends() -> None:
+    tokenizer = make_tokenizer(eos=False)
+    row = encoded(DIALOGUES, "generation", tokenizer=tokenizer).splits["train"][0]
+    assert row.completion == ids(tokenizer, " " + DIALOGUES[0][1])
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_beginning_of_sequence_stands_once_and_no_end_is_in_the_prompt(behind: bool) -> None:
+    for row in encoded(QUESTIONS, tokenizer=make_tokenizer(behind=behind)).splits["train"]:
+        assert row.prompt[0] == BOS
+        assert row.prompt.count(BOS) == 1
+        assert EOS not in row.prompt
+
+
+def test_a_chat_template_brings_its_own_special_tokens() -> None:
+    tokenizer = make_tokenizer(chat="<s>" + CHAT)
+    user, bot = tokenizer.convert_tokens_to_ids(["<user>", "<bot>"])
+    task = encoded(QUESTIONS, tokenizer=tokenizer)
+    assert task.template == "<s><user>{text}\n<bot>"
+    row = task.splits["train"][0]
+    assert row.prompt == [BOS, user, *ids(tokenizer, QUESTIONS[0][0] + "\n"), bot]
+    assert row.completion == ids(tokenizer, "location")
+
+
+@pytest.mark.parametrize("template", [None, "auto", "chat"])
+def test_the_chat_template_is_the_default_where_there_is_one(template: str | None) -> None:
+    assert Template.choose(make_tokenizer(chat=CHAT), template).text == "<user>{text}\n<bot>"
+
+
+def test_without_a_chat_template_there_is_a_plain_one() -> None:
+    assert Template.choose(make_tokenizer(), None) == Template("", "\nAnswer:", lead=" ", special=True)
+
+
+def test_a_template_of_ones_own_wins_over_the_chat_template_and_may_hold_an_escaped_newline() -> None:
+    chosen = Template.choose(make_tokenizer(chat=CHAT), "Q: {text}\\nA: ")
+    assert chosen == Template("Q: ", "\nA: ", lead="", special=True)
+
+
+@pytest.mark.parametrize("template", ["", "no place", "{text} {text}"])
+def test_a_template_holds_the_text_exactly_once(template: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        encoded(QUESTIONS, template=template)
+    assert str(caught.value) == (f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
+
+
+def test_chat_needs_a_chat_template() -> None:
+    with pytest.raises(RequestError) as caught:
+        encoded(QUESTIONS, template="chat")
+    assert str(caught.value) == (
+        "--template chat: this model's tokenizer has no chat template; pass a template such as '{text}\\nAnswer:' "
+        "or leave the option out"
+    )
+
+
+def test_a_long_text_is_cut_at_its_end_and_the_template_stays() -> None:
+    tokenizer = make_tokenizer()
+    long = "the cat sat on the mat. " * 20
+    task = encoded([(long, "location"), QUESTIONS[1]], max_tokens=40)
+    cut, whole = task.splits["train"]
+    longest = max(map(len, task.label_ids))
+    assert len(cut.prompt) == 40 - longest
+    tail = ids(tokenizer, "a\nAnswer:")[1:]
+    text = cut.prompt[1 : -len(tail)]
+    assert cut.prompt == [BOS, *ids(tokenizer, long)[: len(text)], *tail]
+    assert whole.prompt == [BOS, *ids(tokenizer, QUESTIONS[1][0] + "\nAnswer:")]
+    assert task.truncated == {"train": 1, "validation": 1, "test": 1}
+    assert task.notes()[0] == "train: 1 of 2 rows cut to 40 tokens (--max-tokens)"
+
+
+def test_no_row_is_longer_than_allowed_and_none_is_counted_that_was_not_cut() -> None:
+    rows = [("cat " * n, "person" if n % 2 else "location") for n in range(1, 60)]
+    task = encoded(rows, max_tokens=32)
+    lengths = [len(row.prompt) + len(row.completion) for row in task.splits["train"]]
+    assert max(lengths) <= 32
+    uncut = encoded(rows, max_tokens=10_000).splits["train"]
+    differ = sum(a != b for a, b in zip(uncut, task.splits["train"], strict=True))
+    assert task.truncated["train"] == differ > 0
+    assert not encoded(rows, max_tokens=10_000).notes()
+
+
+@pytest.mark.parametrize("max_tokens", [40, 41])
+def test_generation_halves_the_room_where_the_completion_is_still_to_come(max_tokens: int) -> None:
+    long = "the cat sat on the mat. " * 20
+    task = encoded(
+        [(long, long), (long, "cheap"), ("price", long), ("price", "cheap")], "generation", max_tokens=max_tokens
+    )
+    for row in task.splits["train"]:
+        assert len(row.prompt) + len(row.completion) <= max_tokens
+    for row in task.splits["validation"]:
+        assert len(row.prompt) + task.max_new_tokens <= max_tokens
+    assert task.truncated == {"train": 3, "validation": 3, "test": 3}
+
+
+def test_a_completion_that_was_cut_does_not_end() -> None:
+    long = "the cat sat on the mat. " * 20
+    row = encoded([("price", long), ("price", "cheap")], "generation", max_tokens=40).splits["train"][0]
+    assert len(row.completion) == 19
+    assert EOS not in row.completion
+
+
+def test_every_split_cuts_prompts_alike() -> None:
+    rows = [("the cat sat on the mat. " * n, "cheap") for n in range(1, 12)]
+    task = encoded(rows, "generation", max_tokens=40)
+    assert task.truncated["train"] > 0
+    assert [row.prompt for row in task.splits["train"]] == [row.prompt for row in task.splits["test"]]
+
+
+def test_no_room_for_the_text_is_refused() -> None:
+    labels = [("who?", "a location of people in the city"), ("where?", "no")]
+    with pytest.raises(RequestError) as caught:
+        encoded(labels, max_tokens=12)
+    longest = len(ids(make_tokenizer(), "a\nAnswer: a location of people in the city")) - len(
+        ids(make_tokenizer(), "a\nAnswer:")
+    )
+    tail = len(ids(make_tokenizer(), "\nAnswer:"))
+    assert str(caught.value) == (
+        f"--max-tokens 12 leaves no room for the text beside the template ({1 + tail} tokens) and the longest "
+        f"completion ({longest}); raise it"
+    )
+
+
+def test_a_label_that_begins_another_is_ended() -> None:
+    tokenizer = make_tokenizer()
+    task = encoded([("cats?", "no"), ("dogs?", "not sure"), ("mats?", "no way")])
+    assert task.labels == ("no", "no way", "not sure")
+    assert task.label_ids == tuple((*ids(tokenizer, " " + label), EOS) for label in task.labels)
+    for a in task.label_ids:
+        assert [b for b in task.label_ids if b[: len(a)] == a] == [a]
+
+
+def test_labels_that_do_not_begin_each_other_are_not_ended() -> None:
+    tokenizer = make_tokenizer()
+    assert encoded(QUESTIONS).label_ids == tuple(tuple(ids(tokenizer, " " + x)) for x in ("location", "person"))
+
+
+def test_a_label_that_begins_another_needs_an_end_of_sequence() -> None:
+    with pytest.raises(RequestError) as caught:
+        encoded([("cats?", "no"), ("dogs?", "no way")], tokenizer=make_tokenizer(eos=False))
+    assert str(caught.value) == ("one label begins another and the tokenizer has no end of sequence: rename the labels")
+
+
+def test_labels_of_equal_tokens_are_refused() -> None:
+    with pytest.raises(RequestError) as caught:
+        lower = make_word_tokenizer()
+        encode(
+            make_data("classification", {"train": [("who?", "Person"), ("where?", "city"), ("who?", "person")]}),
+            lower,
+            "causal",
+            max_tokens=64,
+        )
+    assert str(caught.value) == (
+        "label 'Person' has the same tokens as another label in this model's tokenizer (or none): rename it"
+    )
+
+
+def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
+    tokenizer = make_word_tokenizer()
+    long = "the cat sat on the mat. " * 20
+    task = encode(
+        make_data("classification", {"train": [*QUESTIONS, (long, "person")]}), tokenizer, "encoder", max_tokens=16
+    )
+    for row, (text, label) in zip(task.splits["train"][:2], QUESTIONS, strict=True):
+        assert row.prompt == tokenizer(text)["input_ids"]
+        assert row.completion == []
+        assert task.labels[row.label] == label
+    cut = task.splits["train"][2].prompt
+    assert len(cut) == 16
+    assert (cut[0], cut[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert task.truncated == {"train": 1, "validation": 1, "test": 1}
+    assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)

@@ -1,0 +1,195 @@
+"""Model folders: what is read, and the one sentence that each broken folder gives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BartConfig, BertConfig, BertForMaskedLM, GPT2Config, LlamaConfig, LlamaForCausalLM, T5Config
+
+from objectives.errors import ModelError
+from objectives.model import (
+    check_weights,
+    kind_of,
+    load_config,
+    load_model,
+    load_tokenizer,
+    meta_model,
+    resolve,
+)
+
+SMALL_LLAMA = LlamaConfig(
+    vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("a model")
+    LlamaForCausalLM(SMALL_LLAMA).save_pretrained(folder, max_shard_size="12KB")
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+def message(function: object, *arguments: object) -> str:
+    with pytest.raises(ModelError) as caught:
+        function(*arguments)  # type: ignore[operator]
+    return str(caught.value)
+
+
+def test_a_folder_resolves_to_itself(folder: Path) -> None:
+    assert resolve(str(folder)) == folder
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    missing = f"{tmp_path}/nothing"
+    assert message(resolve, missing) == (
+        f"{missing} does not exist: give the folder of a Hugging Face model, or a hub id."
+    )
+
+
+def test_a_file_is_no_model(folder: Path) -> None:
+    file = str(folder / "config.json")
+    assert message(resolve, file) == f"{file} is a file: give the folder of a Hugging Face model."
+
+
+def test_a_folder_without_configuration(tmp_path: Path) -> None:
+    assert message(resolve, str(tmp_path)) == (
+        f"{tmp_path} has no config.json: give the folder of a Hugging Face model."
+    )
+
+
+def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    said = message(resolve, "nobody/no-such-model")
+    assert said.startswith("nobody/no-such-model is no local folder, and the model hub does not give it (")
+    assert said.endswith("): check the name and the network, or give a local folder.")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "names no model_type"),
+        ('{"hidden_size": 8}', "names no model_type"),
+        ('{"model_type": "no_such_type"}', "cannot use model type 'no_such_type'"),
+    ],
+)
+def test_a_broken_configuration(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    said = message(load_config, tmp_path)
+    assert expected in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (SMALL_LLAMA, "causal"),
+        (GPT2Config(), "causal"),
+        (BertConfig(), "encoder"),
+        (BertConfig(is_decoder=True), "causal"),
+        (BartConfig(), "encoder"),
+        (T5Config(), "encoder"),
+    ],
+)
+def test_kinds(config: object, kind: str) -> None:
+    assert kind_of(config) == kind
+
+
+def test_a_model_of_another_modality_has_no_kind() -> None:
+    from transformers import ViTConfig
+
+    assert message(kind_of, ViTConfig()) == (
+        "Model type 'vit' is neither a causal language model nor an encoder that classifies text: choose another model."
+    )
+
+
+def test_structure_needs_no_weights(folder: Path) -> None:
+    for shard in folder.glob("*.safetensors*"):
+        shard.unlink()
+    model = meta_model(load_config(folder), "causal")
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_a_configuration_that_cannot_be_built() -> None:
+    config = LlamaConfig(hidden_size=32, num_attention_heads=4)
+    config.hidden_act = "no_such_activation"
+    assert "cannot build model type 'llama'" in message(meta_model, config, "causal")
+
+
+def test_sharded_weights_pass(folder: Path) -> None:
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    check_weights(folder)
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    shard = sorted(folder.glob("*.safetensors"))[0]
+    shard.unlink()
+    assert message(check_weights, folder) == f"{shard} is missing, but the index names it: download it again."
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_a_shard_cut_short_is_named(folder: Path, keep: int) -> None:
+    shard = sorted(folder.glob("*.safetensors"))[-1]
+    shard.write_bytes(shard.read_bytes()[:keep])
+    said = message(check_weights, folder)
+    assert said.startswith(f"{shard} is corrupted (")
+    assert said.endswith("): download it again.")
+    assert message(load_model, folder, "causal", torch.float32, "cpu") == said
+
+
+def test_a_broken_index_is_named(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text("{")
+    assert message(check_weights, folder).startswith(f"{index} is corrupted (")
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert message(check_weights, tmp_path) == (
+        f"{tmp_path} holds pickled weights (*.bin) only, and safe formats alone are read: convert it to safetensors."
+    )
+
+
+def test_no_weights_at_all(tmp_path: Path) -> None:
+    assert message(check_weights, tmp_path) == f"{tmp_path} holds no model.safetensors: download the weights."
+
+
+def test_a_loaded_model_is_frozen(folder: Path) -> None:
+    model = load_model(folder, "causal", torch.float32, "cpu")
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    assert "its weights do not belong to its config.json" in message(load_model, folder, "causal", torch.float32, "cpu")
+
+
+def test_an_encoder_gets_a_new_head_with_named_classes(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "maybe", "yes"])
+    assert model.config.num_labels == 3
+    assert model.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
+
+
+def test_a_folder_without_a_tokenizer(folder: Path) -> None:
+    said = message(load_tokenizer, folder)
+    assert said.startswith(f"The tokenizer of {folder} cannot be loaded (")
+    assert "\n" not in said
+
+
+@pytest.mark.shared
+def test_the_tokenizer_can_pad(shared: Path) -> None:
+    assert load_tokenizer(shared / "models" / "stories260K").pad_token is not None

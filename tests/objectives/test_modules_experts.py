@@ -1,0 +1,130 @@
+"""Mixtures of experts: the adapters really run, learn, and survive a save and a load on a fresh model."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    GptOssConfig,
+    JetMoeConfig,
+    MixtralConfig,
+    PreTrainedConfig,
+    Qwen2MoeConfig,
+    Qwen3MoeConfig,
+)
+
+from objectives.modules import ModuleSpace, module_space
+from objectives.placement import Placement
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
+EXPERTS = {"moe_intermediate_size": 24, "num_experts_per_tok": 2}
+
+CONFIGS = {
+    "mixtral": MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2),
+    "qwen2_moe": Qwen2MoeConfig(**SIZES, **EXPERTS, num_experts=4, shared_expert_intermediate_size=24),
+    "qwen3_moe": Qwen3MoeConfig(**SIZES, **EXPERTS, num_experts=4, head_dim=8, mlp_only_layers=[0]),
+    "gpt_oss": GptOssConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, head_dim=8),
+    "jetmoe": JetMoeConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, kv_channels=8),
+    "deepseek_v3": DeepseekV3Config(
+        **{**SIZES, "num_key_value_heads": 4},
+        **EXPERTS,
+        n_routed_experts=4,
+        n_group=1,
+        topk_group=1,
+        first_k_dense_replace=1,
+        q_lora_rank=16,
+        kv_lora_rank=8,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=4,
+        v_head_dim=8,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def case(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, ModuleSpace]:
+    config: PreTrainedConfig = CONFIGS[request.param]
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
+    return model, module_space(model, config, "causal")
+
+
+def logits(model: torch.nn.Module) -> Tensor:
+    ids = torch.arange(1, 25).reshape(2, 12)
+    result: Tensor = model(input_ids=ids, use_cache=False).logits
+    return result
+
+
+def test_adapters_run_learn_and_reload(case: tuple[torch.nn.Module, ModuleSpace], tmp_path: Path) -> None:
+    model, space = case
+    stacks = [[group.name] for group in space.groups if group.kind == "parameter"]
+    for i, some in enumerate([*stacks, [group.name for group in space.groups]]):
+        placement = Placement.of(some, 2)
+        config = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=2,
+            target_modules=space.target_modules(placement),
+            target_parameters=space.target_parameters(placement) or None,
+        )
+        adapted = get_peft_model(copy.deepcopy(model), config).eval()
+        trainable = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
+        assert sum(weight.numel() for weight in trainable.values()) == space.parameters(placement)
+        for name, weight in trainable.items():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        output = logits(adapted)
+        assert not torch.allclose(output, logits(model))
+        output.square().mean().backward()
+        assert [name for name, weight in trainable.items() if weight.grad is None or not weight.grad.any()] == []
+        adapted.save_pretrained(tmp_path / str(i))
+        reloaded = PeftModel.from_pretrained(copy.deepcopy(model), tmp_path / str(i)).eval()
+        assert torch.equal(logits(reloaded), output)
+
+
+def space_of(model_type: str) -> ModuleSpace:
+    config = CONFIGS[model_type]
+    with torch.device("meta"):
+        return module_space(AutoModelForCausalLM.from_config(config), config, "causal")
+
+
+def test_fused_experts_are_parameters() -> None:
+    space = space_of("mixtral")
+    down = space.group("experts.down_proj")
+    assert (down.kind, down.role, down.layers) == ("parameter", "down", 2)
+    assert down.paths[0] == "model.layers.0.mlp.experts.down_proj"
+    assert down.parameters_per_rank == 2 * 4 * (32 + 48)
+    assert down.products == 2 * 2 * 32 * 48  # two of the four experts see a token
+    placement = Placement.of(["experts.down_proj", "o_proj"], 2)
+    assert space.target_modules(placement) == ["o_proj"]
+    assert space.target_parameters(placement) == ["experts.down_proj"]
+
+
+def test_routers_are_left_out() -> None:
+    left_out = {item.name: item.why for item in space_of("qwen2_moe").left_out}
+    assert left_out["mlp.gate"] == left_out["mlp.shared_expert_gate"] == "chooses experts (MoE router)"
+
+
+def test_dense_and_shared_layers_of_one_name_are_one_group() -> None:
+    """PEFT rewrites ``down_proj`` of this type to the fused experts, so the weights are named as parameters."""
+    down = space_of("deepseek_v3").group("down_proj")
+    assert down.kind == "parameter"
+    assert down.targets == ("down_proj.weight",)
+    assert down.paths == (
+        "model.layers.0.mlp.down_proj.weight",
+        "model.layers.1.mlp.shared_experts.down_proj.weight",
+    )

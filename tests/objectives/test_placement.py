@@ -1,0 +1,52 @@
+"""Placements are canonical: equal ones compare, hash and print equal, in every process and version."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from objectives.placement import BASE, Placement
+
+GROUPS = st.lists(st.sampled_from(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj@first"]), max_size=8)
+
+
+@given(GROUPS, st.integers(1, 512), st.randoms())
+def test_order_and_repeats_of_groups_do_not_matter(groups: list[str], rank: int, random: object) -> None:
+    shuffled = [*groups, *groups[:2]]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one, other = Placement.of(groups, rank), Placement.of(shuffled, rank)
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one.digest == other.digest
+    assert one.groups == tuple(sorted(set(groups)))
+
+
+@given(GROUPS, GROUPS, st.integers(1, 64), st.integers(1, 64))
+def test_digests_and_labels_tell_placements_apart(a: list[str], b: list[str], r: int, s: int) -> None:
+    one, other = Placement.of(a, r), Placement.of(b, s)
+    assert (one == other) == (one.digest == other.digest) == (one.label == other.label)
+
+
+@pytest.mark.parametrize("rank", [-1, 0, 1, 8])
+def test_no_groups_at_all_are_the_base_model_whatever_the_rank(rank: int) -> None:
+    assert Placement.of([], rank) == BASE
+    assert BASE.is_base
+    assert (BASE.rank, BASE.alpha, BASE.label) == (0, 0, "base")
+
+
+def test_a_label_names_groups_and_rank_and_alpha_is_twice_the_rank() -> None:
+    placement = Placement.of(["o_proj", "k_proj"], 8)
+    assert placement.label == "k_proj+o_proj r8"
+    assert placement.alpha == 16
+    assert not placement.is_base
+
+
+def test_the_digest_stays_as_it_is_in_databases() -> None:
+    assert Placement.of(["k_proj", "o_proj"], 8).digest == "c0e0e715a15409be"
+
+
+@pytest.mark.parametrize("rank", [0, -4])
+def test_groups_need_a_rank(rank: int) -> None:
+    with pytest.raises(ValueError, match=f"^rank {rank} is below 1$"):
+        Placement.of(["o_proj"], rank)

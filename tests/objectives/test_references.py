@@ -1,0 +1,100 @@
+"""Reference placements on architectures that name their layers differently."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import BertConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, MambaConfig, Phi3Config, PreTrainedConfig
+
+from objectives.model import kind_of, meta_model
+from objectives.modules import ModuleSpace, module_space
+from objectives.references import references
+
+
+def space_of(config: PreTrainedConfig, bands: int = 1) -> ModuleSpace:
+    kind = kind_of(config)
+    return module_space(meta_model(config, kind), config, kind, bands)
+
+
+LLAMA = LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, vocab_size=64)
+
+TABLE: dict[str, tuple[PreTrainedConfig, dict[str, str]]] = {
+    "llama": (
+        LLAMA,
+        {
+            "o_proj only": "o_proj",
+            "o_proj + down_proj": "down_proj o_proj",
+            "q + v": "q_proj v_proj",
+            "attention only": "k_proj o_proj q_proj v_proj",
+            "MLP only": "down_proj gate_proj up_proj",
+            "all linear": "down_proj gate_proj k_proj o_proj q_proj up_proj v_proj",
+        },
+    ),
+    "gpt2": (
+        GPT2Config(n_layer=2, n_embd=32, n_head=4, vocab_size=64),
+        {
+            "attn.c_proj only": "attn.c_proj",
+            "attn.c_proj + mlp.c_proj": "attn.c_proj mlp.c_proj",
+            "c_attn only": "c_attn",
+            "attention only": "attn.c_proj c_attn",
+            "MLP only": "c_fc mlp.c_proj",
+            "all linear": "attn.c_proj c_attn c_fc mlp.c_proj",
+        },
+    ),
+    "gpt_neox": (
+        GPTNeoXConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=64),
+        {
+            "dense only": "dense",
+            "dense + dense_4h_to_h": "dense dense_4h_to_h",
+            "query_key_value only": "query_key_value",
+            "attention only": "dense query_key_value",
+            "MLP only": "dense_4h_to_h dense_h_to_4h",
+            "all linear": "dense dense_4h_to_h dense_h_to_4h query_key_value",
+        },
+    ),
+    "phi3": (
+        Phi3Config(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            vocab_size=64,
+            pad_token_id=0,
+        ),
+        {
+            "o_proj only": "o_proj",
+            "o_proj + down_proj": "down_proj o_proj",
+            "qkv_proj only": "qkv_proj",
+            "attention only": "o_proj qkv_proj",
+            "MLP only": "down_proj gate_up_proj",
+            "all linear": "down_proj gate_up_proj o_proj qkv_proj",
+        },
+    ),
+    "bert": (
+        BertConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=64),
+        {
+            "attention.output.dense only": "attention.output.dense",
+            "attention.output.dense + output.dense": "attention.output.dense output.dense",
+            "q + v": "query value",
+            "attention only": "attention.output.dense key query value",
+            "MLP only": "intermediate.dense output.dense",
+            "all linear": "attention.output.dense intermediate.dense key output.dense query value",
+        },
+    ),
+    "mamba": (
+        MambaConfig(num_hidden_layers=2, hidden_size=32, vocab_size=64),
+        {"all linear": "in_proj"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_references_follow_roles(name: str) -> None:
+    config, expected = TABLE[name]
+    assert {item.name: " ".join(item.groups) for item in references(space_of(config))} == expected
+
+
+def test_all_bands_of_a_role_belong_to_its_reference() -> None:
+    found = {item.name: item.groups for item in references(space_of(LLAMA, bands=3))}
+    assert found["o_proj only"] == ("o_proj@first", "o_proj@last", "o_proj@middle")
+    assert len(found["all linear"]) == 21

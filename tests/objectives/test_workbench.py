@@ -1,0 +1,219 @@
+"""One worker's bench from a model folder to a measurement, on real tiny models."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BartForConditionalGeneration,
+    BertForMaskedLM,
+)
+
+from objectives.accuracy import evaluate
+from objectives.adapter import check_adapter
+from objectives.errors import ModelError, StoreError
+from objectives.latency import LatencySettings
+from objectives.model import kind_of, load_config, load_tokenizer, meta_model
+from objectives.modules import module_space
+from objectives.placement import Placement
+from objectives.training import TrainingSettings
+from objectives.workbench import Assignment, Workbench
+from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, make_task, make_word_tokenizer
+
+QUICK = LatencySettings(prompt_tokens=8, output_tokens=3, min_requests=2, max_requests=2)
+TRAINING = TrainingSettings(steps=30, batch_size=8, learning_rate=2e-2)
+
+
+def assignment(zoo: Zoo, name: str, adapters: Path, **changes: Any) -> Assignment:
+    given = Assignment(
+        model=zoo.folder(name),
+        space=zoo.space(name),
+        task=make_task(zoo, name),
+        metric="accuracy",
+        training=TRAINING,
+        latency=QUICK,
+        adapters=adapters / "adapters",
+        threads=1,
+    )
+    return replace(given, **changes)
+
+
+def plain(outcome: dict[str, Any]) -> dict[str, Any]:
+    """As it arrives in the catalog; fails on what strict JSON cannot hold."""
+    document: dict[str, Any] = json.loads(json.dumps(outcome, allow_nan=False))
+    assert document == outcome or "losses" in outcome["measurement"]  # whose pairs become lists
+    return document
+
+
+def test_a_trial_from_start_to_end(zoo: Zoo, tmp_path: Path) -> None:
+    bench = Workbench(assignment(zoo, "llama", tmp_path))
+    placement = all_groups(zoo.space("llama"))
+    outcome = plain(bench.measure(placement, "0007", profile=None))
+
+    assert (outcome["status"], outcome["reason"], outcome["steps"]) == ("complete", None, 30)
+    assert outcome["adapter"] == str(tmp_path / "adapters" / "0007")
+    check_adapter(Path(outcome["adapter"]), outcome["adapter_sha256"])
+    measurement = outcome["measurement"]
+    assert measurement["parameters"] == zoo.space("llama").parameters(placement)
+    assert measurement["latency"]["ratio"] > 0
+    assert [step for step, _ in measurement["losses"]] == [10, 20, 30]
+    assert measurement["losses"][-1][1] < measurement["losses"][0][1]
+    assert measurement["validation"].keys() == {"accuracy", "accuracy_ci", "standard_error", "loss", "rows"}
+    assert measurement["validation"]["rows"] == 18
+    assert measurement["seconds"].keys() == {"attach", "latency", "training", "evaluation", "saving"}
+    assert all(seconds > 0 for seconds in measurement["seconds"].values())
+
+
+def test_the_base_model_is_measured_against_itself(zoo: Zoo, tmp_path: Path) -> None:
+    base = Workbench(assignment(zoo, "llama", tmp_path)).measure_base()
+    assert json.loads(json.dumps(base, allow_nan=False)) == base
+    assert base.keys() == {"validation", "latency", "latency_context", "seconds", "device"}
+    assert base["device"] == "cpu, 1 thread"
+    assert 0.3 < base["latency"]["ratio"] < 3
+
+
+def test_a_trial_does_not_depend_on_those_before_it(zoo: Zoo, tmp_path: Path) -> None:
+    first, second = Placement.of(["q_proj"], 4), Placement.of(["down_proj", "o_proj"], 8)
+    bench = Workbench(assignment(zoo, "llama", tmp_path))
+    bench.measure(first, "a", None)
+    after = bench.measure(second, "b", None)
+    alone = Workbench(assignment(zoo, "llama", tmp_path)).measure(second, "c", None)
+    assert after["adapter_sha256"] == alone["adapter_sha256"]
+    assert after["measurement"]["losses"] == alone["measurement"]["losses"]
+    assert after["measurement"]["validation"] == alone["measurement"]["validation"]
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_test_split_with_a_stored_adapter_is_that_of_the_trained_model(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    """Validation after training and test from the folder must agree, where both splits hold the same rows."""
+    task = make_task(zoo, name)
+    task = replace(task, splits={**task.splits, "test": task.splits["validation"]})
+    given = assignment(zoo, name, tmp_path, task=task, training=replace(TRAINING, steps=10))
+    bench = Workbench(given)
+    outcome = bench.measure(all_groups(zoo.space(name)), "0", None)
+    figures = bench.test(Path(outcome["adapter"]))
+    assert figures == outcome["measurement"]["validation"]
+    assert Workbench(given).test(Path(outcome["adapter"])) == figures, "a worker that did not train it"
+    assert bench.test(None) == bench.measure_base()["validation"] != figures
+
+
+def test_generation(zoo: Zoo, tmp_path: Path) -> None:
+    task = replace(make_task(zoo, "llama", "generation"), max_new_tokens=8)
+    bench = Workbench(assignment(zoo, "llama", tmp_path, task=task, metric="rouge_l"))
+    outcome = plain(bench.measure(all_groups(zoo.space("llama")), "0", None))
+    base = bench.measure_base()["validation"]
+    assert outcome["status"] == "complete"
+    assert outcome["measurement"]["validation"]["accuracy"] > base["accuracy"]
+    assert outcome["measurement"]["validation"]["loss"] < base["loss"]
+
+
+def test_a_placement_over_the_latency_cap_is_not_trained(zoo: Zoo, tmp_path: Path) -> None:
+    bench = Workbench(assignment(zoo, "llama", tmp_path, max_ratio=0.01))
+    outcome = plain(bench.measure(Placement.of(["q_proj"], 4), "0", None))
+    ratio = outcome["measurement"]["latency"]["ratio"]
+    assert (outcome["status"], outcome["steps"]) == ("infeasible", 0)
+    assert outcome["reason"] == f"latency ratio {ratio:.3f} is above --max-tpot-ratio 0.01: not trained"
+    assert "adapter" not in outcome
+    assert outcome["measurement"].keys() == {"parameters", "seconds", "latency"}
+    assert not (tmp_path / "adapters").exists()
+
+
+def test_a_profile_that_is_known_is_not_measured_again(zoo: Zoo, tmp_path: Path) -> None:
+    profile = {"ratio": 1.5, "tpot_p95_ms": 3.0}
+    bench = Workbench(assignment(zoo, "llama", tmp_path, max_ratio=1.4))
+    outcome = bench.measure(Placement.of(["q_proj"], 4), "0", profile)
+    assert outcome["status"] == "infeasible"
+    assert outcome["measurement"]["latency"] == profile
+
+
+@pytest.mark.parametrize(("steps", "step"), [(30, 10), (1, 1)])
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_a_training_that_diverges_fails_with_a_remedy(
+    zoo: Zoo, name: str, steps: int, step: int, tmp_path: Path
+) -> None:
+    """Also where the last step is the one that did it, which no training loss shows any more."""
+    training = TrainingSettings(steps=steps, batch_size=8, learning_rate=1e30)
+    bench = Workbench(assignment(zoo, name, tmp_path, training=training))
+    outcome = plain(bench.measure(all_groups(zoo.space(name)), "0", None))
+    assert outcome["status"] == "failed"
+    what = "training loss" if steps == 30 else "validation loss"
+    assert outcome["reason"] == f"the {what} became nan by step {step}: try a lower --learning-rate"
+    assert "adapter" not in outcome
+    assert not (tmp_path / "adapters").exists()
+    assert math.isfinite(bench.measure_base()["validation"]["loss"]), "the next trial starts from a clean base"
+
+
+def test_memory_that_is_not_there_fails_the_trial_alone(zoo: Zoo, tmp_path: Path) -> None:
+    bench = Workbench(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=2)))
+    outcome = plain(bench.measure(Placement.of(["q_proj"], 10**13), "0", None))
+    assert outcome["status"] == "failed"
+    assert outcome["reason"] == (
+        "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
+    )
+    assert bench.measure(Placement.of(["q_proj"], 4), "1", None)["status"] == "complete"
+
+
+def test_a_disk_that_refuses_is_no_result(zoo: Zoo, tmp_path: Path, no_file_larger_than: Any) -> None:
+    bench = Workbench(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=1)))
+    with pytest.raises(StoreError, match="could not be written"), no_file_larger_than(0):
+        bench.measure(Placement.of(["q_proj"], 4), "0", None)
+
+
+def test_a_model_that_cannot_be_loaded_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no"):
+        Workbench(assignment(zoo, "llama", tmp_path, model=tmp_path))
+
+
+def test_a_model_of_no_numbers_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    model = zoo.copy("llama")
+    model.lm_head.weight.data.fill_(math.nan)
+    model.save_pretrained(tmp_path / "broken")
+    zoo.tokenizer("llama").save_pretrained(tmp_path / "broken")
+    with pytest.raises(ModelError) as caught:
+        Workbench(assignment(zoo, "llama", tmp_path, model=tmp_path / "broken")).measure_base()
+    assert str(caught.value) == f"{tmp_path / 'broken'} has a loss of nan: its weights hold no usable numbers."
+
+
+def bert_without_pooler() -> Any:
+    return BertForMaskedLM(CONFIGURATIONS["bert"]())
+
+
+def bart() -> Any:
+    sizes = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    config = BartConfig(
+        vocab_size=320, d_model=32, encoder_ffn_dim=48, decoder_ffn_dim=48, eos_token_id=1, pad_token_id=2, **sizes
+    )
+    return BartForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("make", [bert_without_pooler, bart])
+def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo, tmp_path: Path) -> None:
+    """Whoever loads the checkpoint gets another random head; with the adapter it must not matter."""
+    folder = tmp_path / "model"
+    torch.manual_seed(0)
+    make().save_pretrained(folder)
+    make_word_tokenizer().save_pretrained(folder)
+    config = load_config(folder)
+    assert kind_of(config) == "encoder"
+    space = module_space(meta_model(config, "encoder", 3), config, "encoder")
+    task = make_task(zoo, "bert")
+    given = assignment(
+        zoo, "bert", tmp_path, model=folder, space=space, task=task, training=replace(TRAINING, steps=20)
+    )
+    bench = Workbench(given)
+    outcome = bench.measure(all_groups(space), "0", None)
+
+    torch.manual_seed(99)
+    base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    read = PeftModel.from_pretrained(base, outcome["adapter"]).eval()
+    figures = evaluate(read, task, "test", metric="accuracy", tokenizer=load_tokenizer(folder))
+    assert figures.to_json(seed=0) == bench.test(Path(outcome["adapter"]))

@@ -1,0 +1,77 @@
+"""Searches as the catalog records them, and MLflow as its users read it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from objectives.placement import Placement
+from search.catalog import Catalog, SearchRecord
+from search.mlflow_runs import EXPERIMENT
+
+#: The trials of `document`: 7, 2 and 4 are its front, 2 is recommended.
+PLACEMENTS = {
+    0: Placement.of(["q_proj"], 4),
+    1: Placement.of(["k_proj"], 4),
+    2: Placement.of(["down_proj", "o_proj"], 8),
+    4: Placement.of(["down_proj", "o_proj", "q_proj"], 16),
+    7: Placement.of(["o_proj"], 8),
+}
+FACTS = {"model": "models/tiny", "data": "data/questions", "groups": ["down_proj", "k_proj", "o_proj", "q_proj"]}
+SPEC = {"seed": 3, "ranks": [4, 8, 16], "max_hours": None, "budget": 6}
+MEASUREMENT = {
+    "validation": {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "loss": 0.9},
+    "latency": {"ratio": 1.12, "ratio_ci": [1.1, 1.14], "tpot_p50_ms": 4.3, "tpot_p95_ms": 4.6, "ttft_p95_ms": 9.6},
+    "losses": [[10, 2.1], [20, None], [30, 1.7]],
+    "parameters": 12800,
+    "seconds": {"training": 3.5},
+}
+
+
+def begin(catalog: Catalog, name: str = "demo") -> SearchRecord:
+    return catalog.create_search(name, SPEC, FACTS)
+
+
+def end_trial(catalog: Catalog, search: SearchRecord, number: int, status: str = "complete", **changes: Any) -> None:
+    catalog.add_trial(search.id, number, PLACEMENTS[number], "o_proj only" if number == 7 else None)
+    result = {"measurement": MEASUREMENT, "steps": 200, **changes}
+    assert catalog.record(search.id, number, status, **result)
+
+
+class Reader:
+    """MLflow as its users see it."""
+
+    def __init__(self, uri: str) -> None:
+        self.client = MlflowClient(uri)
+
+    @property
+    def experiment(self) -> Any:
+        return self.client.get_experiment_by_name(EXPERIMENT)
+
+    def runs(self, condition: str = "") -> list[Run]:
+        """Oldest first."""
+        experiment = self.experiment
+        if experiment is None:
+            return []
+        return list(self.client.search_runs([experiment.experiment_id], condition, order_by=["attributes.start_time"]))
+
+    def parent(self) -> Run:
+        (run,) = (run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags)
+        return run
+
+    def trials(self) -> dict[int, Run]:
+        found = [run for run in self.runs() if "mlflow.parentRunId" in run.data.tags]
+        numbered = {int(run.data.tags["trial"]): run for run in found}
+        assert len(numbered) == len(found)
+        return numbered
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

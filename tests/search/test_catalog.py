@@ -1,0 +1,277 @@
+"""The contract of the catalog, which every backend keeps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import optuna
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, text
+
+from objectives.errors import RequestError, StoreError
+from objectives.placement import BASE, Placement
+from search.catalog import Catalog
+from search.catalog.models import Base
+
+O_PROJ = Placement.of(["o_proj"], 8)
+
+
+def repeated(action: Callable[[int], Any], times: int = 8) -> list[Any]:
+    with ThreadPoolExecutor(times) as threads:
+        return list(threads.map(action, range(times)))
+
+
+def test_a_search_is_read_as_it_was_written(catalog: Catalog) -> None:
+    before = datetime.now(UTC)
+    made = catalog.create_search("trec", {"model": "m", "ranks": [4, 8]}, {"data_hash": "ab"})
+    assert catalog.search("trec") == catalog.search_of(made.id) == made
+    assert (made.status, made.elapsed_s, made.base, made.reason) == ("running", 0.0, None, None)
+    assert before <= made.created_at <= datetime.now(UTC)
+    assert made.created_at.utcoffset() == timedelta(0)
+    assert [(row.kind, row.search_id, row.trial) for row in catalog.pending()] == [("search", made.id, None)]
+
+
+def test_a_name_that_exists_is_refused_and_nothing_is_written(catalog: Catalog) -> None:
+    made = catalog.create_search("trec", {}, {})
+    catalog.add_trial(made.id, 0, O_PROJ, None)
+    with pytest.raises(RequestError) as refusal:
+        catalog.create_search("trec", {}, {})
+    assert str(refusal.value) == (
+        "a search named 'trec' exists already (running, 1 trial): choose another --name, "
+        "or continue it with `python -m search resume trec`"
+    )
+    assert len(catalog.searches()) == catalog.backlog() == 1
+
+
+def test_an_unknown_name_is_answered_with_known_ones(catalog: Catalog) -> None:
+    with pytest.raises(RequestError, match=r"^no search is named 'x': none exists here yet, `python -m search run`"):
+        catalog.search("x")
+    for number in range(7):
+        catalog.create_search(f"s{number}", {}, {})
+    with pytest.raises(RequestError) as refusal:
+        catalog.search("x")
+    assert str(refusal.value) == "no search is named 'x': known are 's6', 's5', 's4', 's3', 's2' and 2 more."
+
+
+def test_searches_come_newest_first(catalog: Catalog) -> None:
+    for name in "abc":
+        catalog.create_search(name, {}, {})
+    assert [search.name for search in catalog.searches()] == ["c", "b", "a"]
+
+
+def test_seconds_add_up_over_resumes(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    catalog.set_status(made.id, "interrupted", "Ctrl-C", elapsed_s=2.5)
+    stopped = catalog.search("a")
+    assert (stopped.status, stopped.reason, stopped.elapsed_s) == ("interrupted", "Ctrl-C", 2.5)
+    assert stopped.ended_at is not None
+    catalog.set_status(made.id, "running")
+    assert (catalog.search("a").ended_at, catalog.search("a").reason) == (None, None)
+    catalog.set_status(made.id, "complete", elapsed_s=1.5)
+    assert (catalog.search("a").status, catalog.search("a").elapsed_s) == ("complete", 4.0)
+    assert [row.kind for row in catalog.pending()] == ["search", "result", "search", "result"]
+
+
+def test_a_trial_is_read_as_it_was_written(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    catalog.add_trial(made.id, 3, O_PROJ, "o_proj only")
+    asked = catalog.trial(made.id, 3)
+    assert (asked.placement, asked.reference, asked.status, asked.attempts) == (O_PROJ, "o_proj only", "running", 1)
+    assert catalog.record(
+        made.id, 3, "complete", measurement={"parameters": 5}, steps=9, adapter="a/3", adapter_sha256="ff"
+    )
+    catalog.record_test(made.id, 3, {"accuracy": 0.5})
+    (ended,) = catalog.trials(made.id)
+    assert (ended.status, ended.measurement, ended.test) == ("complete", {"parameters": 5}, {"accuracy": 0.5})
+    assert (ended.steps, ended.adapter, ended.adapter_sha256) == (9, "a/3", "ff")
+    assert ended.ended_at is not None
+    assert ended.ended_at >= ended.asked_at
+    assert [(row.kind, row.trial) for row in catalog.pending()] == [("search", None), ("trial", 3)]
+
+
+def test_trials_come_by_number_and_the_base_model_may_be_one(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    for number, placement in [(2, BASE), (0, O_PROJ), (1, Placement.of(["q_proj"], 8))]:
+        catalog.add_trial(made.id, number, placement, None)
+    assert [trial.number for trial in catalog.trials(made.id)] == [0, 1, 2]
+    assert catalog.trial(made.id, 2).placement == BASE
+
+
+@pytest.mark.parametrize(("number", "placement"), [(0, Placement.of(["q_proj"], 8)), (1, O_PROJ)])
+def test_neither_a_number_nor_a_placement_repeats_within_a_search(
+    catalog: Catalog, number: int, placement: Placement
+) -> None:
+    first, second = catalog.create_search("a", {}, {}), catalog.create_search("b", {}, {})
+    catalog.add_trial(first.id, 0, O_PROJ, None)
+    catalog.add_trial(second.id, 0, O_PROJ, None)
+    with pytest.raises(ValueError, match="is a repeat"):
+        catalog.add_trial(first.id, number, placement, None)
+
+
+def test_a_late_result_changes_nothing(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    catalog.add_trial(made.id, 0, O_PROJ, None)
+    assert catalog.record(made.id, 0, "failed", reason="out of memory", measurement=None)
+    ended = catalog.trial(made.id, 0)
+    assert not catalog.record(made.id, 0, "complete", measurement={"parameters": 5})
+    catalog.restart(made.id, 0)
+    assert catalog.trial(made.id, 0) == ended
+    assert not catalog.record(made.id, 1, "complete", measurement=None)
+    assert catalog.backlog() == 2
+
+
+def test_of_many_results_at_once_one_counts(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    catalog.add_trial(made.id, 0, O_PROJ, None)
+    counted = repeated(lambda number: catalog.record(made.id, 0, "complete", measurement={"by": number}))
+    assert counted.count(True) == 1
+    assert catalog.trial(made.id, 0).measurement == {"by": counted.index(True)}
+    assert catalog.backlog() == 2
+
+
+def test_a_result_and_its_outbox_row_stand_or_fall_together(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    catalog.add_trial(made.id, 0, O_PROJ, None)
+    with create_engine(catalog.url).begin() as connection:
+        connection.execute(text("ALTER TABLE catalog_outbox RENAME TO elsewhere"))
+    with pytest.raises(Exception, match="catalog_outbox"):
+        catalog.record(made.id, 0, "complete", measurement={})
+    assert catalog.trial(made.id, 0).status == "running"
+
+
+def test_a_restarted_trial_counts_its_attempts(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    catalog.add_trial(made.id, 0, O_PROJ, None)
+    asked = catalog.trial(made.id, 0).asked_at
+    catalog.restart(made.id, 0)
+    assert (catalog.trial(made.id, 0).attempts, catalog.trial(made.id, 0).status) == (2, "running")
+    assert catalog.trial(made.id, 0).asked_at > asked
+
+
+def test_the_test_split_joins_the_base_measurement(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    catalog.set_base(made.id, {"accuracy": 0.2})
+    catalog.record_test(made.id, None, {"accuracy": 0.3, "rows": 10})
+    assert catalog.search("a").base == {"accuracy": 0.2, "test": {"accuracy": 0.3, "rows": 10}}
+    with pytest.raises(KeyError):
+        catalog.record_test(made.id, 7, {})
+    with pytest.raises(KeyError):
+        catalog.search_of("nobody")
+
+
+def test_the_first_latency_profile_of_a_key_stands(catalog: Catalog) -> None:
+    assert catalog.profile("k") is None
+    repeated(lambda number: catalog.store_profile("k", {"by": number}))
+    first = catalog.profile("k")
+    catalog.store_profile("k", {"by": "later"})
+    assert catalog.profile("k") == first is not None
+
+
+def test_the_outbox_is_a_queue(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    for _ in range(3):
+        catalog.set_status(made.id, "running")
+    first, second, third, fourth = (row.id for row in catalog.pending())
+    assert first < second < third < fourth
+    catalog.delivered(second)
+    catalog.undelivered(first, "no answer")
+    assert [(row.id, row.attempts, row.error) for row in catalog.pending(2)] == [
+        (first, 1, "no answer"),
+        (third, 0, None),
+    ]
+    assert catalog.backlog() == 3
+
+
+def test_mlflow_ids_are_kept(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    catalog.add_trial(made.id, 0, O_PROJ, None)
+    catalog.set_mlflow_search(made.id, "1", "parent")
+    catalog.set_mlflow_trial(made.id, 0, "child")
+    assert (catalog.search("a").mlflow_experiment_id, catalog.search("a").mlflow_run_id) == ("1", "parent")
+    assert catalog.trial(made.id, 0).mlflow_run_id == "child"
+
+
+def test_only_one_process_at_a_purpose(catalog: Catalog) -> None:
+    other = Catalog(catalog.url)
+    with catalog.sole("tracking") as mine, other.sole("tracking") as theirs, other.sole("another") as free:
+        assert (mine, theirs, free) == (True, False, True)
+    with other.sole("tracking") as theirs:
+        assert theirs
+    other.close()
+
+
+numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(measurement=st.dictionaries(st.text(), json_values), reason=st.text())
+def test_any_measurement_survives(catalog: Catalog, measurement: dict[str, Any], reason: str) -> None:
+    made = catalog.create_search(f"s{len(catalog.searches())}", measurement, measurement)
+    catalog.add_trial(made.id, 0, O_PROJ, reason)
+    catalog.record(made.id, 0, "failed", reason=reason, measurement=measurement)
+    trial = catalog.trial(made.id, 0)
+    assert (trial.measurement, trial.reason) == (measurement, reason.replace("\0", "\ufffd"))
+    assert catalog.search_of(made.id).spec == measurement
+
+
+def test_what_is_not_finite_is_null(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    catalog.set_base(made.id, {"loss": float("nan"), "losses": [(1, float("inf"))], "text": "NaN \ud800"})
+    assert catalog.search("a").base == {"loss": None, "losses": [[1, None]], "text": "NaN \ud800"}
+
+
+# The database itself
+
+
+def test_a_second_start_finds_everything(storage: str) -> None:
+    first = Catalog(storage)
+    made = first.create_search("a", {}, {})
+    first.close()
+    second = Catalog(storage)
+    assert second.search("a") == made
+    second.close()
+
+
+def test_first_starts_at_once_all_succeed(storage: str) -> None:
+    program = "import sys; from search.catalog import Catalog; Catalog(sys.argv[1]).create_search(sys.argv[2], {}, {})"
+    starts = [subprocess.Popen([sys.executable, "-c", program, storage, str(name)]) for name in range(3)]
+    assert [start.wait(timeout=60) for start in starts] == [0] * 3
+    assert len(Catalog(storage).searches()) == 3
+
+
+def test_optuna_lives_in_the_same_database(storage: str) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    catalog = Catalog(storage)
+    made = catalog.create_search("a", {}, {})
+    study = optuna.create_study(storage=catalog.url, study_name="a")
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    assert optuna.load_study(storage=Catalog(storage).url, study_name="a").best_value == 1.0
+    assert catalog.searches() == [made]
+
+
+def test_migrations_lead_to_the_models(catalog: Catalog) -> None:
+    with create_engine(catalog.url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": "catalog_version"})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_database_of_a_newer_version_is_left_alone(storage: str) -> None:
+    catalog = Catalog(storage)
+    with create_engine(catalog.url).begin() as connection:
+        connection.execute(text("UPDATE catalog_version SET version_num = '9999'"))
+    with pytest.raises(StoreError, match=r"was written by a newer version of this program \(schema 9999\): upgrade"):
+        Catalog(storage)

@@ -1,0 +1,101 @@
+"""The one-standard-error rule: by hand, and what holds for every search."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.pareto import front
+from search.recommend import Candidate, recommend
+
+
+def candidate(trial: int, accuracy: float, ratio: float, error: float = 0.02) -> Candidate:
+    return Candidate(trial, f"placement {trial}", accuracy, error, ratio)
+
+
+def chosen(*candidates: Candidate, base: float = 0.1) -> int:
+    recommendation = recommend(candidates, base, "accuracy", "tpot")
+    assert recommendation is not None
+    return recommendation.trial
+
+
+def test_nothing_is_recommended_of_nothing() -> None:
+    assert recommend([], 0.5, "accuracy", "tpot") is None
+
+
+def test_the_fastest_within_one_standard_error_of_the_best() -> None:
+    best, near, far = candidate(0, 0.90, 2.0), candidate(1, 0.885, 1.3), candidate(2, 0.87, 1.1)
+    assert chosen(best, near, far) == 1
+
+
+def test_exactly_one_standard_error_below_is_within() -> None:
+    assert chosen(candidate(0, 0.875, 2.0, error=0.125), candidate(1, 0.75, 1.1)) == 1
+
+
+def test_the_error_that_counts_is_that_of_the_best() -> None:
+    assert chosen(candidate(0, 0.90, 2.0, error=0.01), candidate(1, 0.88, 1.1, error=0.2)) == 0
+
+
+def test_a_faster_one_that_is_beaten_elsewhere_is_no_choice() -> None:
+    """Trial 2 is within the bar and as fast as trial 1, but less accurate: off the front."""
+    assert chosen(candidate(0, 0.9, 2.0), candidate(1, 0.895, 1.2), candidate(2, 0.89, 1.2)) == 1
+
+
+def test_the_reason_for_a_faster_one() -> None:
+    recommendation = recommend([candidate(0, 0.9, 2.0), candidate(1, 0.885, 1.3)], 0.2, "accuracy", "tpot")
+    assert recommendation is not None
+    assert recommendation.why == (
+        "placement 1 is the fastest placement within one standard error (0.020) of the best validation accuracy: 0.885 "
+        "against 0.900 of placement 0, at TPOT 1.30 times the base model's instead of 2.00"
+    )
+
+
+def test_the_reason_for_the_best() -> None:
+    recommendation = recommend([candidate(0, 0.9, 2.0), candidate(1, 0.5, 1.3)], 0.2, "rouge_l", "ttft")
+    assert recommendation is not None
+    assert recommendation.why == (
+        "placement 0 has the highest validation rouge_l (0.900), and no faster placement comes within one standard "
+        "error (0.020) of it; request time 2.00 times the base model's"
+    )
+
+
+@pytest.mark.parametrize(("base", "says"), [(0.87, False), (0.88, True), (0.95, True)])
+def test_no_better_than_the_base_model_is_said(base: float, says: bool) -> None:
+    recommendation = recommend([candidate(0, 0.9, 2.0, error=0.0234)], base, "accuracy", "tpot")
+    assert recommendation is not None
+    end = f"; it is not better than the base model ({base:.3f}) beyond one standard error: no adapter may do"
+    assert recommendation.why.endswith(end) == says
+
+
+CANDIDATES = st.lists(st.tuples(st.floats(0, 1), st.floats(1, 3), st.floats(0, 0.1)), min_size=1, max_size=20).map(
+    lambda rows: [candidate(i, *row) for i, row in enumerate(rows)]
+)
+
+
+@given(CANDIDATES, st.floats(0, 1))
+def test_it_is_on_the_front_within_the_bar_and_never_slower_than_the_best(
+    candidates: list[Candidate], base: float
+) -> None:
+    recommendation = recommend(candidates, base, "accuracy", "tpot")
+    assert recommendation is not None
+    taken = candidates[recommendation.trial]
+    members = front([(c.accuracy, c.ratio) for c in candidates])
+    best = candidates[members[-1]]
+    assert recommendation.trial in members
+    assert taken.ratio <= best.ratio
+    assert taken.accuracy >= best.accuracy - best.standard_error
+    faster = [c for c in candidates if c.ratio < taken.ratio]
+    assert all(c.accuracy < best.accuracy - best.standard_error for c in faster)
+    assert taken.label in recommendation.why
+
+
+@given(CANDIDATES, st.randoms())
+def test_the_order_of_trials_does_not_matter(candidates: list[Candidate], random: object) -> None:
+    shuffled = list(candidates)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one, other = (recommend(each, 0.5, "accuracy", "tpot") for each in (candidates, shuffled))
+    assert one is not None
+    assert other is not None
+    a, b = candidates[one.trial], candidates[other.trial]
+    assert (a.accuracy, a.ratio) == (b.accuracy, b.ratio)

@@ -1,0 +1,221 @@
+"""Whatever proposes: references first, every placement once, only what is allowed, and all of it before the end."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from objectives.placement import BASE, Placement
+from search.names import STRATEGIES
+from search.strategy import PlacementSampler, PlacementSpace, make_sampler
+
+GROUPS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj")
+SPACES = st.builds(
+    lambda count, ranks: PlacementSpace(GROUPS[:count], tuple(sorted(ranks))),
+    st.integers(1, 5),
+    st.sets(st.sampled_from([1, 4, 8, 64]), min_size=1, max_size=3),
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def worth(placement: Placement) -> tuple[float, float]:
+    """A plausible task: more and larger adapters help with falling returns, and each costs time."""
+    size = sum(1.0 + GROUPS.index(group) / 3 for group in placement.groups)
+    return 1 - 1 / (1 + size * placement.rank**0.2), 1 + 0.05 * len(placement.groups)
+
+
+def ask_all(
+    strategy: str,
+    space: PlacementSpace,
+    *,
+    references: Sequence[Placement] = (),
+    limit: int = 1000,
+    seed: int = 0,
+    budget: int = 40,
+) -> list[Placement]:
+    """Every placement that the strategy gives out, told at once what it is worth, until it has no more."""
+    sampler = make_sampler(strategy, space, references, budget=budget, seed=seed)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    given_out: list[Placement] = []
+    while len(given_out) < limit:
+        try:
+            trial = study.ask(space.distributions)
+        except LookupError:
+            break
+        placement = space.placement(trial.params)
+        given_out.append(placement)
+        study.tell(trial, worth(placement))
+    return given_out
+
+
+@given(SPACES)
+def test_a_space_lists_every_placement_once_small_ones_first(space: PlacementSpace) -> None:
+    listed = list(space)
+    assert len(listed) == len(set(listed)) == space.size == (2 ** len(space.groups) - 1) * len(space.ranks)
+    assert BASE not in listed
+    assert [len(p.groups) for p in listed] == sorted(len(p.groups) for p in listed)
+    assert all(set(p.groups) <= set(space.groups) and p.rank in space.ranks for p in listed)
+
+
+@given(SPACES, st.data())
+def test_parameters_and_placements_are_two_ways_to_write_one_thing(space: PlacementSpace, data: st.DataObject) -> None:
+    placement = data.draw(st.sampled_from(list(space)))
+    params = space.params(placement)
+    assert params.keys() == space.distributions.keys()
+    assert space.placement(params) == placement
+
+
+@given(SPACES, st.data())
+def test_untried_is_what_was_not_tried(space: PlacementSpace, data: st.DataObject) -> None:
+    everything = list(space)
+    tried = data.draw(st.sets(st.sampled_from(everything)))
+    left = [placement for placement in everything if placement not in tried]
+    assert space.untried(tried) == (left[0] if left else None)
+
+
+def test_what_is_not_allowed_is_not_listed() -> None:
+    space = PlacementSpace(GROUPS[:3], (4, 8), lambda p: p.rank * len(p.groups) <= 8)
+    assert [p.label for p in space] == [
+        "q_proj r4", "q_proj r8", "k_proj r4", "k_proj r8", "v_proj r4", "v_proj r8",
+        "k_proj+q_proj r4", "q_proj+v_proj r4", "k_proj+v_proj r4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@settings(max_examples=5, deadline=None)
+@given(
+    count=st.integers(1, 3),
+    ranks=st.sampled_from([(8,), (4, 8)]),
+    most=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+    data=st.data(),
+)
+def test_all_that_is_allowed_is_given_out_once_then_nothing(
+    strategy: str, count: int, ranks: tuple[int, ...], most: int, seed: int, data: st.DataObject
+) -> None:
+    if strategy == "gp":  # slow where little is left
+        most = 1
+    space = PlacementSpace(GROUPS[:count], ranks, lambda p: len(p.groups) <= most)
+    references = data.draw(st.lists(st.sampled_from(list(space)), unique=True, max_size=4))
+    given_out = ask_all(strategy, space, references=references, seed=seed)
+    assert given_out[: len(references)] == references
+    assert len(given_out) == len(set(given_out))
+    assert set(given_out) == set(space)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_larger_space_has_no_repeats(strategy: str) -> None:
+    space = PlacementSpace(GROUPS, (4, 8, 16))
+    limit = 12 if strategy == "gp" else 24
+    given_out = ask_all(strategy, space, limit=limit)
+    assert len(set(given_out)) == limit
+    assert BASE not in given_out
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_seed_repeats_a_search(strategy: str) -> None:
+    space = PlacementSpace(GROUPS, (4, 8))
+    assert ask_all(strategy, space, limit=11, seed=5) == ask_all(strategy, space, limit=11, seed=5)
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "nsga2", "gp", "random"])
+def test_another_seed_makes_another_search(strategy: str) -> None:
+    space = PlacementSpace(GROUPS, (4, 8))
+    assert ask_all(strategy, space, limit=11, seed=5) != ask_all(strategy, space, limit=11, seed=6)
+
+
+def test_a_reference_that_is_not_allowed_is_passed_over() -> None:
+    space = PlacementSpace(GROUPS[:2], (4,), lambda p: len(p.groups) == 1)
+    both, one = Placement.of(GROUPS[:2], 4), Placement.of(["k_proj"], 4)
+    assert ask_all("grid", space, references=[both, one])[0] == one
+
+
+def test_a_grid_walks_the_space_in_its_order() -> None:
+    space = PlacementSpace(GROUPS[:3], (4, 8))
+    assert ask_all("grid", space) == list(space)
+
+
+@pytest.mark.parametrize(("budget", "is_grid"), [(14, True), (13, False)])
+def test_auto_is_a_grid_where_the_budget_covers_the_space(budget: int, is_grid: bool) -> None:
+    space = PlacementSpace(GROUPS[:3], (4, 8))
+    assert (ask_all("auto", space, budget=budget) == list(space)) == is_grid
+
+
+def running(study: optuna.Study, params: dict[str, object], space: PlacementSpace) -> int:
+    """A trial as a killed process leaves it: RUNNING, with some of its parameters written, or none."""
+    storage = study._storage
+    trial_id = storage.create_new_trial(study._study_id)
+    for name, value in params.items():
+        distribution = space.distributions[name]
+        storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
+    return trial_id
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_a_trial_that_was_half_asked_for_is_completed_around_what_it_has(strategy: str, data: st.DataObject) -> None:
+    space = PlacementSpace(GROUPS[:3], (4, 8))
+    whole = data.draw(st.sampled_from(list(space)))
+    others = [p for p in space if p != whole]
+    tried = data.draw(st.lists(st.sampled_from(others), unique=True, max_size=13))
+    written = data.draw(st.integers(0, 3))
+
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for placement in tried:
+        study.add_trial(
+            optuna.create_trial(
+                params=space.params(placement), distributions=space.distributions, values=worth(placement)
+            )
+        )
+    params = dict(itertools.islice(space.params(whole).items(), written))
+    trial_id = running(study, params, space)
+    study.sampler = make_sampler(strategy, space, (), budget=40, seed=0)
+    trial = optuna.Trial(study, trial_id)
+    for name, distribution in space.distributions.items():
+        trial.suggest_categorical(name, distribution.choices)
+    placement = space.placement(trial.params)
+    assert params.items() <= trial.params.items()
+    assert placement not in tried
+    assert placement in set(space)
+
+
+def test_no_way_to_complete_a_trial_is_said() -> None:
+    space = PlacementSpace(GROUPS[:1], (4, 8))
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=PlacementSampler(space, None, (), 0))
+    trial_id = running(study, {"q_proj": False}, space)
+    with pytest.raises(LookupError, match=r"^every placement was tried$"):
+        optuna.Trial(study, trial_id).suggest_categorical("rank", (4, 8))
+
+
+def test_a_parameter_of_another_space_is_refused() -> None:
+    space = PlacementSpace(GROUPS[:1], (4,))
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=PlacementSampler(space, None, (), 0))
+    with pytest.raises(ValueError, match=r"^dropout is not part of this search's space$"):
+        study.ask().suggest_float("dropout", 0, 1)
+
+
+def test_the_inner_sampler_learns_of_every_trial() -> None:
+    calls: list[str] = []
+
+    class Listening(optuna.samplers.RandomSampler):
+        def before_trial(self, *_: object) -> None:
+            calls.append("before")
+
+        def after_trial(self, *_: object) -> None:
+            calls.append("after")
+
+    space = PlacementSpace(GROUPS[:2], (4,))
+    sampler = PlacementSampler(space, Listening(seed=0), (), 0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.tell(study.ask(space.distributions), (0.5, 1.1))
+    assert calls == ["before", "after"]

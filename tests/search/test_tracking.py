@@ -1,0 +1,396 @@
+"""What arrives in MLflow, on a real MLflow database; outages and kills included."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from sqlalchemy import create_engine, text
+
+from objectives.errors import RequestError, StoreError
+from search.catalog import Catalog
+from search.mlflow_runs import is_outage
+from search.tracking import Tracker, redacted
+from tests.dashboards.documents import document
+from tests.search.recorded import PLACEMENTS, Reader, begin, end_trial, wait_for
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest) -> str:
+    """SQLite, except in a test that is marked `on_both`."""
+    url: str = request.getfixturevalue(getattr(request, "param", "sqlite"))
+    return url
+
+
+on_both = pytest.mark.parametrize("storage", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture
+def tracker(catalog: Catalog, tracking_uri: str, tmp_path: Path) -> Tracker:
+    return Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document())
+
+
+@pytest.fixture
+def reader(tracking_uri: str) -> Reader:
+    return Reader(tracking_uri)
+
+
+@on_both
+def test_a_search_becomes_a_parent_and_nested_runs(
+    catalog: Catalog, tracker: Tracker, reader: Reader, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adapter = tmp_path / "adapters" / "7"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_bytes(bytes(range(256)))
+    search = begin(catalog)
+    end_trial(catalog, search, 7, adapter=str(adapter), adapter_sha256="ff")
+    end_trial(catalog, search, 1, "failed", reason="the loss is NaN at step 3", measurement=None)
+    assert tracker.drain() == 3
+    assert reader.parent().info.status == "RUNNING"
+    catalog.record_test(search.id, 7, {"accuracy": 0.61, "accuracy_ci": [0.5, 0.7], "rows": 500})
+    catalog.set_status(search.id, "complete", elapsed_s=131.0)
+    assert tracker.drain() == 1
+    assert tracker.drain() == catalog.backlog() == 0
+    # Standard output belongs to --json, and standard error to the progress.
+    assert capfd.readouterr() == ("", "")
+
+    parent, trials = reader.parent(), reader.trials()
+    assert (parent.info.run_name, parent.info.status) == ("demo", "FINISHED")
+    assert parent.data.params == {"seed": "3", "ranks": "4,8,16", "budget": "6"}
+    assert parent.data.metrics["hypervolume"] == 0.53
+    assert parent.data.metrics["base_accuracy"] == 0.21
+    assert parent.data.metrics["trials_complete"] == 4
+    tags = parent.data.tags
+    assert (tags["search"], tags["model"], tags["data"], tags["status"]) == (
+        "demo",
+        "models/tiny",
+        "data/questions",
+        "complete",
+    )
+    assert "which modules of `models/tiny` should LoRA adapt" in tags["mlflow.note.content"]
+    assert catalog.search("demo").mlflow_run_id == parent.info.run_id
+    assert catalog.search("demo").mlflow_experiment_id == parent.info.experiment_id
+
+    assert {number: run.info.status for number, run in trials.items()} == {7: "FINISHED", 1: "FAILED"}
+    good, bad = trials[7], trials[1]
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {parent.info.run_id}
+    assert (good.info.run_name, good.data.tags["reference"]) == ("o_proj r8", "o_proj only")
+    assert good.data.params == {
+        "targets": "o_proj",
+        "rank": "8",
+        "alpha": "16",
+        "seed": "3",
+        "group.down_proj": "0",
+        "group.k_proj": "0",
+        "group.o_proj": "1",
+        "group.q_proj": "0",
+    }
+    assert good.data.metrics == {
+        "accuracy": 0.6,
+        "validation_loss": 0.9,
+        "tpot_ratio": 1.12,
+        "tpot_p50_ms": 4.3,
+        "tpot_p95_ms": 4.6,
+        "ttft_p95_ms": 9.6,
+        "parameters": 12800,
+        "steps": 200,
+        "seconds_training": 3.5,
+        "training_loss": 1.7,
+        "test_accuracy": 0.61,
+    }
+    curve = reader.client.get_metric_history(good.info.run_id, "training_loss")
+    assert [(metric.step, metric.value) for metric in curve] == [(10, 2.1), (30, 1.7)]
+    assert (bad.data.tags["status"], bad.data.tags["reason"]) == ("failed", "the loss is NaN at step 3")
+    recorded = catalog.trial(search.id, 7)
+    assert recorded.mlflow_run_id == good.info.run_id
+    assert good.info.start_time == int(recorded.asked_at.timestamp() * 1000)
+    assert recorded.ended_at is not None
+    assert good.info.end_time == int(recorded.ended_at.timestamp() * 1000)
+    loaded = reader.client.download_artifacts(good.info.run_id, "adapter", str(tmp_path))
+    assert (Path(loaded) / "adapter_model.safetensors").read_bytes() == bytes(range(256))
+
+
+def test_the_front_is_a_figure_a_table_and_tags(
+    catalog: Catalog,
+    tracker: Tracker,
+    reader: Reader,
+    tracking_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    search = begin(catalog)
+    for number in PLACEMENTS:
+        end_trial(catalog, search, number)
+    catalog.set_status(search.id, "complete")
+    tracker.drain()
+    parent = reader.parent()
+    front = {int(run.data.tags["trial"]) for run in reader.runs("tags.front = 'true'")}
+    assert front == {member["trial"] for member in document()["front"]}
+    assert [run.data.tags["trial"] for run in reader.runs("tags.recommended = 'true'")] == ["2"]
+    assert len(reader.runs("tags.front = 'false'")) == 2
+    page = Path(reader.client.download_artifacts(parent.info.run_id, "front.html", str(tmp_path))).read_text("utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "down_proj+o_proj" in page
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)  # which load_table reads, whatever its client has
+    table = reader.client.load_table(reader.experiment.experiment_id, "front.json", [parent.info.run_id])
+    assert table["placement"].tolist() == ["o_proj r8", "down_proj+o_proj r8", "down_proj+o_proj+q_proj r16"]
+    assert table["accuracy"].tolist() == [0.61, 0.64, 0.68]
+
+
+def test_the_experiment_says_how_to_read_it(catalog: Catalog, tracker: Tracker, reader: Reader, tmp_path: Path) -> None:
+    begin(catalog)
+    tracker.drain()
+    assert reader.experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
+    note = reader.experiment.tags["mlflow.note.content"]
+    for named in ("front.html", "front.json", "tags.front = 'true'", "test_accuracy", "tpot_ratio", "group.*"):
+        assert named in note
+    assert mlflow.active_run() is None
+
+
+def test_what_is_delivered_twice_is_there_once(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
+    search = begin(catalog)
+    end_trial(catalog, search, 7)
+    catalog.set_status(search.id, "complete")
+    tracker.drain()
+    before = {run.info.run_id: (run.info.status, run.data.to_dictionary()) for run in reader.runs()}
+    with create_engine(catalog.url).begin() as connection:
+        connection.execute(text("UPDATE catalog_outbox SET delivered_at = NULL"))
+    assert tracker.drain() == 3
+    assert {run.info.run_id: (run.info.status, run.data.to_dictionary()) for run in reader.runs()} == before
+    for run in reader.runs():
+        for name in run.data.metrics:
+            history = reader.client.get_metric_history(run.info.run_id, name)
+            assert len({(metric.step, metric.timestamp) for metric in history}) == len(history)
+
+
+class Killed(BaseException):
+    """Passes everything that catches errors, as a kill does."""
+
+
+@pytest.mark.parametrize("moment", ["set_mlflow_search", "set_mlflow_trial", "delivered"])
+def test_a_kill_at_the_worst_moment_leaves_one_run(
+    moment: str, catalog: Catalog, tracking_uri: str, reader: Reader, tmp_path: Path
+) -> None:
+    search = begin(catalog)
+    end_trial(catalog, search, 7)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    doomed = type("Doomed", (Catalog,), {moment: killed})(catalog.url)
+    with pytest.raises(Killed):
+        while True:
+            assert Tracker(doomed, tracking_uri, tmp_path / "mlartifacts", lambda _: document()).drain()
+    doomed.close()
+    Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document()).drain()
+    assert catalog.backlog() == 0
+    assert len(reader.runs()) == 2
+    assert catalog.search("demo").mlflow_run_id == reader.parent().info.run_id
+    assert catalog.trial(search.id, 7).mlflow_run_id == reader.trials()[7].info.run_id
+
+
+def test_a_resumed_search_runs_again_and_ends(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
+    search = begin(catalog)
+    end_trial(catalog, search, 7)
+    catalog.set_status(search.id, "interrupted", "Ctrl-C")
+    tracker.drain()
+    first = reader.parent()
+    assert (first.info.status, first.data.tags["status"], first.data.tags["reason"]) == (
+        "KILLED",
+        "interrupted",
+        "Ctrl-C",
+    )
+    catalog.set_status(search.id, "running")
+    end_trial(catalog, search, 4)
+    tracker.drain()
+    assert (reader.parent().info.status, reader.parent().data.tags["status"]) == ("RUNNING", "running")
+    catalog.set_status(search.id, "complete")
+    tracker.drain()
+    assert (reader.parent().info.status, reader.parent().info.run_id) == ("FINISHED", first.info.run_id)
+    assert reader.parent().data.tags["reason"] == ""
+    assert not reader.runs("attributes.status = 'RUNNING'")
+
+
+def test_rows_that_come_late_do_not_undo_newer_ones(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
+    search = begin(catalog)
+    catalog.set_status(search.id, "interrupted")
+    catalog.set_status(search.id, "running")
+    tracker.drain()
+    assert reader.parent().info.status == "RUNNING"
+    catalog.set_status(search.id, "running")
+    catalog.set_status(search.id, "failed", "no worker")
+    tracker.drain()
+    assert reader.parent().info.status == "FAILED"
+
+
+@pytest.mark.parametrize("status", ["stopped", "infeasible"])
+def test_what_never_finished_has_what_it_has(status: str, catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
+    search = begin(catalog)
+    end_trial(catalog, search, 7, status, measurement={"latency": {"ratio": 1.9}}, steps=0, reason="over 1.5")
+    tracker.drain()
+    run = reader.trials()[7]
+    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", status)
+    assert run.data.metrics == {"tpot_ratio": 1.9, "steps": 0}
+
+
+def test_a_vanished_adapter_is_said_and_no_error(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
+    search = begin(catalog)
+    end_trial(catalog, search, 7, adapter="/nowhere/7")
+    assert tracker.drain() == 2
+    assert reader.trials()[7].data.tags["adapter"] == "not found when this run was written: /nowhere/7"
+
+
+def test_long_curves_and_odd_names_arrive_whole(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
+    groups = [f"mlp.experts[{number}]" for number in range(150)]
+    search = catalog.create_search("odd", {"template": "x" * 9000, "nested": {"a(b)": 1}}, {"groups": groups})
+    losses = [[step, 1 / (step + 1)] for step in range(2500)]
+    end_trial(catalog, search, 7, measurement={"losses": losses}, reason="why\n" * 4000)
+    assert tracker.drain() == 2
+    run = reader.trials()[7]
+    assert len(reader.client.get_metric_history(run.info.run_id, "training_loss")) == 2500
+    assert run.data.params["group.mlp.experts_149_"] == "0"
+    assert reader.parent().data.params["nested.a_b_"] == "1"
+
+
+def test_a_run_that_someone_deleted_is_written_anew(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
+    search = begin(catalog)
+    tracker.drain()
+    reader.client.delete_run(reader.parent().info.run_id)
+    end_trial(catalog, search, 7)
+    tracker.drain()
+    assert reader.trials()[7].data.tags["mlflow.parentRunId"] == reader.parent().info.run_id
+
+
+def test_an_experiment_that_someone_deleted_is_restored(
+    catalog: Catalog, tracker: Tracker, reader: Reader, tracking_uri: str, tmp_path: Path
+) -> None:
+    search = begin(catalog)
+    tracker.drain()
+    reader.client.delete_experiment(reader.experiment.experiment_id)
+    end_trial(catalog, search, 7)
+    Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document()).drain()
+    assert reader.experiment.lifecycle_stage == "active"
+    assert list(reader.trials()) == [7]
+
+
+def test_a_new_tracking_database_gets_the_search_too(
+    catalog: Catalog, tracker: Tracker, migrated_mlflow: Path, tmp_path: Path
+) -> None:
+    search = begin(catalog)
+    tracker.drain()
+    other = tmp_path / "other.db"
+    other.write_bytes(migrated_mlflow.read_bytes())
+    end_trial(catalog, search, 7)
+    Tracker(catalog, f"sqlite:///{other}", tmp_path / "mlartifacts", lambda _: document()).drain()
+    reader = Reader(f"sqlite:///{other}")
+    assert list(reader.trials()) == [7]
+    assert catalog.search("demo").mlflow_run_id == reader.parent().info.run_id
+
+
+@on_both
+def test_many_trackers_at_once_deliver_once(
+    catalog: Catalog, tracking_uri: str, reader: Reader, tmp_path: Path
+) -> None:
+    search = begin(catalog)
+    for number in PLACEMENTS:
+        end_trial(catalog, search, number)
+    catalogs = [Catalog(catalog.url) for _ in range(3)]
+    trackers = [Tracker(each, tracking_uri, tmp_path / "mlartifacts", lambda _: document()) for each in catalogs]
+    for each in trackers:
+        each.start()
+    assert [each.stop(30) for each in trackers] == [0, 0, 0]
+    assert len(reader.runs()) == 6
+    for each in catalogs:
+        each.close()
+
+
+def test_the_thread_delivers_while_the_search_goes_on(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
+    tracker.start()
+    search = begin(catalog)
+    tracker.notify()
+    wait_for(lambda: catalog.backlog() == 0)
+    end_trial(catalog, search, 7)
+    end_trial(catalog, search, 4)
+    catalog.set_status(search.id, "complete")
+    assert tracker.stop(30) == 0
+    assert reader.parent().info.status == "FINISHED"
+    assert not [thread for thread in threading.enumerate() if thread.name == "tracker"]
+
+
+def test_one_row_that_cannot_be_written_holds_up_no_other(
+    catalog: Catalog, tracking_uri: str, reader: Reader, tmp_path: Path
+) -> None:
+    broken = True
+
+    def flaky(search_id: str) -> dict[str, Any]:
+        if broken and search_id == first.id:
+            raise KeyError("accuracy")
+        return document()
+
+    first, second = begin(catalog, "first"), begin(catalog, "second")
+    catalog.set_status(first.id, "complete")
+    catalog.set_status(second.id, "complete")
+    tracker = Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", flaky)
+    assert tracker.drain() == 3
+    ((row),) = catalog.pending()
+    assert (row.search_id, row.kind, row.attempts, row.error) == (first.id, "result", 1, "KeyError: 'accuracy'")
+    broken = False
+    assert tracker.drain() == 1
+    assert {run.info.status for run in reader.runs()} == {"FINISHED"}
+
+
+def test_an_outage_costs_the_search_nothing(catalog: Catalog, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    search = begin(catalog)
+    tracker = Tracker(catalog, "http://user:hunter2@127.0.0.1:1", tmp_path / "mlartifacts", lambda _: document())
+    tracker.start()
+    end_trial(catalog, search, 7)
+    began = time.monotonic()
+    assert tracker.stop(15) == 2
+    assert time.monotonic() - began < 15
+    first, second = catalog.pending()
+    assert first.attempts >= 1
+    assert first.error
+    assert (second.attempts, second.error) == (0, None)
+    assert "hunter2" not in first.error + caplog.text
+    assert [record.message for record in caplog.records if record.name == "search.tracking"] == [
+        f"MLflow takes nothing now, so results wait in the catalog: {first.error}"
+    ]
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///home/mlruns", "ftp://u:secret@host/x", ""])
+def test_a_tracking_uri_of_no_known_kind(uri: str, catalog: Catalog, tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as refusal:
+        Tracker(catalog, uri, tmp_path, lambda _: {})
+    assert str(refusal.value) == (
+        f"tracking URI {uri.replace('u:secret', '***')!r} is neither a database nor a server, where MLflow 3 keeps its "
+        "runs: write it like sqlite:///folder/mlflow.db or http://host:5000."
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "outage"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (StoreError("the disk is full"), True),
+        (TimeoutError(), True),
+        (KeyError("accuracy"), False),
+        (mlflow.MlflowException("down"), True),
+        (mlflow.MlflowException("wait", error_code=mlflow.protos.databricks_pb2.TEMPORARILY_UNAVAILABLE), True),
+        (mlflow.MlflowException("who?", error_code=mlflow.protos.databricks_pb2.PERMISSION_DENIED), True),
+        (mlflow.MlflowException("odd", error_code=mlflow.protos.databricks_pb2.INVALID_PARAMETER_VALUE), False),
+    ],
+)
+def test_an_outage_is_told_from_a_refusal(error: Exception, outage: bool) -> None:
+    assert is_outage(error) is outage
+
+
+def test_secrets_are_left_out() -> None:
+    assert redacted("GET http://me:pw@h/x failed; postgresql://h/d?password=pw&x=1, token=abc") == (
+        "GET http://***@h/x failed; postgresql://h/d?password=***&x=1, token=***"
+    )
+    assert json.loads(redacted('{"a": "x@y"}')) == {"a": "x@y"}

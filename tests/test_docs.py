@@ -1,0 +1,128 @@
+"""What the documentation says can be done: its commands parse, its options exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from docs.make_cli import PAGE, page
+from search.cli import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+#: Options of programs that are not the command line.
+FOREIGN = {"--check"}
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`]+)`")
+each_page = pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+
+
+def blocks(file: Path, language: str) -> list[str]:
+    return [body for name, body in _FENCE.findall(file.read_text(encoding="utf-8")) if name == language]
+
+
+def spans(file: Path) -> list[str]:
+    return [" ".join(span.split()) for span in _SPAN.findall(_FENCE.sub("", file.read_text(encoding="utf-8")))]
+
+
+def commands(file: Path, module: str) -> list[list[str]]:
+    """Arguments of every ``python -m module`` in code blocks and code spans."""
+    found = []
+    for text in [*blocks(file, "sh"), *spans(file)]:
+        for line in text.replace("\\\n", " ").splitlines():
+            lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;<>")
+            lexer.commenters = "#"
+            lexer.whitespace_split = True
+            words = list(lexer)
+            for start in range(len(words) - 2):
+                if words[start : start + 2] == ["python", "-m"] and re.fullmatch(module, words[start + 2]):
+                    end = next((i for i in range(start, len(words)) if set(words[i]) <= set("&|;<>")), len(words))
+                    found.append(words[start + 2 : end])
+    return found
+
+
+def complaint(arguments: list[str]) -> str | None:
+    """What ``python -m search`` has against the arguments; runs nothing."""
+    if arguments in ([], ["--help"], ["COMMAND", "--help"]):
+        return None
+    name, *rest = arguments
+    if name not in cli.commands:
+        return f"no command {name}"
+    # A page may name a command without all that it requires, as in "python -m search export".
+    in_short = not rest or rest[-1] == "[OPTIONS]"
+    try:
+        cli.commands[name].make_context(name, [word for word in rest if word != "[OPTIONS]"])
+    except click.MissingParameter as error:
+        return None if in_short else error.format_message()
+    except click.ClickException as error:
+        return error.format_message()
+    return None
+
+
+@each_page
+def test_every_command_of_the_program_parses(file: Path) -> None:
+    for _, *arguments in commands(file, "search"):
+        assert complaint(arguments) is None, shlex.join(arguments)
+
+
+def test_the_readme_names_commands() -> None:
+    named = {arguments[1] for arguments in commands(ROOT / "README.md", "search")}
+    assert {"run", "modules", "latency", "resume", "list", "report", "ui", "export", "verify"} <= named
+
+
+@each_page
+def test_every_option_named_alone_exists(file: Path) -> None:
+    known = {opt for command in cli.commands.values() for param in command.params for opt in param.opts} | FOREIGN
+    named = {match for span in spans(file) for match in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", span)}
+    if file.name == "CONTRIBUTING.md" or file == PAGE:
+        named -= {"--help"}
+    assert named <= known
+
+
+@each_page
+def test_every_other_program_exists(file: Path) -> None:
+    for module, *_ in commands(file, r"(benchmarks|docs|objectives)\..*"):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file(), module
+
+
+@each_page
+def test_shell_blocks_are_shell_and_python_blocks_are_python(file: Path) -> None:
+    for block in blocks(file, "sh"):
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    for block in blocks(file, "python"):
+        compile(block, str(file), "exec")
+
+
+@each_page
+def test_every_link_leads_somewhere(file: Path) -> None:
+    text = _FENCE.sub("", file.read_text(encoding="utf-8"))
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
+        if not re.match(r"https?://", target):
+            assert (file.parent / target.partition("#")[0]).exists(), target
+
+
+def test_the_page_of_options_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m docs.make_cli"
+
+
+def test_ci_finds_its_commands() -> None:
+    """.ci/run takes them from these lines, so that documentation and CI cannot drift apart."""
+    setup = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "-m pytest" in line]
+    assert [line.split(" && ") for line in setup] == [
+        [
+            "python3 -m venv .venv",
+            ". .venv/bin/activate",
+            "pip install -e '.[test,dev,postgres]'",
+            "python -m pytest -n 2",
+        ]
+    ]
+    lines = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
+    checks = [line for line in lines if line.startswith("ruff check ")]
+    assert checks == ["ruff check . && ruff format --check . && mypy && python -m pytest -n 2"]

@@ -1,0 +1,123 @@
+"""The main job end to end, as a user does it, on the model and task that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objectives import demo
+from tests.commands import QUICK, assert_whole, call, call_json
+
+BUDGET = 5
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def document(home: Path) -> dict[str, Any]:
+    found: dict[str, Any] = call_json("run", "--budget", str(BUDGET), *QUICK, "--home", str(home), "--name", "whole")
+    return found
+
+
+def test_result_is_the_contract(document: dict[str, Any]) -> None:
+    assert document["status"] == "complete"
+    assert document["trials"] == {"complete": BUDGET, "stopped": 0, "failed": 0, "infeasible": 0}
+    assert document["steps"] == {"spent": 4 * BUDGET, "full": 4 * BUDGET}
+    assert len({(tuple(p["targets"]), p["rank"]) for p in document["points"]}) == BUDGET
+    assert document["points"][0]["reference"] == "o_proj only"
+    members = document["front"]
+    assert members
+    assert {"trial", "targets", "rank", "accuracy", "accuracy_ci", "tpot_p95_ms", "tpot_ratio", "parameters", "adapter",
+            "mlflow_run_id"} <= members[0].keys()  # fmt: skip
+    for cheaper, dearer in pairwise(members):
+        assert cheaper["tpot_ratio"] < dearer["tpot_ratio"]
+        assert cheaper["validation_accuracy"] < dearer["validation_accuracy"]
+    assert document["recommended"]["trial"] in {m["trial"] for m in members}
+    assert document["knee"]["trial"] in {m["trial"] for m in members}
+    assert 0 < document["hypervolume"] < 1
+    assert {"accuracy", "tpot_p95_ms", "ttft_p95_ms"} <= document["base"].keys()
+
+
+def test_every_store_agrees(home: Path, document: dict[str, Any]) -> None:
+    state = assert_whole(home, "whole", BUDGET)
+    on_front = {run.info.run_id for run in state["children"] if run.data.tags["front"] == "true"}
+    assert on_front == {member["mlflow_run_id"] for member in document["front"]}
+
+
+def test_show_gives_the_same_later(home: Path, document: dict[str, Any]) -> None:
+    assert call_json("show", "whole", "--home", str(home)) == document
+    assert "Recommended" in call("show", "whole", "--home", str(home)).stdout
+    assert "whole" in call("list", "--home", str(home)).stdout
+    (row,) = call_json("list", "--home", str(home))
+    assert (row["search"], row["status"], row["trials"]["complete"]) == ("whole", "complete", BUDGET)
+
+
+def test_export_is_what_was_measured(home: Path, document: dict[str, Any], tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    for member in document["front"]:
+        out = tmp_path / str(member["trial"])
+        call("export", "whole", "--pick", f"trial={member['trial']}", "--out", str(out), "--home", str(home))
+        again = call_json("verify", str(out))
+        assert again["measured"] == again["recorded"] == member["accuracy"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["provenance"]["data_hash"] == document["provenance"]["data_hash"]
+    assert manifest["test"]["accuracy"] == member["accuracy"]
+    base = AutoModelForCausalLM.from_pretrained(demo.model_dir())
+    adapted = PeftModel.from_pretrained(base, out)
+    trained = {name.split(".")[-4] for name, p in adapted.named_parameters() if "lora_A" in name and p.any()}
+    assert trained == set(member["targets"])
+
+
+def test_mlflow_holds_the_same_adapter(home: Path, document: dict[str, Any], tmp_path: Path) -> None:
+    state = assert_whole(home, "whole", BUDGET)
+    member = document["front"][0]
+    call("export", "whole", "--pick", f"trial={member['trial']}", "--out", str(tmp_path / "out"), "--home", str(home))
+    folder = Path(state["client"].download_artifacts(member["mlflow_run_id"], "adapter", str(tmp_path)))
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    (parent,) = state["parents"]
+    artifacts = {artifact.path for artifact in state["client"].list_artifacts(parent.info.run_id)}
+    assert {"front.html", "front.json"} <= artifacts
+    assert "Recommended" in parent.data.tags["mlflow.note.content"]
+
+
+def test_report_is_one_page(home: Path, document: dict[str, Any], tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    call("report", "whole", "--out", str(page), "--home", str(home))
+    text = page.read_text(encoding="utf-8")
+    assert document["front"][0]["label"] in text
+    assert 'src="http' not in text
+
+
+def test_a_taken_name_is_refused(home: Path, document: dict[str, Any]) -> None:
+    done = call("run", "--name", "whole", "--home", str(home), code=2)
+    assert done.stderr.strip() == (
+        f"error: a search named 'whole' exists already (complete, {BUDGET} trials): choose another --name, or continue "
+        "it with `python -m search resume whole`"
+    )
+    assert done.stdout == ""
+
+
+def test_a_larger_budget_goes_on(home: Path, document: dict[str, Any]) -> None:
+    more = call_json("resume", "whole", "--budget", str(BUDGET + 1), "--home", str(home))
+    assert more["trials"]["complete"] == BUDGET + 1
+    assert more["points"][:BUDGET][0]["validation_accuracy"] == document["points"][0]["validation_accuracy"]
+    assert_whole(home, "whole", BUDGET + 1)
+
+
+def test_infeasible_placements_are_not_trained(tmp_path: Path) -> None:
+    limits = ["--max-tpot-ratio", "1.02", "--max-adapter-mb", "0.02"]
+    done = call("run", "--budget", "2", *QUICK, *limits, "--home", str(tmp_path), "--name", "capped", code=3)
+    assert "none of 2 trials of search capped succeeded" in done.stderr
+    document = call_json("show", "capped", "--home", str(tmp_path))
+    assert document["trials"]["infeasible"] == 2
+    assert document["steps"]["spent"] == 0
