@@ -149,8 +149,12 @@ def _decode(models: tuple[Any, Any], prompt: torch.Tensor, output_tokens: int) -
 
 
 def _cache_of(out: Any) -> dict[str, Any]:
-    """The decoding state under the argument name that the next call takes (state-space models have their own)."""
-    for name in ("past_key_values", "cache_params", "state"):
+    """The decoding state under the argument name that the next call takes.
+
+    transformers calls every state ``cache`` from 5.24 on; before, attention and state-space models had names of their
+    own.
+    """
+    for name in ("cache", "past_key_values", "cache_params", "state"):
         state = getattr(out, name, None)
         if state is not None:
             return {name: state}
