@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 
 from cluster.jobs import Plan
@@ -21,6 +22,8 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
     from cluster.worker import Worker
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Else Tune starts one worker after the other for a searcher that is not its own.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
     searcher = PlanSearcher(plan, workers)
     resources = {"cpu": 1, "gpu": gpus_per_worker} if gpus_per_worker else {"cpu": 1}
     with tempfile.TemporaryDirectory(prefix="target-search-") as scratch:

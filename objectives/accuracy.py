@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from objectives.backbone import logits_at
 from objectives.batches import evaluation_order, pad
 from objectives.encoding import EncodedRow, EncodedTask
+from objectives.label_scoring import LabelTrie, likeliest, shared_prompt_scorer, whole_pass_scorer
 from objectives.metrics import mean_interval, score, standard_error
 from objectives.training import completion_batch
 
@@ -37,18 +37,27 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    model: Any, task: EncodedTask, split: str, *, metric: str, tokenizer: Any = None, by_head: bool = True
+    model: Any,
+    task: EncodedTask,
+    split: str,
+    *,
+    metric: str,
+    tokenizer: Any = None,
+    by_head: bool = True,
+    by_prompt: bool = False,
 ) -> Evaluation:
     """Score ``split`` with ``model``, a causal LM or a sequence classifier in eval mode.
 
     Classification by a causal LM takes the label of the largest summed log-likelihood of its tokens behind the prompt.
-    Generation is greedy, and needs ``tokenizer`` to turn ids into text.
+    Generation is greedy, and needs ``tokenizer`` to turn ids into text. ``by_head`` and ``by_prompt`` are shortcuts for
+    models of which :func:`~objectives.backbone.head_is_separable` and
+    :func:`~objectives.label_scoring.prompt_is_shareable` hold.
     """
     rows = task.splits[split]
     if task.kind == "encoder":
         return _classify_with_head(model, task, rows)
     if task.task == "classification":
-        return _classify_by_likelihood(model, task, rows, by_head)
+        return _classify_by_likelihood(model, task, rows, by_head, by_prompt)
     return _generate(model, task, rows, metric, tokenizer, by_head)
 
 
@@ -70,75 +79,22 @@ def _labelled(task: EncodedTask, rows: Sequence[EncodedRow], predicted: Sequence
     return Evaluation(scores, loss, tuple(task.labels[label] for label in predicted))
 
 
-class _LabelTrie:
-    """What scoring one label says about the others: they share tokens from the start."""
-
-    def __init__(self, labels: Sequence[Sequence[int]]) -> None:
-        longest = max(len(ids) for ids in labels)
-        count = len(labels)
-        self.lengths = torch.tensor([len(ids) for ids in labels])
-        self.tokens = torch.zeros(count, longest, dtype=torch.long)
-        for label, ids in enumerate(labels):
-            self.tokens[label, : len(ids)] = torch.tensor(ids)
-        inside = torch.arange(longest) < self.lengths[:, None]
-        same = (self.tokens[:, None] == self.tokens[None]) & inside[:, None] & inside[None]
-        # The common prefix, and one token more: scoring label a gives the distribution that b's next token is drawn
-        # from.
-        common = same.cumprod(-1).sum(-1)
-        known = torch.minimum(common + 1, self.lengths[None].expand(count, count))
-        self.is_known = torch.arange(longest) < known[:, :, None]  # (scored, other, position)
-        self.is_exact = known == self.lengths[None]  # (scored, other)
-
-
-def _classify_by_likelihood(model: Any, task: EncodedTask, rows: Sequence[EncodedRow], by_head: bool) -> Evaluation:
-    """The exact argmax over all labels, without scoring all labels.
-
-    A label's log-likelihood is a sum of non-positive terms, so what is known of its first tokens bounds it from
-    above. The true label is scored first (its loss is wanted anyhow); then, row by row, the label with the highest
-    bound, until no bound exceeds the best exact score. With 77 labels a trained model needs one to three passes
-    instead of 77.
-    """
-    trie = _LabelTrie(task.label_ids)
+def _classify_by_likelihood(
+    model: Any, task: EncodedTask, rows: Sequence[EncodedRow], by_head: bool, by_prompt: bool
+) -> Evaluation:
+    trie = LabelTrie(task.label_ids)
+    make_scorer = shared_prompt_scorer if by_prompt else whole_pass_scorer
     predicted = [0] * len(rows)
     total, tokens = 0.0, 0
     for batch in evaluation_order([len(row.prompt) for row in rows], _ROWS):
-        truth = torch.tensor([rows[i].label for i in batch])
-        bound = torch.zeros(len(batch), len(task.labels), dtype=torch.float64)
-        exact = torch.zeros_like(bound, dtype=torch.bool)
-        asked, label = torch.arange(len(batch)), truth
-        while len(asked):
-            chosen = label.tolist()
-            few = [
-                EncodedRow(rows[batch[row]].prompt, list(task.label_ids[c]))
-                for row, c in zip(asked.tolist(), chosen, strict=True)
-            ]
-            known = _bounds(model, task, few, label, trie, by_head)
-            bound[asked] = torch.minimum(bound[asked], known)
-            exact[asked] |= trie.is_exact[label]
-            best = bound.masked_fill(~exact, -torch.inf).max(-1).values
-            open_bound, open_label = bound.masked_fill(exact, -torch.inf).max(-1)
-            asked = (open_bound > best).nonzero().flatten()
-            label = open_label[asked]
-        total -= bound.gather(1, truth[:, None]).sum().item()
+        some = [rows[i] for i in batch]
+        truth = torch.tensor([row.label for row in some])
+        labels, log_likelihood = likeliest(trie, truth, make_scorer(model, some, trie, task.pad_id, by_head))
+        total -= log_likelihood
         tokens += int(trie.lengths[truth].sum())
-        for i, best_label in zip(batch, bound.masked_fill(~exact, -torch.inf).argmax(-1).tolist(), strict=True):
-            predicted[i] = best_label
+        for i, label in zip(batch, labels, strict=True):
+            predicted[i] = label
     return _labelled(task, rows, predicted, total / tokens)
-
-
-def _bounds(
-    model: Any, task: EncodedTask, rows: list[EncodedRow], scored: Tensor, trie: _LabelTrie, by_head: bool
-) -> Tensor:
-    """Upper bounds (rows, labels) on log-likelihoods, from passing each row with its ``scored`` label (rows,)."""
-    ids, positions, _ = completion_batch(rows, task.pad_id, model.device)
-    log_p = logits_at(model, ids, positions, by_head=by_head).float().log_softmax(-1).cpu().double()
-    longest = trie.tokens.shape[1]
-    steps = torch.zeros(len(rows), longest, log_p.shape[-1], dtype=torch.float64)
-    inside = torch.arange(longest) < trie.lengths[scored][:, None]
-    steps[inside] = log_p
-    # (rows, labels, position): log p of each label's token at each position, along the scored label's path
-    each = steps.gather(2, trie.tokens.T[None].expand(len(rows), -1, -1)).transpose(1, 2)
-    return each.masked_fill(~trie.is_known[scored], 0.0).sum(-1)
 
 
 def _generate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,16 +72,45 @@ def head_at(model: Any, positions: Tensor | None) -> Iterator[None]:
         handle.remove()
 
 
-def logits_at(model: Any, ids: Tensor, positions: Tensor, *, by_head: bool) -> Tensor:
+def logits_at(
+    model: Any,
+    ids: Tensor,
+    positions: Tensor,
+    *,
+    by_head: bool,
+    found: dict[str, Any] | None = None,
+    **arguments: Any,
+) -> Tensor:
     """Logits (n, vocabulary) of a causal LM at ``positions`` of the flattened ``ids`` (rows, tokens).
 
     Rows are padded on the right. No attention mask is passed: under causal attention no token sees what stands right of
-    it, so the padding changes nothing, and attention takes its fast path.
+    it, so the padding changes nothing, and attention takes its fast path. Other ``arguments`` go to the model, whose
+    whole output is left in ``found``.
     """
     with head_at(model, positions if by_head else None):
-        logits: Tensor = model(input_ids=ids, use_cache=False).logits
-    flat = logits.reshape(-1, logits.shape[-1])
+        output = model(input_ids=ids, **({"use_cache": False} | arguments))
+    if found is not None:
+        found["output"] = output
+    flat: Tensor = output.logits.reshape(-1, output.logits.shape[-1])
     return flat if by_head else flat.index_select(0, positions)
+
+
+def decoding_state(output: Any) -> dict[str, Any]:
+    """What a model's output says about the tokens so far, under the argument name that the next call takes.
+
+    transformers calls every state ``cache`` from 5.24 on; before, attention and state-space models had names of their
+    own. Empty if the model keeps none.
+    """
+    for name in ("cache", "past_key_values", "cache_params", "state"):
+        state = getattr(output, name, None)
+        if state is not None:
+            return {name: state}
+    return {}
+
+
+def positions_argument(model: Any) -> bool:
+    """Whether the model takes the positions of its tokens; the others see them from mask or state."""
+    return "position_ids" in inspect.signature(model.forward).parameters
 
 
 def head_is_separable(model: Any) -> bool:

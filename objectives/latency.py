@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from objectives.backbone import decoding_state
 from objectives.modules import ModuleSpace
 
 _RESAMPLES = 1000
@@ -143,22 +144,9 @@ def _decode(models: tuple[Any, Any], prompt: torch.Tensor, output_tokens: int) -
             model = models[which]
             start = _now(model.device)
             out = model(**inputs[which], use_cache=True)
-            inputs[which] = {"input_ids": out.logits[:, -1:].argmax(-1), **_cache_of(out)}
+            inputs[which] = {"input_ids": out.logits[:, -1:].argmax(-1), **decoding_state(out)}
             seconds[token, which] = _now(model.device) - start
     return _Request(seconds[..., 0], seconds[..., 1])
-
-
-def _cache_of(out: Any) -> dict[str, Any]:
-    """The decoding state under the argument name that the next call takes.
-
-    transformers calls every state ``cache`` from 5.24 on; before, attention and state-space models had names of their
-    own.
-    """
-    for name in ("cache", "past_key_values", "cache_params", "state"):
-        state = getattr(out, name, None)
-        if state is not None:
-            return {name: state}
-    return {}
 
 
 def _encode(models: tuple[Any, Any], prompt: torch.Tensor, passes: int) -> _Request:

@@ -17,6 +17,7 @@ from objectives.adapter import save_adapter
 from objectives.backbone import attach, head_is_separable
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError, StoreError
+from objectives.label_scoring import prompt_is_shareable
 from objectives.latency import LatencySettings, measure_pair, profile_context
 from objectives.model import load_model, load_tokenizer
 from objectives.modules import ModuleSpace
@@ -61,6 +62,8 @@ class Workbench:
         self._tokenizer = load_tokenizer(assignment.model)
         self._encoder = assignment.space.kind == "encoder"
         self._by_head = not self._encoder and head_is_separable(self._base)
+        pad_id = assignment.task.pad_id
+        self._by_prompt = not self._encoder and prompt_is_shareable(self._base, pad_id, self._by_head)
 
     def measure_base(self) -> dict[str, Any]:
         """The base model on validation, timed against itself: the ratio shows what noise alone does.
@@ -142,6 +145,7 @@ class Workbench:
             metric=self._given.metric,
             tokenizer=self._tokenizer,
             by_head=self._by_head,
+            by_prompt=self._by_prompt,
         )
         return evaluation.to_json(self._given.training.seed)
 

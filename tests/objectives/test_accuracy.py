@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from objectives.accuracy import Evaluation, evaluate
 from objectives.backbone import attach
 from objectives.encoding import EncodedRow, EncodedTask, encode
+from objectives.label_scoring import prompt_is_shareable
 from objectives.metrics import mean_interval, score, standard_error
 from objectives.training import TrainingSettings, train
 from tests.objectives.tiny import CAUSAL, DIALOGUES, ENCODERS, Zoo, all_groups, make_data, make_task, shake
@@ -31,9 +32,9 @@ def log_likelihoods(model: Any, row: EncodedRow, labels: tuple[tuple[int, ...], 
     return torch.stack(out)
 
 
-def check_against_brute_force(model: Any, task: EncodedTask, by_head: bool = True) -> None:
+def check_against_brute_force(model: Any, task: EncodedTask, by_head: bool = True, by_prompt: bool = False) -> None:
     rows = task.splits["test"]
-    result = evaluate(model, task, "test", metric="accuracy", by_head=by_head)
+    result = evaluate(model, task, "test", metric="accuracy", by_head=by_head, by_prompt=by_prompt)
     loss, tokens = 0.0, 0
     for row, prediction, figure in zip(rows, result.predictions, result.scores, strict=True):
         exact = log_likelihoods(model, row, task.label_ids)
@@ -79,9 +80,11 @@ LABELS = st.lists(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(label_ids=LABELS)
-def test_the_label_by_bounds_is_the_likeliest_of_all(zoo: Zoo, label_ids: list[tuple[int, ...]]) -> None:
-    check_against_brute_force(zoo.base("llama"), labelled(label_ids))
+@given(label_ids=LABELS, by_prompt=st.booleans())
+def test_the_label_by_bounds_is_the_likeliest_of_all(
+    zoo: Zoo, label_ids: list[tuple[int, ...]], by_prompt: bool
+) -> None:
+    check_against_brute_force(zoo.base("llama"), labelled(label_ids), by_prompt=by_prompt)
 
 
 def test_forty_labels_of_up_to_eight_tokens(zoo: Zoo) -> None:
@@ -101,6 +104,51 @@ def test_every_architecture_with_an_adapter(zoo: Zoo, name: str, by_head: bool) 
     task = make_task(zoo, name)
     few = replace(task, splits={"test": task.splits["test"][:6]})
     check_against_brute_force(model, few, by_head)
+
+
+#: Keys and values of every token: the others keep a window of them (as gemma2 of the zoo) or a state.
+SHAREABLE = ("llama", "gpt2", "opt", "mixtral")
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_which_models_can_share_a_prompt_is_measured(zoo: Zoo, name: str) -> None:
+    for by_head in (True, False):
+        assert prompt_is_shareable(zoo.base(name), 2, by_head) == (name in SHAREABLE)
+
+
+@pytest.mark.parametrize("by_head", [True, False])
+@pytest.mark.parametrize("name", SHAREABLE)
+def test_a_shared_prompt_gives_the_same_labels(zoo: Zoo, name: str, by_head: bool) -> None:
+    space = zoo.space(name)
+    model = attach(zoo.base(name), space, all_groups(space), seed=0).get_base_model().eval()
+    shake(model)
+    task = make_task(zoo, name)
+    few = replace(task, splits={"test": task.splits["test"][:6]})
+    check_against_brute_force(model, few, by_head, by_prompt=True)
+
+
+def test_a_model_that_counts_positions_otherwise_cannot_share_a_prompt(zoo: Zoo) -> None:
+    model = zoo.copy("gpt2")
+    forward = model.forward
+
+    def wrong(*args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    model.forward = wrong
+    assert not prompt_is_shareable(model, 2, True)
+
+
+def test_a_shared_prompt_passes_through_the_model_once(zoo: Zoo) -> None:
+    task = labelled([(10 + i, 20, 21, EOS) for i in range(8)], rows=6)
+    base, seen = zoo.base("llama"), 0
+
+    def count(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        nonlocal seen
+        seen += kwargs["input_ids"].shape[1] > 5
+
+    with base.model.register_forward_pre_hook(count, with_kwargs=True):
+        evaluate(base, task, "test", metric="accuracy", by_prompt=True)
+    assert seen == 1
 
 
 def test_a_trained_model_needs_far_fewer_passes_than_labels(zoo: Zoo) -> None:
