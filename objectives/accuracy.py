@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from objectives.backbone import logits_at
 from objectives.batches import evaluation_order, pad
+from objectives.cut import Cut, logits_at
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.label_scoring import LabelTrie, likeliest, shared_prompt_scorer, whole_pass_scorer
 from objectives.metrics import mean_interval, score, standard_error
@@ -43,22 +43,22 @@ def evaluate(
     *,
     metric: str,
     tokenizer: Any = None,
-    by_head: bool = True,
+    cut: Cut = "head",
     by_prompt: bool = False,
 ) -> Evaluation:
     """Score ``split`` with ``model``, a causal LM or a sequence classifier in eval mode.
 
     Classification by a causal LM takes the label of the largest summed log-likelihood of its tokens behind the prompt.
-    Generation is greedy, and needs ``tokenizer`` to turn ids into text. ``by_head`` and ``by_prompt`` are shortcuts for
-    models of which :func:`~objectives.backbone.head_is_separable` and
+    Generation is greedy, and needs ``tokenizer`` to turn ids into text. ``cut`` and ``by_prompt`` are shortcuts for
+    models of which :func:`~objectives.cut.narrowest_cut` and
     :func:`~objectives.label_scoring.prompt_is_shareable` hold.
     """
     rows = task.splits[split]
     if task.kind == "encoder":
         return _classify_with_head(model, task, rows)
     if task.task == "classification":
-        return _classify_by_likelihood(model, task, rows, by_head, by_prompt)
-    return _generate(model, task, rows, metric, tokenizer, by_head)
+        return _classify_by_likelihood(model, task, rows, cut, by_prompt)
+    return _generate(model, task, rows, metric, tokenizer, cut)
 
 
 def _classify_with_head(model: Any, task: EncodedTask, rows: Sequence[EncodedRow]) -> Evaluation:
@@ -80,7 +80,7 @@ def _labelled(task: EncodedTask, rows: Sequence[EncodedRow], predicted: Sequence
 
 
 def _classify_by_likelihood(
-    model: Any, task: EncodedTask, rows: Sequence[EncodedRow], by_head: bool, by_prompt: bool
+    model: Any, task: EncodedTask, rows: Sequence[EncodedRow], cut: Cut, by_prompt: bool
 ) -> Evaluation:
     trie = LabelTrie(task.label_ids)
     make_scorer = shared_prompt_scorer if by_prompt else whole_pass_scorer
@@ -89,7 +89,7 @@ def _classify_by_likelihood(
     for batch in evaluation_order([len(row.prompt) for row in rows], _ROWS):
         some = [rows[i] for i in batch]
         truth = torch.tensor([row.label for row in some])
-        labels, log_likelihood = likeliest(trie, truth, make_scorer(model, some, trie, task.pad_id, by_head))
+        labels, log_likelihood = likeliest(trie, truth, make_scorer(model, some, trie, task.pad_id, cut))
         total -= log_likelihood
         tokens += int(trie.lengths[truth].sum())
         for i, label in zip(batch, labels, strict=True):
@@ -98,14 +98,14 @@ def _classify_by_likelihood(
 
 
 def _generate(
-    model: Any, task: EncodedTask, rows: Sequence[EncodedRow], metric: str, tokenizer: Any, by_head: bool
+    model: Any, task: EncodedTask, rows: Sequence[EncodedRow], metric: str, tokenizer: Any, cut: Cut
 ) -> Evaluation:
     texts = [""] * len(rows)
     total, tokens = 0.0, 0
     for batch in evaluation_order([len(row.prompt) for row in rows], _ROWS):
         some = [rows[i] for i in batch]
         ids, positions, targets = completion_batch(some, task.pad_id, model.device)
-        log_p = logits_at(model, ids, positions, by_head=by_head).float().log_softmax(-1)
+        log_p = logits_at(model, ids, positions, cut=cut).float().log_softmax(-1)
         total -= log_p.gather(1, targets[:, None]).double().sum().item()
         tokens += len(targets)
         prompt, mask = pad([row.prompt for row in some], task.pad_id, left=True)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from objectives.modules import ModuleSpace
 from objectives.placement import Placement
@@ -49,52 +47,6 @@ def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int) ->
         return get_peft_model(twin(base), config)
 
 
-@contextmanager
-def head_at(model: Any, positions: Tensor | None) -> Iterator[None]:
-    """Within, the output head sees the hidden states at ``positions`` only.
-
-    ``positions`` (n,) index the flattened (rows x tokens) grid; the logits come out as (1, n, vocabulary). Done by a
-    hook in front of the head, since what follows it (soft-capping, scaling) is elementwise in every model of
-    transformers, while what it is called with differs. ``None`` changes nothing.
-    """
-    if positions is None:
-        yield
-        return
-
-    def keep(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = args[0]
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)[None], *args[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def logits_at(
-    model: Any,
-    ids: Tensor,
-    positions: Tensor,
-    *,
-    by_head: bool,
-    found: dict[str, Any] | None = None,
-    **arguments: Any,
-) -> Tensor:
-    """Logits (n, vocabulary) of a causal LM at ``positions`` of the flattened ``ids`` (rows, tokens).
-
-    Rows are padded on the right. No attention mask is passed: under causal attention no token sees what stands right of
-    it, so the padding changes nothing, and attention takes its fast path. Other ``arguments`` go to the model, whose
-    whole output is left in ``found``.
-    """
-    with head_at(model, positions if by_head else None):
-        output = model(input_ids=ids, **({"use_cache": False} | arguments))
-    if found is not None:
-        found["output"] = output
-    flat: Tensor = output.logits.reshape(-1, output.logits.shape[-1])
-    return flat if by_head else flat.index_select(0, positions)
-
-
 def decoding_state(output: Any) -> dict[str, Any]:
     """What a model's output says about the tokens so far, under the argument name that the next call takes.
 
@@ -111,19 +63,3 @@ def decoding_state(output: Any) -> dict[str, Any]:
 def positions_argument(model: Any) -> bool:
     """Whether the model takes the positions of its tokens; the others see them from mask or state."""
     return "position_ids" in inspect.signature(model.forward).parameters
-
-
-def head_is_separable(model: Any) -> bool:
-    """Whether :func:`head_at` gives this architecture's own logits; measured, not assumed."""
-    if model.get_output_embeddings() is None:
-        return False
-    device = model.get_output_embeddings().weight.device
-    ids = torch.arange(8, device=device).reshape(2, 4) % model.config.get_text_config().vocab_size
-    positions = torch.tensor([1, 3, 6], device=device)
-    with torch.inference_mode():
-        full = logits_at(model, ids, positions, by_head=False)
-        try:
-            few = logits_at(model, ids, positions, by_head=True)
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return False
-    return few.shape == full.shape and torch.allclose(few.float(), full.float(), rtol=1e-3, atol=1e-4)

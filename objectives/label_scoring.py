@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from objectives.backbone import decoding_state, logits_at, positions_argument
+from objectives.backbone import decoding_state, positions_argument
 from objectives.batches import pad
+from objectives.cut import Cut, logits_at
 from objectives.encoding import EncodedRow
 from objectives.training import completion_batch
 
@@ -67,7 +68,7 @@ def likeliest(trie: LabelTrie, truth: Tensor, scorer: Scorer) -> tuple[list[int]
     return predicted, bound.gather(1, truth[:, None]).sum().item()
 
 
-def whole_pass_scorer(model: Any, rows: Sequence[EncodedRow], trie: LabelTrie, pad_id: int, by_head: bool) -> Scorer:
+def whole_pass_scorer(model: Any, rows: Sequence[EncodedRow], trie: LabelTrie, pad_id: int, cut: Cut) -> Scorer:
     """Each pair in a pass of its own, prompt and label: what every causal model can do."""
 
     def scorer(asked: Tensor, labels: Tensor) -> Tensor:
@@ -77,13 +78,13 @@ def whole_pass_scorer(model: Any, rows: Sequence[EncodedRow], trie: LabelTrie, p
         ]
         ids, positions, _ = completion_batch(pairs, pad_id, model.device)
         out = torch.zeros(len(pairs), *trie.tokens.shape[1:], len(trie.vocabulary), dtype=torch.float64)
-        out[trie.inside[labels]] = _log_p(logits_at(model, ids, positions, by_head=by_head), trie)
+        out[trie.inside[labels]] = _log_p(logits_at(model, ids, positions, cut=cut), trie)
         return out
 
     return scorer
 
 
-def shared_prompt_scorer(model: Any, rows: Sequence[EncodedRow], trie: LabelTrie, pad_id: int, by_head: bool) -> Scorer:
+def shared_prompt_scorer(model: Any, rows: Sequence[EncodedRow], trie: LabelTrie, pad_id: int, cut: Cut) -> Scorer:
     """Each prompt in one pass, its labels behind the state that this leaves.
 
     Prompts are padded on the left, so that all end at the same place. Raises TypeError if the model keeps another state
@@ -92,7 +93,7 @@ def shared_prompt_scorer(model: Any, rows: Sequence[EncodedRow], trie: LabelTrie
     prompt, mask = (tensor.to(model.device) for tensor in pad([row.prompt for row in rows], pad_id, left=True))
     width = prompt.shape[1]
     last = torch.arange(1, len(rows) + 1, device=model.device) * width - 1
-    logits, state = _pass(model, prompt, mask, {}, last, by_head)
+    logits, state = _pass(model, prompt, mask, {}, last, cut)
     first = _log_p(logits, trie)
     ((name, cache),) = state.items()
     if any(type(layer).__name__ != "DynamicLayer" for layer in getattr(cache, "layers", [None])):
@@ -113,7 +114,7 @@ def shared_prompt_scorer(model: Any, rows: Sequence[EncodedRow], trie: LabelTrie
         ]  # selecting rebinds tensors, it does not write to them
         few.batch_select_indices(where.to(model.device))
         seen = torch.cat([mask[where.to(model.device)], torch.ones_like(tokens)], dim=1)
-        logits, _ = _pass(model, tokens, seen, {name: few}, inside.flatten().nonzero().flatten(), by_head)
+        logits, _ = _pass(model, tokens, seen, {name: few}, inside.flatten().nonzero().flatten(), cut)
         part = torch.zeros(len(longer), *out.shape[1:], dtype=torch.float64)
         part[:, 1:][trie.inside[labels[longer], 1:]] = _log_p(logits, trie)
         part[:, 0] = out[longer, 0]
@@ -124,14 +125,14 @@ def shared_prompt_scorer(model: Any, rows: Sequence[EncodedRow], trie: LabelTrie
 
 
 def _pass(
-    model: Any, ids: Tensor, mask: Tensor, state: dict[str, Any], at: Tensor, by_head: bool
+    model: Any, ids: Tensor, mask: Tensor, state: dict[str, Any], at: Tensor, cut: Cut
 ) -> tuple[Tensor, dict[str, Any]]:
     extra = state | {"attention_mask": mask, "use_cache": True}
     if positions_argument(model):
         # As generation counts them: from the first token that is no padding.
         extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     found: dict[str, Any] = {}
-    logits = logits_at(model, ids, at, by_head=by_head, found=found, **extra)
+    logits = logits_at(model, ids, at, cut=cut, found=found, **extra)
     return logits, decoding_state(found["output"])
 
 
@@ -140,16 +141,16 @@ def _log_p(logits: Tensor, trie: LabelTrie) -> Tensor:
 
 
 @torch.inference_mode()
-def prompt_is_shareable(model: Any, pad_id: int, by_head: bool) -> bool:
+def prompt_is_shareable(model: Any, pad_id: int, cut: Cut) -> bool:
     """Whether :func:`shared_prompt_scorer` gives this architecture's own scores; measured, not assumed."""
     size = model.config.get_text_config().vocab_size
     tokens = [(7 * i + 5) % size for i in range(24)]
     rows = [EncodedRow(tokens[:3], []), EncodedRow(tokens[:14], [])]
     trie = LabelTrie([tokens[14:15], tokens[16:19], tokens[19:24]])
     asked, labels = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 2, 1, 2])
-    expected = whole_pass_scorer(model, rows, trie, pad_id, by_head)(asked, labels)
+    expected = whole_pass_scorer(model, rows, trie, pad_id, cut)(asked, labels)
     try:
-        shared = shared_prompt_scorer(model, rows, trie, pad_id, by_head)(asked, labels)
+        shared = shared_prompt_scorer(model, rows, trie, pad_id, cut)(asked, labels)
     except (AttributeError, RuntimeError, ValueError, IndexError, TypeError, KeyError):
         return False
     return torch.allclose(shared, expected, rtol=1e-3, atol=1e-3 if model.dtype == torch.float32 else 0.1)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from objectives.backbone import logits_at
 from objectives.batches import pad, training_order
+from objectives.cut import Cut, logits_at
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.kernels import lean_training
 
@@ -74,7 +74,7 @@ def learning_rate_at(step: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * (settings.steps - step) / max(1, settings.steps - warmup)
 
 
-def train(model: Any, task: EncodedTask, settings: TrainingSettings, *, by_head: bool = True) -> TrainingResult:
+def train(model: Any, task: EncodedTask, settings: TrainingSettings, *, cut: Cut = "head") -> TrainingResult:
     """Train the parameters of ``model`` that require gradients; deterministic for a seed, device and thread count.
 
     Raises TrainingDiverged; lets out-of-memory errors of the device through.
@@ -99,7 +99,7 @@ def train(model: Any, task: EncodedTask, settings: TrainingSettings, *, by_head:
                 batches = [[rows[i] for i in next(order)] for _ in range(settings.accumulate)]
                 weights = [_targets(batch) for batch in batches]
                 for batch, weight in zip(batches, weights, strict=True):
-                    loss = _loss(model, batch, task, device, by_head) * (weight / sum(weights))
+                    loss = _loss(model, batch, task, device, cut) * (weight / sum(weights))
                     torch.autograd.backward(loss)
                     since_log.append(loss.detach())
                 torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
@@ -123,10 +123,10 @@ def _targets(rows: list[EncodedRow]) -> int:
     return sum(max(1, len(row.completion)) for row in rows)
 
 
-def _loss(model: Any, rows: list[EncodedRow], task: EncodedTask, device: torch.device, by_head: bool) -> Tensor:
+def _loss(model: Any, rows: list[EncodedRow], task: EncodedTask, device: torch.device, cut: Cut) -> Tensor:
     if task.kind == "encoder":
         ids, mask = pad([row.prompt for row in rows], task.pad_id)
         logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
         return functional.cross_entropy(logits.float(), torch.tensor([row.label for row in rows], device=device))
     ids, positions, targets = completion_batch(rows, task.pad_id, device)
-    return functional.cross_entropy(logits_at(model, ids, positions, by_head=by_head).float(), targets)
+    return functional.cross_entropy(logits_at(model, ids, positions, cut=cut).float(), targets)

@@ -14,7 +14,8 @@ import torch
 
 from objectives.accuracy import evaluate
 from objectives.adapter import save_adapter
-from objectives.backbone import attach, head_is_separable
+from objectives.backbone import attach
+from objectives.cut import narrowest_cut
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError, StoreError
 from objectives.label_scoring import prompt_is_shareable
@@ -61,9 +62,9 @@ class Workbench:
         )
         self._tokenizer = load_tokenizer(assignment.model)
         self._encoder = assignment.space.kind == "encoder"
-        self._by_head = not self._encoder and head_is_separable(self._base)
+        self._cut = "none" if self._encoder else narrowest_cut(self._base)
         pad_id = assignment.task.pad_id
-        self._by_prompt = not self._encoder and prompt_is_shareable(self._base, pad_id, self._by_head)
+        self._by_prompt = not self._encoder and prompt_is_shareable(self._base, pad_id, self._cut)
 
     def measure_base(self) -> dict[str, Any]:
         """The base model on validation, timed against itself: the ratio shows what noise alone does.
@@ -108,7 +109,7 @@ class Workbench:
                 reason = f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
                 return outcome | {"status": "infeasible", "reason": reason}
             with _timed(seconds, "training"):
-                trained = train(model, given.task, given.training, by_head=self._by_head)
+                trained = train(model, given.task, given.training, cut=self._cut)
             outcome["steps"] = trained.steps
             measurement["losses"] = trained.losses
             with _timed(seconds, "evaluation"):
@@ -144,7 +145,7 @@ class Workbench:
             split,
             metric=self._given.metric,
             tokenizer=self._tokenizer,
-            by_head=self._by_head,
+            cut=self._cut,
             by_prompt=self._by_prompt,
         )
         return evaluation.to_json(self._given.training.seed)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from objectives.accuracy import Evaluation, evaluate
 from objectives.backbone import attach
+from objectives.cut import Cut, narrowest_cut
 from objectives.encoding import EncodedRow, EncodedTask, encode
 from objectives.label_scoring import prompt_is_shareable
 from objectives.metrics import mean_interval, score, standard_error
@@ -32,9 +33,9 @@ def log_likelihoods(model: Any, row: EncodedRow, labels: tuple[tuple[int, ...], 
     return torch.stack(out)
 
 
-def check_against_brute_force(model: Any, task: EncodedTask, by_head: bool = True, by_prompt: bool = False) -> None:
+def check_against_brute_force(model: Any, task: EncodedTask, cut: Cut = "head", by_prompt: bool = False) -> None:
     rows = task.splits["test"]
-    result = evaluate(model, task, "test", metric="accuracy", by_head=by_head, by_prompt=by_prompt)
+    result = evaluate(model, task, "test", metric="accuracy", cut=cut, by_prompt=by_prompt)
     loss, tokens = 0.0, 0
     for row, prediction, figure in zip(rows, result.predictions, result.scores, strict=True):
         exact = log_likelihoods(model, row, task.label_ids)
@@ -95,15 +96,15 @@ def test_forty_labels_of_up_to_eight_tokens(zoo: Zoo) -> None:
     check_against_brute_force(zoo.base("llama"), task)
 
 
-@pytest.mark.parametrize("by_head", [True, False])
+@pytest.mark.parametrize("cut", ["head", "none"])
 @pytest.mark.parametrize("name", CAUSAL)
-def test_every_architecture_with_an_adapter(zoo: Zoo, name: str, by_head: bool) -> None:
+def test_every_architecture_with_an_adapter(zoo: Zoo, name: str, cut: Cut) -> None:
     space = zoo.space(name)
     model = attach(zoo.base(name), space, all_groups(space), seed=0).get_base_model().eval()
     shake(model)
     task = make_task(zoo, name)
     few = replace(task, splits={"test": task.splits["test"][:6]})
-    check_against_brute_force(model, few, by_head)
+    check_against_brute_force(model, few, cut)
 
 
 #: Keys and values of every token: the others keep a window of them (as gemma2 of the zoo) or a state.
@@ -112,19 +113,20 @@ SHAREABLE = ("llama", "gpt2", "opt", "mixtral")
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_which_models_can_share_a_prompt_is_measured(zoo: Zoo, name: str) -> None:
-    for by_head in (True, False):
-        assert prompt_is_shareable(zoo.base(name), 2, by_head) == (name in SHAREABLE)
+    for cut in (narrowest_cut(zoo.base(name)), "none"):
+        assert prompt_is_shareable(zoo.base(name), 2, cut) == (name in SHAREABLE)
 
 
-@pytest.mark.parametrize("by_head", [True, False])
+@pytest.mark.parametrize("cut", ["narrowest", "head", "none"])
 @pytest.mark.parametrize("name", SHAREABLE)
-def test_a_shared_prompt_gives_the_same_labels(zoo: Zoo, name: str, by_head: bool) -> None:
+def test_a_shared_prompt_gives_the_same_labels(zoo: Zoo, name: str, cut: Any) -> None:
     space = zoo.space(name)
     model = attach(zoo.base(name), space, all_groups(space), seed=0).get_base_model().eval()
     shake(model)
     task = make_task(zoo, name)
     few = replace(task, splits={"test": task.splits["test"][:6]})
-    check_against_brute_force(model, few, by_head, by_prompt=True)
+    cut = narrowest_cut(model) if cut == "narrowest" else cut
+    check_against_brute_force(model, few, cut, by_prompt=True)
 
 
 def test_a_model_that_counts_positions_otherwise_cannot_share_a_prompt(zoo: Zoo) -> None:
@@ -135,7 +137,7 @@ def test_a_model_that_counts_positions_otherwise_cannot_share_a_prompt(zoo: Zoo)
         return forward(*args, **kwargs)
 
     model.forward = wrong
-    assert not prompt_is_shareable(model, 2, True)
+    assert not prompt_is_shareable(model, 2, "head")
 
 
 def test_a_shared_prompt_passes_through_the_model_once(zoo: Zoo) -> None:

@@ -1,4 +1,4 @@
-"""Twins share memory and nothing else; a head that sees few positions says what it says when it sees them all."""
+"""Twins share memory and nothing else; adapters begin as the seed says."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from objectives.backbone import attach, head_at, head_is_separable, logits_at, twin
-from objectives.batches import pad
+from objectives.backbone import attach, twin
 from objectives.placement import Placement
 from objectives.training import TrainingSettings, train
-from tests.objectives.tiny import CAUSAL, CONFIGURATIONS, VOCABULARY, Zoo, all_groups, make_task, shake
+from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, make_task
 
 IDS = torch.arange(3, 27).reshape(2, 12)
 
@@ -75,70 +73,3 @@ def test_the_seed_decides_how_an_adapter_begins(zoo: Zoo) -> None:
 
     assert all(torch.equal(a, b) for a, b in zip(weights(0), weights(0), strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(weights(0), weights(1), strict=True))
-
-
-@pytest.mark.parametrize("adapted", [False, True])
-@pytest.mark.parametrize("name", CAUSAL)
-def test_the_head_at_positions_gives_the_full_logits_of_these_positions(zoo: Zoo, name: str, adapted: bool) -> None:
-    model = zoo.base(name)
-    if adapted:
-        model = attach(model, zoo.space(name), all_groups(zoo.space(name)), seed=0).get_base_model()
-        shake(model)
-    positions = torch.tensor([0, 3, 11, 12, 20, 23])
-    full = output(model).reshape(24, VOCABULARY)
-    with torch.inference_mode():
-        few = logits_at(model, IDS, positions, by_head=True)
-        fallback = logits_at(model, IDS, positions, by_head=False)
-    assert head_is_separable(model)
-    torch.testing.assert_close(few, full[positions], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(fallback, full[positions], rtol=1e-5, atol=1e-6)
-    assert torch.equal(output(model).reshape(24, VOCABULARY), full), "the hook is gone"
-
-
-def test_the_hook_is_removed_after_an_error(zoo: Zoo) -> None:
-    model = zoo.base("llama")
-    before = output(model)
-    with pytest.raises(ZeroDivisionError), head_at(model, torch.tensor([0])):
-        1 / 0  # noqa: B018
-    assert torch.equal(output(model), before)
-
-
-@pytest.mark.parametrize("name", CAUSAL)
-def test_padding_on_the_right_changes_no_logits(zoo: Zoo, name: str) -> None:
-    model = zoo.base(name)
-    short, long = [5, 6, 7], list(range(10, 30))
-    ids, _ = pad([short, long], pad_id=2)
-    with torch.inference_mode():
-        alone = model(input_ids=torch.tensor([short])).logits[0]
-        beside = logits_at(model, ids, torch.arange(3), by_head=True)
-    torch.testing.assert_close(beside, alone, rtol=1e-4, atol=1e-5)
-
-
-class _CentredHead(nn.Linear):
-    """Not elementwise over positions: what it gives for one depends on which others it sees."""
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return super().forward(hidden - hidden.mean(dim=1, keepdim=True))
-
-
-class _ShapedHead(nn.Linear):
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if hidden.shape[0] != 2:
-            raise ValueError("two rows are expected")
-        return super().forward(hidden)
-
-
-@pytest.mark.parametrize("head", [_CentredHead, _ShapedHead])
-def test_a_head_that_needs_all_positions_is_found_out_and_served_by_the_fallback(zoo: Zoo, head: Any) -> None:
-    model = zoo.copy("llama")
-    model.lm_head.__class__ = head
-    assert not head_is_separable(model)
-    positions = torch.tensor([1, 14])
-    with torch.inference_mode():
-        full = model(input_ids=IDS).logits.reshape(24, VOCABULARY)
-        few = logits_at(model, IDS, positions, by_head=head_is_separable(model))
-    torch.testing.assert_close(few, full[positions])
-
-
-def test_a_model_without_an_output_head_is_not_separable(zoo: Zoo) -> None:
-    assert not head_is_separable(zoo.base("bert"))

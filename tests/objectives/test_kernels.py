@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from peft.tuners.lora import Linear
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from objectives.backbone import attach, logits_at
+from objectives.backbone import attach
+from objectives.cut import logits_at
 from objectives.kernels import lean_training, short_attention
 from objectives.placement import Placement
 from tests.objectives.tiny import CONFIGURATIONS, VOCABULARY, Zoo, all_groups, shake
@@ -37,7 +38,7 @@ def loss_and_gradients(model: Any, tokens: int) -> tuple[float, dict[str, torch.
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2]))
     else:
         positions = torch.arange(tokens // 2, tokens - 1)
-        logits = logits_at(model, ids, positions, by_head=True)
+        logits = logits_at(model, ids, positions, cut="head")
         loss = torch.nn.functional.cross_entropy(logits, ids[0, positions + 1])
     model.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)

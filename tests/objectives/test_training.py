@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from objectives.backbone import attach
+from objectives.cut import Cut
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.training import (
     TrainingDiverged,
@@ -136,13 +137,14 @@ def test_checkpoints_of_activations_are_taken_and_the_base_knows_nothing_of_it(z
     assert not any(module._forward_hooks for module in base.modules())
 
 
-def test_the_fallback_of_the_head_trains_alike(zoo: Zoo) -> None:
-    def losses(by_head: bool) -> list[tuple[int, float]]:
+@pytest.mark.parametrize("cut", ["block", "head"])
+def test_what_is_cut_off_trains_alike(zoo: Zoo, cut: Cut) -> None:
+    def losses(cut: Cut) -> list[tuple[int, float]]:
         space = zoo.space("llama")
         model = attach(zoo.base("llama"), space, all_groups(space), seed=0).get_base_model()
-        return train(model, make_task(zoo, "llama"), FAST, by_head=by_head).losses
+        return train(model, make_task(zoo, "llama"), FAST, cut=cut).losses
 
-    for (_, few), (_, full) in zip(losses(True), losses(False), strict=True):
+    for (_, few), (_, full) in zip(losses(cut), losses("none"), strict=True):
         assert few == pytest.approx(full, rel=1e-3)
 
 
