@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,13 +100,15 @@ def make_tokenizer(*, behind: bool = False, eos: bool = True, chat: str | None =
 
 
 def make_word_tokenizer() -> PreTrainedTokenizerFast:
-    """WordPiece as of BERT: lower case, [CLS] in front, [SEP] behind."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """WordPiece as of BERT: lower case, [CLS] in front, [SEP] behind; not trained, as its trainer breaks ties by chance."""
+    words = re.findall(r"[a-z]+", _CORPUS.lower())
+    characters = sorted(set(_CORPUS.lower()) - set(string.whitespace) | set(string.digits))
+    pieces = [*characters, *(f"##{character}" for character in characters), *sorted(set(words) - set(characters))]
+    vocabulary = {piece: i for i, piece in enumerate(["[CLS]", "[SEP]", "[PAD]", "[UNK]", *pieces])}
+    assert len(vocabulary) <= VOCABULARY
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[CLS]", "[SEP]", "[PAD]", "[UNK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator([_CORPUS], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
     )
