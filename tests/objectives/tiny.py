@@ -100,7 +100,7 @@ def make_tokenizer(*, behind: bool = False, eos: bool = True, chat: str | None =
 
 
 def make_word_tokenizer() -> PreTrainedTokenizerFast:
-    """WordPiece as of BERT: lower case, [CLS] in front, [SEP] behind; not trained, as its trainer breaks ties by chance."""
+    """WordPiece as of BERT: lower case, [CLS] in front, [SEP] behind. Its trainer breaks ties by chance: none here."""
     words = re.findall(r"[a-z]+", _CORPUS.lower())
     characters = sorted(set(_CORPUS.lower()) - set(string.whitespace) | set(string.digits))
     pieces = [*characters, *(f"##{character}" for character in characters), *sorted(set(words) - set(characters))]
