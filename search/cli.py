@@ -89,6 +89,9 @@ def _spec(config: str | None, flags: dict[str, Any]) -> SearchSpec:
 def _home(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
     from search.run import Home
 
+    for flag, value in (("--home", home), ("--storage", storage), ("--tracking-uri", tracking_uri)):
+        if value is not None and not value.strip():
+            raise RequestError(f"{flag} is empty: give a value, or leave the option out")
     return Home.at(home_folder(home), storage, tracking_uri)
 
 
@@ -331,7 +334,7 @@ def modules(
     from search.inspection import modules_document
 
     document = modules_document(
-        SearchSpec(model=model, bands=bands or 1, trust_remote_code=bool(trust_remote_code)), rank
+        SearchSpec(model=model, bands=1 if bands is None else bands, trust_remote_code=bool(trust_remote_code)), rank
     )
     if as_json:
         _print_json(document)
@@ -358,7 +361,10 @@ def latency(
     from search.inspection import latency_document
 
     spec = SearchSpec(
-        model=model, bands=bands or 1, trust_remote_code=bool(trust_remote_code), ranks=parse_ranks(ranks)
+        model=model,
+        bands=1 if bands is None else bands,
+        trust_remote_code=bool(trust_remote_code),
+        ranks=parse_ranks(ranks),
     )
     document = latency_document(spec)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
-from search.names import METRIC_CHOICES, STRATEGIES
+from search.names import METRIC_CHOICES, STRATEGIES, TASKS
 
+#: NumPy, which draws for the strategies, takes 32 bits.
+LARGEST_SEED = 2**32 - 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -51,12 +54,18 @@ class SearchSpec:
 
     def __post_init__(self) -> None:
         """Raises RequestError for the first value that makes no sense."""
+        for field in ("model", "data", "ray_address"):
+            # An unset variable in a script must not search the demonstration instead.
+            if getattr(self, field) is not None and not getattr(self, field).strip():
+                raise RequestError(f"{_flag(field)} is empty: give a value, or leave the option out")
         at_least = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0}
         at_least |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2}
         for field, least in at_least.items():
             value = getattr(self, field)
             if value is not None and value < least:
                 raise RequestError(f"{_flag(field)} {value} is too small: give {least} or more")
+        if self.seed > LARGEST_SEED:
+            raise RequestError(f"--seed {self.seed} is too large: give {LARGEST_SEED} or less")
         for field in ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate"):
             value = getattr(self, field)
             if value is not None and not 0 < value < float("inf"):
@@ -66,14 +75,16 @@ class SearchSpec:
                 f"--max-tpot-ratio {self.max_tpot_ratio:g} is below 1, which is the base model without an adapter: "
                 "no placement can be faster; give for example 1.3"
             )
-        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
+        if self.gpus_per_trial is not None and not 0 <= self.gpus_per_trial < float("inf"):
             raise RequestError(
-                f"--gpus-per-trial {self.gpus_per_trial:g} is negative: give 0 for CPU, or for example 0.5"
+                f"--gpus-per-trial {self.gpus_per_trial:g} must be a number from 0: give 0 for CPU, or for example 0.5"
             )
         if not self.ranks or any(rank < 1 for rank in self.ranks):
             raise RequestError(
                 f"--ranks {','.join(map(str, self.ranks))} must be whole numbers from 1, for example 4,8,16"
             )
+        if self.task is not None and self.task not in TASKS:
+            raise RequestError(f"--task {self.task} is unknown: choose {' or '.join(TASKS)}")
         if self.strategy not in STRATEGIES:
             raise RequestError(f"--strategy {self.strategy} is unknown: choose one of {', '.join(STRATEGIES)}")
         if self.metric is not None and self.metric not in METRIC_CHOICES:
@@ -112,12 +123,25 @@ def parse_ranks(value: Any) -> tuple[int, ...]:
         raise RequestError(f"--ranks {value} must be whole numbers separated by commas, for example 4,8,16") from None
 
 
+_WHOLE, _NUMBER, _YES_NO, _TEXT = (
+    "a whole number",
+    "a number",
+    "true or false",
+    "text (in quotes if it looks like else)",
+)
+_KINDS = {
+    **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), _WHOLE),
+    **dict.fromkeys(("validation_rows", "test_rows"), _WHOLE),
+    **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), _NUMBER),
+    **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), _YES_NO),
+    "ranks": "one rank, or a list of ranks",
+}
 _TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), (int,)),
-    **dict.fromkeys(("validation_rows", "test_rows"), (int,)),
-    **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), (int, float)),
-    **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), (bool,)),
-    "ranks": (int, str, list),
+    _WHOLE: (int,),
+    _NUMBER: (int, float),
+    _YES_NO: (bool,),
+    _TEXT: (str,),
+    _KINDS["ranks"]: (int, str, list),
 }
 
 
@@ -128,7 +152,7 @@ def read_config(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
     if not isinstance(content, dict):
         raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
@@ -137,9 +161,14 @@ def read_config(file: Path) -> dict[str, Any]:
     for key, value in settings.items():
         if key not in known:
             raise RequestError(f"--config {file}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
-        wanted = _TYPES.get(key, (str,))
+        kind = _KINDS.get(key, _TEXT)
+        if kind == _NUMBER and isinstance(value, str):
+            # YAML 1.1 reads 1e-3 as text, for want of a dot.
+            with contextlib.suppress(ValueError):
+                value = settings[key] = float(value)
+        wanted = _TYPES[kind]
         if value is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
-            raise RequestError(f"--config {file}: {key}: {value!r} is not {wanted[-1].__name__}")
+            raise RequestError(f"--config {file}: {key} is {value!r}: give {kind}")
     return settings
 
 

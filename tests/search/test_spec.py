@@ -1,0 +1,85 @@
+"""What a request may say, and the sentence for everything else."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from objectives.errors import RequestError
+from search.cli import cli
+from search.spec import SearchSpec, read_config
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"data": ""}, "--data is empty: give a value, or leave the option out"),
+    ({"model": " "}, "--model is empty: give a value, or leave the option out"),
+    ({"ray_address": ""}, "--ray-address is empty: give a value, or leave the option out"),
+    ({"budget": -1}, "--budget -1 is too small: give 1 or more"),
+    ({"bands": 0}, "--bands 0 is too small: give 1 or more"),
+    ({"seed": 2**32}, "--seed 4294967296 is too large: give 4294967295 or less"),
+    ({"learning_rate": math.nan}, "--learning-rate nan must be a number above 0"),
+    ({"max_hours": math.inf}, "--max-hours inf must be a number above 0"),
+    (
+        {"gpus_per_trial": math.nan},
+        "--gpus-per-trial nan must be a number from 0: give 0 for CPU, or for example 0.5",
+    ),
+    ({"gpus_per_trial": -1}, "--gpus-per-trial -1 must be a number from 0: give 0 for CPU, or for example 0.5"),
+    ({"task": "translation"}, "--task translation is unknown: choose classification or generation"),
+    ({"strategy": ""}, "--strategy  is unknown: choose one of auto, tpe, nsga2, gp, random, grid"),
+    ({"ranks": (0,)}, "--ranks 0 must be whole numbers from 1, for example 4,8,16"),
+]
+
+
+@pytest.mark.parametrize(("values", "sentence"), REFUSED)
+def test_refused(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        SearchSpec(**values)
+    assert str(refusal.value) == sentence
+
+
+CONFIGS = [
+    ("budget: many", "budget is 'many': give a whole number"),
+    ("budget: true", "budget is True: give a whole number"),
+    ("max-hours: soon", "max_hours is 'soon': give a number"),
+    ("ranks: {a: 1}", "ranks is {'a': 1}: give one rank, or a list of ranks"),
+    ("trust-remote-code: 'yes'", "trust_remote_code is 'yes': give true or false"),
+    ("name: 123", "name is 123: give text (in quotes if it looks like else)"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), CONFIGS)
+def test_a_config_of_wrong_types(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(text)
+    with pytest.raises(RequestError) as refusal:
+        read_config(file)
+    assert str(refusal.value) == f"--config {file}: {sentence}"
+
+
+def test_a_config_that_is_not_there() -> None:
+    with pytest.raises(RequestError) as refusal:
+        read_config(Path("absent.yaml"))
+    assert str(refusal.value) == (
+        "--config absent.yaml cannot be read (No such file or directory): give a YAML file of settings"
+    )
+
+
+def test_a_number_may_be_written_as_people_write_it(tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text("learning-rate: 1e-3\nmax-hours: 2\n")  # YAML 1.1 takes the first for text
+    assert read_config(file) == {"learning_rate": 1e-3, "max_hours": 2}
+
+
+@pytest.mark.parametrize("flag", ["--home", "--storage", "--tracking-uri"])
+def test_an_empty_place_is_refused(flag: str) -> None:
+    result = CliRunner().invoke(cli, ["list", flag, ""])
+    assert str(result.exception) == f"{flag} is empty: give a value, or leave the option out"
+
+
+@pytest.mark.parametrize("command", ["modules", "latency"])
+def test_looks_at_a_model_are_checked_as_a_search_is(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--bands", "0"])
+    assert str(result.exception) == "--bands 0 is too small: give 1 or more"
