@@ -38,4 +38,4 @@ class Plan(Protocol):
         """What the worker returned for ``job``, durable when this returns."""
 
     def lost(self, job: Job, reason: str) -> None:
-        """The worker died, or Ray gave the job up."""
+        """The worker died, or the job of a trial raised."""

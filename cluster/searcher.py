@@ -42,7 +42,9 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         job = self._jobs.pop(trial_id, None)
         if job is None:
             return
-        if error or not result or ("outcome" not in result and "refused" not in result):
+        if result and "failed" in result:
+            self._guarded(self._plan.lost, job, result["failed"])
+        elif error or not result or ("outcome" not in result and "refused" not in result):
             self._guarded(self._plan.lost, job, "the worker died: it was killed, or ran out of memory")
         elif "refused" in result:
             # The same for every trial (a model that cannot be loaded, a full disk): the run ends, nothing is lost.

@@ -32,6 +32,9 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
         except SearchError as error:
             # Sent back as words: an exception would end the actor and reach the driver as a traceback.
             return {"refused": str(error), "refused_type": type(error).__name__, "done": True}
+        except Exception as error:
+            # What is to blame is known here alone; for Tune, a worker that raises is a worker that died.
+            return self._failed(error) | {"done": True}
 
     def _work(self) -> dict[str, Any]:
         if self._bench is None:
@@ -43,6 +46,16 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
             return self._bench.test(Path(job.adapter) if job.adapter else None)
         assert job.placement is not None
         return self._bench.measure(job.placement, f"{job.number:04d}-{job.placement.digest}", job.profile)
+
+    def _failed(self, error: Exception) -> dict[str, Any]:
+        """A trial fails alone; without the base model or a reading of the test split there is no search."""
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0].rstrip('.')}"
+        job = self._job
+        if job.kind == "trial":
+            return {"failed": reason}
+        what = f"adapter {job.adapter}" if job.adapter else f"base model {self._assignment.model}"
+        sentence = f"{what} cannot be measured ({reason}): check that its files are whole and fit the task, then resume"
+        return {"refused": sentence, "refused_type": "RequestError"}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: adapters and the catalog are the state, Tune keeps none of its own."""

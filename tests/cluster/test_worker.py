@@ -1,0 +1,56 @@
+"""What a worker says when something goes wrong that nobody foresaw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.jobs import Job
+from cluster.worker import Worker
+from objectives.encoding import EncodedRow
+from objectives.latency import LatencySettings
+from objectives.placement import Placement
+from objectives.training import TrainingSettings
+from objectives.workbench import Assignment
+from tests.objectives.tiny import VOCABULARY, Zoo, make_task
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Assignment:
+    """A token that the model has no embedding for makes torch raise an IndexError, which no layer below expects."""
+    zoo = Zoo(tmp_path)
+    task = make_task(zoo, "llama")
+    label = task.splits["train"][0].label
+    rows = [EncodedRow([VOCABULARY], list(task.label_ids[label]), label)]
+    return Assignment(
+        model=zoo.folder("llama"),
+        space=zoo.space("llama"),
+        task=replace(task, splits=dict.fromkeys(task.splits, rows)),
+        metric="accuracy",
+        training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
+        latency=LatencySettings(prompt_tokens=8, output_tokens=3, min_requests=2, max_requests=2),
+        adapters=tmp_path / "adapters",
+        threads=1,
+    )
+
+
+def step(job: Job, assignment: Assignment) -> dict[str, object]:
+    worker = object.__new__(Worker)  # without Ray
+    worker.setup({"job": job}, assignment)
+    return worker.step()
+
+
+def test_a_base_model_that_cannot_be_measured(broken: Assignment) -> None:
+    assert step(Job("base"), broken) == {
+        "refused": f"base model {broken.model} cannot be measured (IndexError: index out of range in self): check that "
+        "its files are whole and fit the task, then resume",
+        "refused_type": "RequestError",
+        "done": True,
+    }
+
+
+def test_a_trial_that_raises(broken: Assignment) -> None:
+    job = Job("trial", 0, Placement.of(["o_proj"], 4))
+    assert step(job, broken) == {"failed": "IndexError: index out of range in self", "done": True}
