@@ -47,6 +47,19 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
             ray.shutdown()
 
 
+def check_gpus(wanted: float, address: str | None) -> None:
+    """Raises RequestError if a worker asks for more GPU than this machine has: Ray would wait for it for ever.
+
+    Needs a Ray session. A cluster is not asked, since it may grow when something waits.
+    """
+    import ray
+
+    if address is None and wanted > (there := ray.cluster_resources().get("GPU", 0.0)):
+        raise RequestError(
+            f"--gpus-per-trial {wanted:g} is more than the {there:g} GPUs that Ray finds here: give less, or 0 for CPU"
+        )
+
+
 def _connect(cpus: int, address: str | None) -> None:
     import ray
 
