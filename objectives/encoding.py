@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from objectives.data import Task, TaskData
-from objectives.errors import RequestError
+from objectives.errors import ModelError, RequestError
 
 PLAIN_TEMPLATE = "{text}\nAnswer:"
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
@@ -156,6 +158,18 @@ def encode(
         lead=chosen.lead,
         truncated=truncated,
     )
+
+
+def check_vocabulary(task: EncodedTask, config: Any, folder: Path) -> None:
+    """Raises ModelError if the tokenizer gives ids that the model of ``config`` has no embedding for."""
+    rows = (row for split in task.splits.values() for row in split)
+    largest = max(itertools.chain.from_iterable(itertools.chain(row.prompt, row.completion) for row in rows))
+    known = getattr(config.get_text_config(), "vocab_size", None)
+    if isinstance(known, int) and largest >= known:
+        raise ModelError(
+            f"{folder}: its tokenizer gives token {largest} where the model has {known}: restore the tokenizer files "
+            "that belong to this model"
+        )
 
 
 def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> EncodedTask:

@@ -27,6 +27,9 @@ def scan(model: nn.Module, config: PreTrainedConfig, kind: Kind, bands: int) -> 
     targets = Targets(model)
     layers, left_out = _sort(model, config, kind, targets)
     layers = [_as_peft_reaches(layer, targets) for layer in layers]
+    blocks = len({layer.block for layer in layers})
+    if bands > max(1, blocks):
+        raise ModelError(f"--bands {bands} is more than this model has layers ({blocks}): give {blocks} or less")
     groups = [
         _group(name + band, name, part, targets)
         for name, whole in name_groups(layers).items()
@@ -38,9 +41,10 @@ def scan(model: nn.Module, config: PreTrainedConfig, kind: Kind, bands: int) -> 
         model_type=config.model_type,
         kind=kind,
         hidden_size=_hidden_size(config),
-        layers=len({layer.block for layer in layers}),
+        layers=blocks,
         groups=tuple(groups),
         left_out=tuple(left_out),
+        full_rank=max((min(layer.inputs, layer.outputs) for layer in layers), default=0),
         structure=_digest(f"{path} {tuple(weight.shape)}" for path, weight in model.named_parameters()),
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from objectives.errors import ModelError
+from objectives.errors import ModelError, RequestError
 from objectives.references import references
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class ModuleSpace:
     layers: int
     groups: tuple[ModuleGroup, ...]
     left_out: tuple[LeftOut, ...]
+    full_rank: int  # of the layer that has the largest: no adapter can use more
     structure: str  # 16 hexadecimal digits over paths and shapes: equal on every machine for equal structures
 
     def group(self, name: str) -> ModuleGroup:
@@ -80,6 +82,14 @@ class ModuleSpace:
 
     def adapter_bytes(self, placement: Placement, bytes_per_parameter: int = 4) -> int:
         return bytes_per_parameter * self.parameters(placement)
+
+    def check_ranks(self, ranks: Iterable[int]) -> None:
+        """Raises RequestError for one that only costs memory, perhaps more than there is."""
+        if self.groups and (largest := max(ranks)) > self.full_rank:
+            raise RequestError(
+                f"--ranks {largest} is too large: no layer of this {self.model_type} model has a rank above "
+                f"{self.full_rank}; give {self.full_rank} or less"
+            )
 
     def to_json(self, model: str) -> dict[str, Any]:
         """The document of ``modules --json``."""
@@ -112,7 +122,7 @@ def module_space(model: nn.Module, config: PreTrainedConfig, kind: Kind, bands: 
     """What can be targeted in ``model``, which may live on the meta device.
 
     ``bands`` splits each group into that many runs of layers. A model without repeated blocks has no groups, and
-    ``left_out`` says so. Raises ModelError if ``bands`` is below 1.
+    ``left_out`` says so. Raises ModelError if ``bands`` is below 1, or above the number of layers.
     """
     from objectives.module_scan import scan
 

@@ -48,6 +48,7 @@ def latency_document(spec: SearchSpec) -> dict[str, Any]:
     model, space = structure_of(spec)
     if not space.groups:
         raise RequestError(f"model {model} has no module that an adapter can target")
+    space.check_ranks(spec.ranks)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)
     base = load_model(resolve(model), space.kind, torch.bfloat16 if device == "cuda" else torch.float32, device)

@@ -39,7 +39,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     """Read the model's structure and the data, and fill in what the spec leaves open. Raises RequestError."""
     from objectives import demo
     from objectives.data import load_data
-    from objectives.encoding import encode
+    from objectives.encoding import check_vocabulary, encode
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
     from objectives.model import check_weights, kind_of, load_config, load_tokenizer, meta_model, resolve
@@ -74,9 +74,11 @@ def prepare(spec: SearchSpec) -> Prepared:
     space = module_space(meta_model(config, kind, max(2, len(data.labels))), config, kind, spec.bands)
     if not space.groups:
         raise ModelError(f"model {model} ({config.model_type}) has no module that an adapter can target")
+    space.check_ranks(spec.ranks)
     context = getattr(config.get_text_config(), "max_position_embeddings", None) or spec.max_tokens
     tokenizer = load_tokenizer(folder)
     task = encode(data, tokenizer, kind, max_tokens=min(spec.max_tokens, context), template=spec.template)
+    check_vocabulary(task, config, folder)
     spec = replace(
         spec,
         model=model,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.session import ray_session
+from cluster.session import check_gpus, ray_session
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from search.catalog.records import SearchRecord
@@ -115,6 +115,7 @@ def _search(
     with Progress(spec.budget, progress_stream, done=done, metric=metric) as progress:
         progress.phase("starting workers")
         ready()
+        check_gpus(spec.gpus_per_trial or 0.0, spec.ray_address)
         with _interruptible():
             search = enter()
             for note in prepared.facts["notes"]:
@@ -135,7 +136,7 @@ def _search(
         reasons = [point["reason"] for point in result["points"] if point["reason"]]
         raise NoTrialSucceeded(
             f"none of {len(result['points'])} trials of search {search.name} succeeded; "
-            + (f"the last one: {reasons[-1]}" if reasons else "none was allowed")
+            + (f"the last one: {reasons[-1]}" if reasons else result["reason"] or "none was allowed")
         )
     return result
 

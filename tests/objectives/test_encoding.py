@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
-from objectives.encoding import EncodedTask, Template, encode
-from objectives.errors import RequestError
-from tests.objectives.tiny import make_data, make_tokenizer, make_word_tokenizer
+from objectives.encoding import EncodedTask, Template, check_vocabulary, encode
+from objectives.errors import ModelError, RequestError
+from tests.objectives.tiny import VOCABULARY, Zoo, make_data, make_task, make_tokenizer, make_word_tokenizer
 
 BOS, EOS, PAD = 0, 1, 2
 QUESTIONS = [("where is the city of Rome?", "location"), ("who wrote this book?", "person")]
@@ -237,3 +239,15 @@ def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
     assert (cut[0], cut[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
     assert task.truncated == {"train": 1, "validation": 1, "test": 1}
     assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)
+
+
+def test_a_tokenizer_of_another_model_is_refused(zoo: Zoo) -> None:
+    task = make_task(zoo, "llama")
+    check_vocabulary(task, LlamaConfig(vocab_size=VOCABULARY), Path("llama"))
+    largest = max(max(row.prompt) for split in task.splits.values() for row in split)
+    with pytest.raises(ModelError) as refusal:
+        check_vocabulary(task, LlamaConfig(vocab_size=largest), Path("llama"))
+    assert str(refusal.value) == (
+        f"llama: its tokenizer gives token {largest} where the model has {largest}: restore the tokenizer files that "
+        "belong to this model"
+    )

@@ -17,7 +17,7 @@ from transformers import (
     XLNetConfig,
 )
 
-from objectives.errors import ModelError
+from objectives.errors import ModelError, RequestError
 from objectives.model import Kind, meta_model
 from objectives.modules import ModuleSpace, module_space
 from objectives.placement import BASE, Placement
@@ -108,7 +108,7 @@ def test_a_suffix_that_would_catch_another_place_becomes_full_paths() -> None:
         (2, ["@first", "@last"], [2, 3]),
         (3, ["@first", "@middle", "@last"], [1, 2, 2]),
         (4, ["@1of4", "@2of4", "@3of4", "@4of4"], [1, 1, 1, 2]),
-        (6, ["@2of6", "@3of6", "@4of6", "@5of6", "@6of6"], [1, 1, 1, 1, 1]),
+        (5, ["@1of5", "@2of5", "@3of5", "@4of5", "@5of5"], [1, 1, 1, 1, 1]),
     ],
 )
 def test_bands(bands: int, titles: list[str], sizes: list[int]) -> None:
@@ -130,6 +130,23 @@ def test_a_band_is_targeted_by_full_paths() -> None:
 def test_no_bands_are_refused() -> None:
     with pytest.raises(ModelError, match=r"^0 bands are not possible: give 1 or more\.$"):
         space_of(LLAMA, bands=0)
+
+
+def test_more_bands_than_layers_are_refused() -> None:
+    with pytest.raises(ModelError) as refusal:
+        space_of(LLAMA, bands=6)
+    assert str(refusal.value) == "--bands 6 is more than this model has layers (5): give 5 or less"
+
+
+def test_a_rank_that_no_layer_has_is_refused() -> None:
+    space = space_of(LLAMA)
+    assert space.full_rank == 32
+    space.check_ranks((8, 32))
+    with pytest.raises(RequestError) as refusal:
+        space.check_ranks((8, 10**9))
+    assert str(refusal.value) == (
+        "--ranks 1000000000 is too large: no layer of this llama model has a rank above 32; give 32 or less"
+    )
 
 
 def test_layers_that_a_kernel_reads_directly_are_left_out() -> None:
