@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ Kind = Literal["causal", "encoder"]
 #: What a snapshot holds for us; no pickle is ever fetched.
 SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
+LONGEST_HUB_ID = 96
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -26,14 +28,15 @@ def resolve(model: str) -> Path:
 
     Raises ModelError if the folder or its config.json is missing, or if the hub cannot be reached.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    # os.path, unlike pathlib, takes whatever a user may write: an unknown ~user, a name too long.
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111
+    if os.path.isdir(folder):  # noqa: PTH112
         if not (folder / "config.json").is_file():
             raise ModelError(f"{model} has no config.json: give the folder of a Hugging Face model.")
         return folder
-    if folder.exists():
+    if os.path.exists(folder):  # noqa: PTH110
         raise ModelError(f"{model} is a file: give the folder of a Hugging Face model.")
-    if not HUB_ID.fullmatch(model):
+    if not HUB_ID.fullmatch(model) or len(model) > LONGEST_HUB_ID:
         raise ModelError(f"{model} does not exist: give the folder of a Hugging Face model, or a hub id.")
     return _snapshot(model)
 
@@ -174,7 +177,10 @@ def load_model(
 
     Raises ModelError if the weights cannot be read or do not belong to the configuration.
     """
+    from transformers.utils import logging
+
     check_weights(folder)
+    logging.disable_progress_bar()  # a second of loading between two lines of our own progress
     head: dict[str, Any] = {}
     if labels is not None:
         head = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
@@ -191,6 +197,8 @@ def load_model(
             **head,
         )
     except Exception as error:
+        if "ignore_mismatched_sizes" in str(error):  # an argument of ours, which a user knows nothing of
+            raise ModelError(f"{folder}: shapes of its weights differ from its config.json: restore both.") from error
         raise ModelError(f"{folder} cannot be loaded ({_first_line(error)}): download it again.") from error
     if missing := _untrained(model, kind, info):
         raise ModelError(

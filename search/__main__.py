@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 
 import click
 
@@ -13,6 +15,9 @@ def main(args: list[str] | None = None) -> None:
     """Run one command and exit with its code. No traceback reaches a user without ``--debug``."""
     from search.cli import cli
 
+    # Standard error is for progress and one sentence; what libraries tell their developers is no help to a user.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning)
     debug = "--debug" in (sys.argv[1:] if args is None else args)
     try:
         cli.main(args, prog_name="python -m search", standalone_mode=False)

@@ -60,6 +60,11 @@ def test_a_file_is_no_model(folder: Path) -> None:
     assert message(resolve, file) == f"{file} is a file: give the folder of a Hugging Face model."
 
 
+@pytest.mark.parametrize("given", ["~nobody-of-this-name/model", "a" * 5000])
+def test_what_cannot_be_a_path(given: str) -> None:
+    assert message(resolve, given) == (f"{given} does not exist: give the folder of a Hugging Face model, or a hub id.")
+
+
 def test_a_folder_without_configuration(tmp_path: Path) -> None:
     assert message(resolve, str(tmp_path)) == (
         f"{tmp_path} has no config.json: give the folder of a Hugging Face model."
