@@ -56,7 +56,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
     Raises RequestError, NoTrialSucceeded or Interrupted; what was measured until then is kept.
     """
     began = time.monotonic()
-    with closing(Catalog(home.storage)) as catalog:
+    with _interruptible(), closing(Catalog(home.storage)) as catalog:
         if spec.name is not None and spec.name in {s.name for s in catalog.searches()}:
             catalog.create_search(spec.name, {}, {})  # raises, and says how to go on
         if spec.model is not None:
@@ -76,8 +76,9 @@ def resume(
 ) -> dict[str, Any]:
     """Continue a search to its budget, or to a new one. Raises as :func:`start`."""
     began = time.monotonic()
-    with closing(Catalog(home.storage)) as catalog:
+    with _interruptible(), closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
+        catalog.follow_adapters(search.id, home.adapters(search.id))
         spec = SearchSpec.from_json(search.spec)
         spec = replace(spec, budget=budget or spec.budget, workers=workers or spec.workers)
         with ray_session(spec.workers, spec.ray_address) as ready:
@@ -116,21 +117,20 @@ def _search(
         progress.phase("starting workers")
         ready()
         check_gpus(spec.gpus_per_trial or 0.0, spec.ray_address)
-        with _interruptible():
-            search = enter()
-            for note in prepared.facts["notes"]:
-                progress.note(note)
-            with catalog.sole(f"search {search.id}") as alone:
-                if not alone:
-                    raise RequestError(
-                        f"search {search.name} is being run by another process: wait for it, or stop it first"
-                    )
-                if prepared.spec.to_json() != search.spec:
-                    catalog.set_spec(search.id, prepared.spec.to_json())
-                if search.status != "running":
-                    catalog.set_status(search.id, "running")
-                tracker.start()
-                _run_to_end(catalog, search, prepared, home, began, progress, tracker)
+        search = enter()
+        for note in prepared.facts["notes"]:
+            progress.note(note)
+        with catalog.sole(f"search {search.id}") as alone:
+            if not alone:
+                raise RequestError(
+                    f"search {search.name} is being run by another process: wait for it, or stop it first"
+                )
+            if prepared.spec.to_json() != search.spec:
+                catalog.set_spec(search.id, prepared.spec.to_json())
+            if search.status != "running":
+                catalog.set_status(search.id, "running")
+            tracker.start()
+            _run_to_end(catalog, search, prepared, home, began, progress, tracker)
     result = document(search.id)
     if not result["trials"]["complete"]:
         reasons = [point["reason"] for point in result["points"] if point["reason"]]

@@ -53,6 +53,22 @@ def test_a_polite_end_can_be_resumed(tmp_path: Path, how: signal.Signals) -> Non
     assert_whole(tmp_path, "cut", BUDGET)
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_end_before_the_search_has_begun(tmp_path: Path, how: signal.Signals) -> None:
+    process = subprocess.Popen(
+        command("run", *ONE, "--home", str(tmp_path)), stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "search.db").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(how)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error.strip()) == (130, "error: interrupted")
+    assert call_json("list", "--home", str(tmp_path)) == []
+
+
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_kill_can_be_resumed(tmp_path: Path, after: int) -> None:
     code, _ = start_and_stop(tmp_path, signal.SIGKILL, after)
