@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ import click
 
 from objectives.errors import RequestError
 from search.names import METRIC_CHOICES, PICKS, STRATEGIES, TASKS
-from search.spec import SearchSpec, home_folder, parse_ranks, read_config
+from search.spec import SearchSpec, home_folder, parse_ranks, read_config, with_absolute_paths
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULTS = SearchSpec()
@@ -83,7 +84,7 @@ def _spec(config: str | None, flags: dict[str, Any]) -> SearchSpec:
     settings |= {name: value for name, value in flags.items() if value is not None}
     if "ranks" in settings:
         settings["ranks"] = parse_ranks(settings["ranks"])
-    return SearchSpec.from_json(settings)
+    return SearchSpec.from_json(with_absolute_paths(settings))
 
 
 def _home(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
@@ -178,15 +179,23 @@ def _print_result(document: dict[str, Any], as_json: bool) -> None:
         print_result(document, sys.stdout)
 
 
-def _document(name: str, home: str | None, storage: str | None, tracking_uri: str | None) -> dict[str, Any]:
+@contextmanager
+def _opened(name: str, *place: str | None) -> Iterator[tuple[Any, Any]]:
+    """The catalog and its search NAME."""
     from search.catalog.store import Catalog
+
+    home = _home(*place)
+    with closing(Catalog(home.storage)) as catalog:
+        search = catalog.search(name)
+        catalog.follow_adapters(search.id, home.adapters(search.id))
+        yield catalog, search
+
+
+def _document(name: str, *place: str | None) -> dict[str, Any]:
     from search.result import result_document
 
-    catalog = Catalog(_home(home, storage, tracking_uri).storage)
-    try:
-        return result_document(catalog, catalog.search(name))
-    finally:
-        catalog.close()
+    with _opened(name, *place) as (catalog, search):
+        return result_document(catalog, search)
 
 
 @cli.command()
@@ -213,11 +222,8 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
     from search.catalog.store import Catalog
     from search.result import result_row
 
-    catalog = Catalog(_home(home, storage, tracking_uri).storage)
-    try:
+    with closing(Catalog(_home(home, storage, tracking_uri).storage)) as catalog:
         rows = [result_row(catalog, search) for search in catalog.searches()]
-    finally:
-        catalog.close()
     if as_json:
         _print_json(rows)
     else:
@@ -248,14 +254,10 @@ def export(
     Example:
       python -m search export demo --pick recommended --out ./adapter
     """
-    from search.catalog.store import Catalog
     from search.export import export_adapter
 
-    catalog = Catalog(_home(home, storage, tracking_uri).storage)
-    try:
-        manifest = export_adapter(catalog, catalog.search(name), pick, Path(out))
-    finally:
-        catalog.close()
+    with _opened(name, home, storage, tracking_uri) as (catalog, search):
+        manifest = export_adapter(catalog, search, pick, Path(out))
     if as_json:
         _print_json(manifest)
     else:

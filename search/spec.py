@@ -172,12 +172,23 @@ def read_config(file: Path) -> dict[str, Any]:
     return settings
 
 
+def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Model and data, where they are local, by full paths: a search may be resumed, and verified, from elsewhere."""
+    full = dict(settings)
+    for name in ("model", "data"):
+        # os.path, unlike pathlib, takes whatever a user may write: an unknown ~user, a name too long.
+        path = os.path.expanduser(full.get(name) or "")  # noqa: PTH111
+        if os.path.exists(path):  # noqa: PTH110
+            full[name] = os.path.abspath(path)  # noqa: PTH100
+    return full
+
+
 def home_folder(home: str | None) -> Path:
     """``--home``, else SEARCH_HOME, else ``./.search``, made if missing.
 
     Raises RequestError if it cannot be written.
     """
-    folder = Path(home or os.environ.get("SEARCH_HOME") or ".search").expanduser().absolute()
+    folder = Path(os.path.expanduser(home or os.environ.get("SEARCH_HOME") or ".search")).absolute()  # noqa: PTH111
     probe = folder / f".writable-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

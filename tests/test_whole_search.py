@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,31 @@ def test_report_is_one_page(home: Path, document: dict[str, Any], tmp_path: Path
     text = page.read_text(encoding="utf-8")
     assert document["front"][0]["label"] in text
     assert 'src="http' not in text
+
+
+def test_a_home_may_be_moved(home: Path, document: dict[str, Any], tmp_path: Path) -> None:
+    moved, member = tmp_path / "a moved home", document["front"][-1]
+    shutil.copytree(home, moved)
+    home.rename(away := home.with_name("away"))
+    try:
+        call(
+            "export",
+            "whole",
+            "--pick",
+            f"trial={member['trial']}",
+            "--out",
+            str(tmp_path / "out"),
+            "--home",
+            str(moved),
+        )
+        shown = call_json("show", "whole", "--home", str(moved))
+    finally:
+        away.rename(home)
+    adapter = Path(shown["front"][-1]["adapter"])
+    assert adapter == moved / "adapters" / adapter.parent.name / adapter.name
+    assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() == (
+        Path(member["adapter"]) / "adapter_model.safetensors"
+    ).read_bytes()
 
 
 def test_a_taken_name_is_refused(home: Path, document: dict[str, Any]) -> None:

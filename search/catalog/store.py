@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select, update
@@ -223,6 +224,16 @@ class Catalog:
                 .where(Trial.search_id == search_id, Trial.number == number, Trial.status == "running")
                 .values(attempts=Trial.attempts + 1, asked_at=_now())
             )
+
+    def follow_adapters(self, search_id: str, folder: Path) -> None:
+        """Where adapters of the search are not where they were written, but are in `folder`: its home was moved."""
+        for trial in self.trials(search_id):
+            if trial.adapter is None or Path(trial.adapter).is_dir():
+                continue
+            here = folder / Path(trial.adapter).name
+            if here.is_dir():
+                with self._write() as session:
+                    _get(session, Trial, (search_id, trial.number)).adapter = str(here)
 
     def trials(self, search_id: str) -> list[TrialRecord]:
         """By number."""

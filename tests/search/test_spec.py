@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from objectives.errors import RequestError
 from search.cli import cli
-from search.spec import SearchSpec, read_config
+from search.spec import SearchSpec, read_config, with_absolute_paths
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data": ""}, "--data is empty: give a value, or leave the option out"),
@@ -83,3 +83,15 @@ def test_an_empty_place_is_refused(flag: str) -> None:
 def test_looks_at_a_model_are_checked_as_a_search_is(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--bands", "0"])
     assert str(result.exception) == "--bands 0 is too small: give 1 or more"
+
+
+def test_local_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert with_absolute_paths({"model": "../model", "data": "owner/data", "seed": 1}) == {
+        "model": str(tmp_path / "model"),
+        "data": "owner/data",
+        "seed": 1,
+    }
+    assert with_absolute_paths({"model": "~nobody-of-this-name/x"}) == {"model": "~nobody-of-this-name/x"}
