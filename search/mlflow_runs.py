@@ -63,6 +63,7 @@ class MlflowRuns:
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
+        _make_database(tracking_uri)
         self._catalog = catalog
         self._document = document
         self._client = MlflowClient(tracking_uri)
@@ -229,6 +230,19 @@ class MlflowRuns:
                 return
             self._client.log_batch(run_id, *batch)
             marks = []
+
+
+def _make_database(tracking_uri: str) -> None:
+    """A new SQLite database, whole or not at all: one whose migration was killed is refused by MLflow for ever."""
+    from mlflow import MlflowClient
+
+    found = re.fullmatch(r"(sqlite[^:]*:///)([^?]+)(\?.*)?", tracking_uri)
+    if found is None or (file := Path(found[2])).exists():
+        return
+    partial = file.with_name(f"{file.name}.partial")
+    partial.unlink(missing_ok=True)
+    MlflowClient(f"{found[1]}{partial}{found[3] or ''}").search_experiments(max_results=1)
+    partial.replace(file)
 
 
 def is_outage(error: Exception) -> bool:
