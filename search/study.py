@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
 from objectives.placement import Placement
+from search.catalog.connect import clear_errors, parse
 from search.strategy import PlacementSpace, make_sampler
 
 OBJECTIVES = ("accuracy", "latency_ratio")
@@ -19,7 +20,8 @@ OBJECTIVES = ("accuracy", "latency_ratio")
 class Study:
     """One trial of the study for each placement, told at most once.
 
-    Not thread-safe. The catalog is asked what is known; Optuna holds the same trials under the same numbers.
+    Not thread-safe. The catalog is asked what is known; Optuna holds the same trials under the same numbers. Every
+    method raises StoreError if the database refuses.
     """
 
     def __init__(
@@ -38,30 +40,43 @@ class Study:
         self._space = space
         first = [p for p in references if space.allowed(p)]
         sampler = make_sampler(strategy, space, first, budget=budget, seed=seed)
-        self._study = optuna.create_study(
-            storage=url,
-            study_name=search_id,
-            directions=["maximize", "minimize"],
-            sampler=sampler,
-            load_if_exists=True,
-        )
-        self._study.set_metric_names(list(OBJECTIVES))
+        self._url = parse(url)
+        with self._clear_errors():
+            self._study = optuna.create_study(
+                storage=url,
+                study_name=search_id,
+                directions=["maximize", "minimize"],
+                sampler=sampler,
+                load_if_exists=True,
+            )
+            self._study.set_metric_names(list(OBJECTIVES))
         self._open: dict[int, optuna.Trial] = {}
 
     def ask(self, tried: Collection[Placement]) -> tuple[int, Placement] | None:
         """The number and placement of a new trial; None if ``tried`` is the whole space."""
         if self._space.untried(tried) is None:
             return None
-        trial = self._study.ask()
-        return trial.number, self._suggest(trial)
+        with self._clear_errors():
+            trial = self._study.ask()
+            return trial.number, self._suggest(trial)
 
     def unfinished(self) -> list[tuple[int, Placement]]:
         """Trials that a process left RUNNING, completed where it died in the middle of asking."""
         left = []
-        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-            trial = optuna.Trial(self._study, frozen._trial_id)
-            left.append((trial.number, self._suggest(trial)))
+        with self._clear_errors():
+            for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+                trial = optuna.Trial(self._study, frozen._trial_id)
+                left.append((trial.number, self._suggest(trial)))
         return left
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """The database is the catalog's, and so are the sentences for what it refuses."""
+        with clear_errors(self._url):
+            try:
+                yield
+            except optuna.exceptions.StorageInternalError as error:
+                raise error.__cause__ or error from error
 
     def _suggest(self, trial: optuna.Trial) -> Placement:
         params: dict[str, Any] = {
@@ -81,7 +96,7 @@ class Study:
         if trial is None:
             return
         state = {"complete": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(status, TrialState.FAIL)
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        with self._clear_errors(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             if excess is not None:
                 trial.set_constraint("latency_ratio", excess)
             self._study.tell(trial, values, state=state, skip_if_finished=True)

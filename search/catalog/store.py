@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,7 +69,10 @@ class Catalog:
     @contextmanager
     def sole(self, purpose: str) -> Iterator[bool]:
         """Yields whether this is the only process on this database at `purpose`; does not wait to be."""
-        with clear_errors(self._url), sole(self._engine, purpose, wait=False) as held:
+        with ExitStack() as stack:
+            # Around the lock alone: a full disk under what is done while it is held is no complaint about the database.
+            with clear_errors(self._url):
+                held = stack.enter_context(sole(self._engine, purpose, wait=False))
             yield held
 
     # Searches

@@ -131,3 +131,11 @@ def test_a_file_that_became_read_only(tmp_path: Path) -> None:
         catalog.create_search("a", {}, {})
     assert catalog.searches() == []
     catalog.close()
+
+
+def test_what_fails_under_a_lock_is_not_the_databases_fault(sqlite: str) -> None:
+    catalog = Catalog(sqlite)
+    with pytest.raises(OSError, match="no room for a figure") as failure, catalog.sole("tracking"):
+        raise OSError("no room for a figure")
+    assert not isinstance(failure.value, StoreError)
+    catalog.close()

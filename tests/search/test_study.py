@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from objectives.errors import StoreError
 from objectives.placement import Placement
 from search.catalog import Catalog
 from search.names import STRATEGIES
@@ -218,3 +220,32 @@ def test_the_seed_repeats_a_search(url: str) -> None:
         return tried
 
     assert run("a", 3) == run("b", 3) != run("c", 4)
+
+
+@pytest.fixture
+def refused_by_the_disk(url: str) -> Callable[[Callable[[], object]], None]:
+    """Checks that an act ends in the sentence for a disk that takes nothing more."""
+
+    def check(act: Callable[[], object]) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+        try:
+            with pytest.raises(StoreError) as refusal:
+                act()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert str(refusal.value) == (
+            f"database {url!r}: the disk failed to read or write: check it, then resume; nothing already recorded is "
+            "lost."
+        )
+
+    return check
+
+
+def test_a_disk_that_refuses_is_one_sentence(
+    url: str, refused_by_the_disk: Callable[[Callable[[], object]], None]
+) -> None:
+    refused_by_the_disk(lambda: open_study(url))
+    study = open_study(url)
+    refused_by_the_disk(lambda: study.ask([]))
+    assert study.ask([]) is not None
