@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,10 +75,20 @@ def learning_rate_at(step: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * (settings.steps - step) / max(1, settings.steps - warmup)
 
 
-def train(model: Any, task: EncodedTask, settings: TrainingSettings, *, cut: Cut = "head") -> TrainingResult:
+def train(
+    model: Any,
+    task: EncodedTask,
+    settings: TrainingSettings,
+    *,
+    cut: Cut = "head",
+    pauses: Collection[int] = (),
+    look: Callable[[int], object] = lambda _: None,
+) -> TrainingResult:
     """Train the parameters of ``model`` that require gradients; deterministic for a seed, device and thread count.
 
-    Raises TrainingDiverged; lets out-of-memory errors of the device through.
+    After each step of ``pauses``, counted from 1, ``look`` is called with it; the model is then in evaluation mode, and
+    the training goes on as if nobody had looked. Raises TrainingDiverged; lets out-of-memory errors of the device
+    through.
     """
     rows = task.splits["train"]
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -88,31 +99,39 @@ def train(model: Any, task: EncodedTask, settings: TrainingSettings, *, cut: Cut
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-    model.train()
     result = TrainingResult()
     since_log: list[Tensor] = []
+
+    def step() -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate_at(result.steps, settings)
+        batches = [[rows[i] for i in next(order)] for _ in range(settings.accumulate)]
+        weights = [_targets(batch) for batch in batches]
+        for batch, weight in zip(batches, weights, strict=True):
+            loss = _loss(model, batch, task, device, cut) * (weight / sum(weights))
+            torch.autograd.backward(loss)
+            since_log.append(loss.detach())
+        torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        result.steps += 1
+        if result.steps % _LOG_EVERY == 0 or result.steps == settings.steps:
+            # One transfer for several steps: reading every loss would make a GPU wait each time.
+            mean = torch.stack(since_log).mean().item() * settings.accumulate
+            since_log.clear()
+            if not math.isfinite(mean):
+                raise TrainingDiverged(f"the training loss became {mean} by step {result.steps}")
+            result.losses.append((result.steps, mean))
+
     try:
-        with lean_training(model):
-            for step in range(settings.steps):
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate_at(step, settings)
-                batches = [[rows[i] for i in next(order)] for _ in range(settings.accumulate)]
-                weights = [_targets(batch) for batch in batches]
-                for batch, weight in zip(batches, weights, strict=True):
-                    loss = _loss(model, batch, task, device, cut) * (weight / sum(weights))
-                    torch.autograd.backward(loss)
-                    since_log.append(loss.detach())
-                torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                result.steps = step + 1
-                if result.steps % _LOG_EVERY == 0 or result.steps == settings.steps:
-                    # One transfer for several steps: reading every loss would make a GPU wait each time.
-                    mean = torch.stack(since_log).mean().item() * settings.accumulate
-                    since_log.clear()
-                    if not math.isfinite(mean):
-                        raise TrainingDiverged(f"the training loss became {mean} by step {result.steps}")
-                    result.losses.append((result.steps, mean))
+        for end in sorted({step for step in pauses if 0 < step < settings.steps} | {settings.steps}):
+            model.train()
+            with lean_training(model):
+                while result.steps < end:
+                    step()
+            model.eval()
+            if end in pauses:
+                look(end)
     finally:
         model.eval()
     return result

@@ -52,7 +52,7 @@ class Workbench:
         self._given = assignment
         self.device = torch.device("cuda" if on_gpu else "cpu")
         torch.manual_seed(assignment.training.seed)  # the head of an encoder is new
-        self._base = load_model(
+        self.base = load_model(
             assignment.model,
             assignment.space.kind,
             torch.bfloat16 if on_gpu else torch.float32,
@@ -60,11 +60,11 @@ class Workbench:
             labels=list(assignment.task.labels) if assignment.space.kind == "encoder" else None,
             trust_remote_code=assignment.trust_remote_code,
         )
-        self._tokenizer = load_tokenizer(assignment.model)
+        self.tokenizer = load_tokenizer(assignment.model)
         self._encoder = assignment.space.kind == "encoder"
-        self._cut = "none" if self._encoder else narrowest_cut(self._base)
+        self.cut = "none" if self._encoder else narrowest_cut(self.base)
         pad_id = assignment.task.pad_id
-        self._by_prompt = not self._encoder and prompt_is_shareable(self._base, pad_id, self._cut)
+        self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)
 
     def measure_base(self) -> dict[str, Any]:
         """The base model on validation, timed against itself: the ratio shows what noise alone does.
@@ -73,9 +73,9 @@ class Workbench:
         """
         seconds: dict[str, float] = {}
         with _timed(seconds, "latency"):
-            latency = self._profile(self._base)
+            latency = self._profile(self.base)
         with _timed(seconds, "evaluation"):
-            validation = self._evaluate(self._base, "validation")
+            validation = self._evaluate(self.base, "validation")
         if not math.isfinite(validation["loss"]):
             raise ModelError(
                 f"{self._given.model} has a loss of {validation['loss']}: its weights hold no usable numbers."
@@ -100,7 +100,7 @@ class Workbench:
         outcome: dict[str, Any] = {"status": "complete", "reason": None, "steps": 0, "measurement": measurement}
         try:
             with _timed(seconds, "attach"):
-                adapted = attach(self._base, given.space, placement, seed=given.training.seed)
+                adapted = attach(self.base, given.space, placement, seed=given.training.seed)
                 model = adapted.get_base_model()
             with _timed(seconds, "latency"):
                 measurement["latency"] = dict(profile) if profile else self._profile(model)
@@ -109,7 +109,7 @@ class Workbench:
                 reason = f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
                 return outcome | {"status": "infeasible", "reason": reason}
             with _timed(seconds, "training"):
-                trained = train(model, given.task, given.training, cut=self._cut)
+                trained = train(model, given.task, given.training, cut=self.cut)
             outcome["steps"] = trained.steps
             measurement["losses"] = trained.losses
             with _timed(seconds, "evaluation"):
@@ -131,12 +131,12 @@ class Workbench:
     def test(self, adapter: Path | None) -> dict[str, Any]:
         """The test split with a stored adapter, read back from its folder; with the base model for ``None``."""
         if adapter is None:
-            return self._evaluate(self._base, "test")
-        return self._evaluate(load_adapter(self._base, adapter), "test")
+            return self._evaluate(self.base, "test")
+        return self._evaluate(load_adapter(self.base, adapter), "test")
 
     def _profile(self, model: Any) -> dict[str, Any]:
         seed = self._given.training.seed
-        return measure_pair(self._base, model, self._given.latency, encoder=self._encoder, seed=seed)
+        return measure_pair(self.base, model, self._given.latency, encoder=self._encoder, seed=seed)
 
     def _evaluate(self, model: Any, split: str) -> dict[str, Any]:
         evaluation = evaluate(
@@ -144,9 +144,9 @@ class Workbench:
             self._given.task,
             split,
             metric=self._given.metric,
-            tokenizer=self._tokenizer,
-            cut=self._cut,
-            by_prompt=self._by_prompt,
+            tokenizer=self.tokenizer,
+            cut=self.cut,
+            by_prompt=self.by_prompt,
         )
         return evaluation.to_json(self._given.training.seed)
 

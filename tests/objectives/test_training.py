@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from objectives.accuracy import evaluate
 from objectives.backbone import attach
 from objectives.cut import Cut
 from objectives.encoding import EncodedRow, EncodedTask
@@ -179,3 +180,22 @@ def test_the_default_learning_rate_falls_with_width() -> None:
     assert rates == sorted(rates, reverse=True)
     assert default_learning_rate(2000) == pytest.approx(5e-4)
     assert rates[0] == rates[1] == 3e-3, "the cap"
+
+
+def test_looking_at_a_training_changes_nothing_about_it(zoo: Zoo) -> None:
+    space, task = zoo.space("llama"), make_task(zoo, "llama")
+    seen: list[int] = []
+    runs = []
+    for pauses in ((), (1, 7, 10)):
+        model = attach(zoo.base("llama"), space, all_groups(space), seed=0).get_base_model()
+
+        def look(step: int, model: Any = model) -> None:
+            assert not model.training
+            seen.append(step)
+            evaluate(model, task, "validation", metric="accuracy")
+
+        result = train(model, task, replace(FAST, steps=10), pauses=pauses, look=look)
+        runs.append((result.losses, [p.detach() for p in model.parameters() if p.requires_grad]))
+    assert seen == [1, 7, 10]
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(runs[0][1], runs[1][1], strict=True))
