@@ -116,7 +116,10 @@ def main() -> None:
             figure = f"{placement.label} seed {seed}: {rows[-1]['accuracy']:.3f}"
             print(f"{count}/{len(todo)} {figure}, left {left / 60:.0f} min", file=sys.stderr)
     facts = {name: prepared.facts[name] for name in ("data_hash", "structure", "metric", "versions", "groups")}
-    about = facts | {"command": "python -m benchmarks.record_table " + " ".join(sys.argv[1:]), "ranks": spec.ranks}
+    sizes = {f"{split}_rows": len(prepared.assignment.task.splits[split]) for split in ("validation", "test")}
+    about = (
+        facts | sizes | {"command": "python -m benchmarks.record_table " + " ".join(sys.argv[1:]), "ranks": spec.ranks}
+    )
     table = pyarrow.Table.from_pylist([row for rows in done for row in rows])
     table = table.replace_schema_metadata({b"about": json.dumps(about).encode()})
     pyarrow.parquet.write_table(table, args.out, compression="zstd")

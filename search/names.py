@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-STRATEGIES = ("auto", "tpe", "nsga2", "gp", "random", "grid")
+STRATEGIES = ("auto", "additive", "tpe", "nsga2", "gp", "random", "grid")
 METRIC_CHOICES = ("accuracy", "exact_match", "token_f1", "rouge_l", "bleu")
 TASKS = ("classification", "generation")
 PICKS = "recommended, knee, best or trial=N"

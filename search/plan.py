@@ -220,7 +220,8 @@ class SearchPlan:
         ratio: float | None = measurement.get("latency", {}).get("ratio")
         excess = None if ratio is None or self._max_ratio is None else ratio - self._max_ratio
         values = (measurement["validation"]["accuracy"], ratio) if status == "complete" and ratio is not None else None
-        self._study.tell(number, status, values, excess)
+        loss = measurement.get("validation", {}).get("loss")
+        self._study.tell(number, status, values, excess=excess, loss=loss)
 
     def _report(self, number: int, status: str, measurement: Mapping[str, Any], reason: str | None) -> None:
         numbers = list(self._points)

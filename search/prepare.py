@@ -16,7 +16,7 @@ from search.spec import SearchSpec
 
 if TYPE_CHECKING:
     from objectives.workbench import Assignment
-    from search.strategy import PlacementSpace
+    from search.strategy.space import PlacementSpace
 
 _PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow-skinny", "lora-target-search")
 _DEFAULT_STEPS = {"classification": 200, "generation": 300}
@@ -47,7 +47,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.references import references
     from objectives.training import TrainingSettings, default_learning_rate
     from objectives.workbench import Assignment
-    from search.strategy import PlacementSpace
+    from search.strategy.space import PlacementSpace
 
     model = spec.model or str(demo.model_dir())
     source = spec.data or str(demo.data_dir())

@@ -12,7 +12,9 @@ from optuna.trial import TrialState
 
 from objectives.placement import Placement
 from search.catalog.connect import clear_errors, parse
-from search.strategy import PlacementSpace, make_sampler
+from search.strategy.additive_sampler import LOSS
+from search.strategy.sampler import make_sampler
+from search.strategy.space import PlacementSpace
 
 OBJECTIVES = ("accuracy", "latency_ratio")
 
@@ -86,8 +88,16 @@ class Study:
         self._open[trial.number] = trial
         return self._space.placement(params)
 
-    def tell(self, number: int, status: str, values: tuple[float, float] | None, excess: float | None = None) -> None:
-        """Close an open trial with its (accuracy, latency ratio).
+    def tell(
+        self,
+        number: int,
+        status: str,
+        values: tuple[float, float] | None,
+        *,
+        excess: float | None = None,
+        loss: float | None = None,
+    ) -> None:
+        """Close an open trial with its (accuracy, latency ratio), and its validation ``loss`` for samplers that use it.
 
         ``excess`` is by how much the ratio exceeds its cap (infeasible above 0). Failed trials have no values. A trial
         that is closed already stays as it is.
@@ -99,4 +109,6 @@ class Study:
         with self._clear_errors(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             if excess is not None:
                 trial.set_constraint("latency_ratio", excess)
+            if loss is not None:
+                trial.set_user_attr(LOSS, loss)
             self._study.tell(trial, values, state=state, skip_if_finished=True)

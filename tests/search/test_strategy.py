@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from objectives.placement import BASE, Placement
 from search.names import STRATEGIES
-from search.strategy import PlacementSampler, PlacementSpace, make_sampler
+from search.strategy.sampler import PlacementSampler, make_sampler
+from search.strategy.space import PlacementSpace
 
 GROUPS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj")
 SPACES = st.builds(

@@ -14,7 +14,7 @@ from objectives.errors import StoreError
 from objectives.placement import Placement
 from search.catalog import Catalog
 from search.names import STRATEGIES
-from search.strategy import PlacementSpace
+from search.strategy.space import PlacementSpace
 from search.study import Study
 
 SEARCH = "the search"

@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
-
-RANK = "rank"
+from search.strategy.additive_sampler import AdditiveSampler
+from search.strategy.space import PlacementSpace
 
 #: A model of the past proposes the same placement again when it is sure of it; after so many repeats chance decides.
 _PROPOSALS = 20
-#: Subsets are listed singles first; beyond so many the list is not walked to its end.
-_LISTED = 1 << 20
-
-
-@dataclass(frozen=True)
-class PlacementSpace:
-    """Every non-empty subset of ``groups`` with every one of ``ranks``, where ``allowed`` agrees."""
-
-    groups: tuple[str, ...]
-    ranks: tuple[int, ...]
-    allowed: Callable[[Placement], bool] = lambda _: True
-
-    @property
-    def size(self) -> int:
-        """Placements before ``allowed`` has its say."""
-        return ((1 << len(self.groups)) - 1) * len(self.ranks)
-
-    @property
-    def distributions(self) -> dict[str, CategoricalDistribution]:
-        space = {group: CategoricalDistribution((False, True)) for group in self.groups}
-        space[RANK] = CategoricalDistribution(self.ranks)
-        return space
-
-    def placement(self, params: Mapping[str, Any]) -> Placement:
-        return Placement.of((group for group in self.groups if params[group]), params[RANK])
-
-    def params(self, placement: Placement) -> dict[str, Any]:
-        return {group: group in placement.groups for group in self.groups} | {RANK: placement.rank}
-
-    def __iter__(self) -> Iterator[Placement]:
-        """Small placements first: the cheap end of the front is what a short grid should know."""
-        listed = (
-            Placement.of(groups, rank)
-            for count in range(1, len(self.groups) + 1)
-            for groups in itertools.combinations(self.groups, count)
-            for rank in self.ranks
-        )
-        return (placement for placement in itertools.islice(listed, _LISTED) if self.allowed(placement))
-
-    def untried(self, tried: Collection[Placement]) -> Placement | None:
-        """The first placement that is not among ``tried``; None if there is none left."""
-        return next((placement for placement in self if placement not in tried), None)
 
 
 class PlacementSampler(BaseSampler):
@@ -132,13 +89,16 @@ class PlacementSampler(BaseSampler):
 def make_sampler(
     strategy: str, space: PlacementSpace, first: Sequence[Placement], *, budget: int, seed: int
 ) -> PlacementSampler:
-    """``auto`` is a grid where the budget covers the space, else multi-objective TPE (see docs/decisions.md)."""
+    """``auto`` is a grid where the budget covers the space, else the additive model (see docs/decisions.md)."""
     if strategy == "auto":
-        strategy = "grid" if space.size <= budget else "tpe"
+        strategy = "grid" if space.size <= budget else "additive"
     inner: BaseSampler | None = None
+    # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
+    tpe = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
     if strategy == "tpe":
-        # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
-        inner = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
+        inner = tpe
+    elif strategy == "additive":
+        inner = AdditiveSampler(space, otherwise=tpe, seed=seed)
     elif strategy == "nsga2":
         inner = optuna.samplers.NSGAIISampler(population_size=max(4, min(50, budget // 3)), seed=seed)
     elif strategy == "gp":

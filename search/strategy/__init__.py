@@ -1,0 +1,1 @@
+"""Which placement to try next."""
