@@ -60,6 +60,13 @@ class LinearPosterior:
         _, self.mean, self._root, self.noise = max(fits, key=lambda fit: fit[0])
         self.noise *= self._scale
 
+    @property
+    def covariance(self) -> Array:
+        """(d, d) of the weights for noise of 1: the inverse of prior precision and rows' products together."""
+        root = self._root / (self.noise / self._scale)
+        covariance: Array = root @ root.T
+        return covariance
+
     def draws(self, rows: Array, count: int, random: np.random.Generator) -> Array:
         """(count, n) joint draws of the noiseless values at ``rows`` (n, d)."""
         weights = self.mean + random.standard_normal((count, len(self.mean))) @ self._root.T
@@ -68,8 +75,7 @@ class LinearPosterior:
 
     def left_out(self, rows: Array, values: Array) -> Array:
         """(n,) what the model would predict for each of the rows that it was fitted to, without that row."""
-        root = self._root / (self.noise / self._scale)
-        leverage = ((rows @ root) ** 2).sum(1)
+        leverage = np.einsum("nd,de,ne->n", rows, self.covariance, rows)
         left_out: Array = values - (values - self.expected(rows)) / np.clip(1 - leverage, 1e-3, None)
         return left_out
 
