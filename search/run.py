@@ -78,6 +78,8 @@ def resume(
     began = time.monotonic()
     with _interruptible(), closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
+        if budget is not None and budget < (begun := len(catalog.trials(search.id))):
+            raise RequestError(f"--budget {budget} is below the {begun} trials that search {name} has: give more")
         catalog.follow_adapters(search.id, home.adapters(search.id))
         spec = SearchSpec.from_json(search.spec)
         spec = replace(spec, budget=budget or spec.budget, workers=workers or spec.workers)
