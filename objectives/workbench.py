@@ -17,10 +17,13 @@ from objectives.adapter import save_adapter
 from objectives.backbone import attach, head_is_separable
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError, StoreError
-from objectives.latency import LatencySettings, measure_pair, profile_context
+from objectives.latency import LatencySettings
+from objectives.latency.context import profile_context
+from objectives.latency.engine import measure
+from objectives.latency.in_process import InProcessPair, TransformersEngine
 from objectives.model import load_model, load_tokenizer
 from objectives.modules import ModuleSpace
-from objectives.placement import Placement
+from objectives.placement import BASE, Placement
 from objectives.training import TrainingDiverged, TrainingSettings, train
 
 
@@ -61,6 +64,7 @@ class Workbench:
         self._tokenizer = load_tokenizer(assignment.model)
         self._encoder = assignment.space.kind == "encoder"
         self._by_head = not self._encoder and head_is_separable(self._base)
+        self._engine = TransformersEngine(self._base, assignment.space, assignment.latency)
 
     def measure_base(self) -> dict[str, Any]:
         """The base model on validation, timed against itself: the ratio shows what noise alone does.
@@ -69,7 +73,7 @@ class Workbench:
         """
         seconds: dict[str, float] = {}
         with _timed(seconds, "latency"):
-            latency = self._profile(self._base)
+            latency = self._profile(self._engine.open(BASE, self._given.training.seed))
         with _timed(seconds, "evaluation"):
             validation = self._evaluate(self._base, "validation")
         if not math.isfinite(validation["loss"]):
@@ -79,7 +83,7 @@ class Workbench:
         return {
             "validation": validation,
             "latency": latency,
-            "latency_context": profile_context(self._given.space, self.device, self._given.latency),
+            "latency_context": profile_context(self._given.space, self._engine.facts, self._given.latency),
             "seconds": seconds,
             "device": self._device_name(),
         }
@@ -99,7 +103,9 @@ class Workbench:
                 adapted = attach(self._base, given.space, placement, seed=given.training.seed)
                 model = adapted.get_base_model()
             with _timed(seconds, "latency"):
-                measurement["latency"] = dict(profile) if profile else self._profile(model)
+                measurement["latency"] = (
+                    dict(profile) if profile else self._profile(self._engine.beside(model, given.training.seed))
+                )
             ratio = measurement["latency"]["ratio"]
             if given.max_ratio is not None and ratio > given.max_ratio:
                 reason = f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
@@ -130,9 +136,9 @@ class Workbench:
             return self._evaluate(self._base, "test")
         return self._evaluate(load_adapter(self._base, adapter), "test")
 
-    def _profile(self, model: Any) -> dict[str, Any]:
-        seed = self._given.training.seed
-        return measure_pair(self._base, model, self._given.latency, encoder=self._encoder, seed=seed)
+    def _profile(self, pair: InProcessPair) -> dict[str, Any]:
+        given = self._given
+        return measure(pair, given.latency, seed=given.training.seed, engine=self._engine.name)
 
     def _evaluate(self, model: Any, split: str) -> dict[str, Any]:
         evaluation = evaluate(

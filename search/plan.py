@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from cluster.jobs import Job, Plan
 from objectives.errors import SearchError
+from objectives.latency.context import profile_key
 from objectives.placement import Placement
 from search.catalog.store import Catalog
 from search.pareto import front
@@ -157,8 +157,7 @@ class SearchPlan:
     def _profile_key(self, placement: Placement) -> str | None:
         if self._base is None:
             return None
-        # A digest: the context is long, and a column's width is not.
-        return hashlib.sha256(f"{self._base['latency_context']}|{placement.label}".encode()).hexdigest()
+        return profile_key(self._base["latency_context"], placement.label)
 
     def _to_test(self) -> list[int | None]:
         """Front members, and the base model, that have no figures on the test split yet."""

@@ -13,15 +13,27 @@ import pytest
 import torch
 
 from objectives.backbone import attach
-from objectives.latency import LatencySettings, measure_pair, profile_context
-from objectives.placement import Placement
-from tests.objectives.tiny import CAUSAL, ENCODERS, Zoo, all_groups
+from objectives.errors import RequestError
+from objectives.latency.context import good_enough, in_process_facts, profile_context, profile_key
+from objectives.latency.engine import measure
+from objectives.latency.graphs import GraphDecoder
+from objectives.latency.in_process import InProcessPair, TransformersEngine
+from objectives.latency.settings import LatencySettings
+from objectives.placement import BASE, Placement
+from tests.objectives.tiny import CAUSAL, ENCODERS, Zoo, all_groups, shake
 
 QUICK = LatencySettings(prompt_tokens=8, output_tokens=5, min_requests=3, max_requests=3)
 PERCENTILES = {f"{what}_p{p}_ms" for what in ("ttft", "tpot") for p in (50, 95, 99)}
+PERCENTILES |= {f"itl_p{p}_ms" for p in (50, 95, 99)}
 KEYS = PERCENTILES | {
     "ratio", "ratio_ci", "settled", "requests", "axis", "base", "engine", "mode", "prompt_tokens", "output_tokens",
+    "concurrency", "max_seconds", "samples",
 }  # fmt: skip
+
+
+def measure_pair(base: Any, adapted: Any, settings: LatencySettings, *, encoder: bool, seed: int) -> dict[str, Any]:
+    pair = InProcessPair(base, adapted, settings, encoder=encoder, seed=seed)
+    return measure(pair, settings, seed=seed, engine="transformers")
 
 
 class Recorder:
@@ -49,7 +61,7 @@ def test_a_profile_is_complete_and_ready_for_json(zoo: Zoo, name: str) -> None:
     assert profile["axis"] == ("ttft" if encoder else "tpot")
     assert (profile["engine"], profile["mode"], profile["requests"]) == ("transformers", "unmerged", 3)
     for side in (profile, profile["base"]):
-        for what in ("ttft",) if encoder else ("ttft", "tpot"):
+        for what in ("ttft",) if encoder else ("ttft", "tpot", "itl"):
             assert 0 < side[f"{what}_p50_ms"] <= side[f"{what}_p95_ms"] <= side[f"{what}_p99_ms"]
         assert all((side[f"tpot_p{p}_ms"] is None) == encoder for p in (50, 95, 99))
     low, high = profile["ratio_ci"]
@@ -125,30 +137,81 @@ def test_warm_up_is_not_counted_and_the_seed_chooses_the_prompt(zoo: Zoo) -> Non
     assert prompts(0) == prompts(0) != prompts(1)
 
 
-def test_requests_end_when_the_ratio_is_known_well_enough(zoo: Zoo) -> None:
-    base = zoo.base("llama")
-    loose = replace(QUICK, min_requests=4, max_requests=40, max_seconds=60, half_width=1e6)
-    profile = measure_pair(base, base, loose, encoder=False, seed=0)
-    assert (profile["requests"], profile["settled"]) == (4, True)
+def test_an_engine_opens_placements_and_the_base_model_beside_itself(zoo: Zoo) -> None:
+    space, base = zoo.space("llama"), zoo.base("llama")
+    engine = TransformersEngine(base, space, replace(QUICK, concurrency=3))
+    for placement in (BASE, all_groups(space)):
+        request = engine.open(placement, seed=0).request()
+        assert len(request.base) == len(request.adapted) == 3, "one timing for each row of the batch"
+        assert request.base[0].output_tokens == 5
+        assert len(request.ratios) == 2
+    assert not any("lora" in name for name, _ in base.named_modules()), "the base model stays as it was"
 
 
-@pytest.mark.parametrize(("max_requests", "max_seconds"), [(6, 60.0), (40, 0.0)])
-def test_requests_end_at_the_limits(zoo: Zoo, max_requests: int, max_seconds: float) -> None:
-    base = zoo.base("llama")
-    strict = replace(QUICK, min_requests=5, max_requests=max_requests, max_seconds=max_seconds, half_width=0.0)
-    profile = measure_pair(base, base, strict, encoder=False, seed=0)
-    assert (profile["requests"], profile["settled"]) == (6 if max_seconds else 5, False)
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_the_static_cache_decodes_the_same_tokens(zoo: Zoo, name: str) -> None:
+    """Without the compiler, which takes long: what is tested is the decoding that it would record."""
+    space, base = zoo.space(name), zoo.base(name)
+    model = attach(base, space, all_groups(space), seed=0).eval().get_base_model()
+    shake(model)
+    prompt = torch.randint(320, (2, 8), generator=torch.Generator().manual_seed(0))
+    decoder = GraphDecoder(model, 8 + 9, backend=None)
+    for _ in range(2):  # the cache is used again
+        with torch.inference_mode():
+            step = decoder.begin(prompt)
+            tokens = torch.cat([step() for _ in range(9)], dim=1)
+        expected = model.generate(prompt, max_new_tokens=9, do_sample=False, eos_token_id=None, pad_token_id=2)
+        assert tokens.tolist() == expected[:, 8:].tolist()
 
 
-def test_a_profile_holds_for_one_structure_thread_count_and_protocol(zoo: Zoo) -> None:
-    cpu = torch.device("cpu")
+def test_a_model_without_an_attention_cache_is_not_recorded(zoo: Zoo) -> None:
+    with pytest.raises(RequestError) as caught:
+        GraphDecoder(zoo.base("mamba"), 8)
+    assert str(caught.value) == (
+        "--graphs: transformers cannot record model type 'mamba' as a graph: leave the flag out"
+    )
+
+
+def test_a_profile_holds_for_one_structure_engine_and_shape_of_request(zoo: Zoo) -> None:
     space = zoo.space("llama")
-    context = profile_context(space, cpu, QUICK)
-    assert context == profile_context(space, cpu, QUICK)
+    facts = in_process_facts(torch.device("cpu"), torch.float32)
+    context = profile_context(space, facts, QUICK)
+    assert context == profile_context(space, dict(reversed(facts.items())), QUICK)
+    longer = replace(QUICK, max_seconds=9.0, half_width=0.001, max_requests=99)
+    assert context == profile_context(space, facts, longer), "how long was measured is asked of the profile"
     others = [
-        profile_context(zoo.space("gpt2"), cpu, QUICK),
-        profile_context(space, cpu, replace(QUICK, prompt_tokens=9)),
-        profile_context(space, torch.device("meta"), QUICK),
+        profile_context(zoo.space("gpt2"), facts, QUICK),
+        profile_context(space, facts, replace(QUICK, prompt_tokens=9)),
+        profile_context(space, facts, replace(QUICK, output_tokens=9)),
+        profile_context(space, facts, replace(QUICK, concurrency=2)),
+        profile_context(space, facts, replace(QUICK, graphs=True)),
+        *(profile_context(space, facts | {name: "other"}, QUICK) for name in facts),
     ]
-    assert len({context, *others}) == 4
+    assert len({context, *others}) == 6 + len(facts)
     assert torch.__version__ in context
+    assert len(profile_key(context, "o_proj r8")) == 64
+
+
+@pytest.mark.parametrize(
+    ("interval", "seconds", "enough"),
+    [([1.19, 1.21], 0.1, True), ([1.1, 1.3], 0.1, False), ([1.1, 1.3], 0.8, True)],
+)
+def test_a_kept_profile_is_good_enough_if_narrow_or_measured_as_long(
+    interval: list[float], seconds: float, enough: bool
+) -> None:
+    profile = {"ratio": 1.2, "ratio_ci": interval, "max_seconds": seconds}
+    assert good_enough(profile, LatencySettings(max_seconds=0.8)) is enough
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"output_tokens": 2}, "--output-tokens 2 is too small: give 3 or more"),
+        ({"concurrency": 0}, "--concurrency 0 is too small: give 1 or more"),
+        ({"half_width": -0.1}, "--half-width -0.1 must be a number from 0"),
+    ],
+)
+def test_settings_that_make_no_request_are_refused(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        replace(QUICK, **change)
+    assert str(caught.value) == sentence
