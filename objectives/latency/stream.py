@@ -65,7 +65,9 @@ class Endpoint:
                 response = self._send(connection, "POST", "/v1/completions", {**body, "stream": True})
                 if response.status != 200:
                     raise self.refused("/v1/completions", response.status, response.read().decode("utf-8", "replace"))
-                return _read(_events(response), sent, self.url)
+                answer = _read(_events(response), sent, self.url)
+                response.read()  # the end of the stream, so that the server sees no broken connection
+                return answer
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, RequestError):
                 raise
