@@ -66,14 +66,16 @@ class Workbench:
         self._by_head = not self._encoder and head_is_separable(self._base)
         self._engine = TransformersEngine(self._base, assignment.space, assignment.latency)
 
-    def measure_base(self) -> dict[str, Any]:
+    def measure_base(self, profile: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The base model on validation, timed against itself: the ratio shows what noise alone does.
+
+        ``profile`` is its latency where that was measured elsewhere.
 
         Raises ModelError if the model computes no finite loss.
         """
         seconds: dict[str, float] = {}
         with _timed(seconds, "latency"):
-            latency = self._profile(self._engine.open(BASE, self._given.training.seed))
+            latency = dict(profile) if profile else self._profile(self._engine.open(BASE, self._given.training.seed))
         with _timed(seconds, "evaluation"):
             validation = self._evaluate(self._base, "validation")
         if not math.isfinite(validation["loss"]):

@@ -101,6 +101,7 @@ def profile_of(
         "settled": settled,
         "requests": len(requests),
         "axis": axis,
+        "source": "measured",
         **percentiles(adapted),
         "base": percentiles(base),
         "samples": {
