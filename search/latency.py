@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,12 @@ from objectives.latency.settings import LatencySettings
 from search.inspection import structure_of
 from search.spec import SearchSpec
 
+#: As many adapters share a batch where modes are compared.
+MIXED_ADAPTERS = 4
+
 if TYPE_CHECKING:
     from objectives.latency.engine import Engine
-    from objectives.latency.profiling import Shelf
+    from objectives.latency.profiling import Profiles, Shelf
     from objectives.modules import ModuleSpace
 
 
@@ -54,6 +58,7 @@ def latency_document(
     profiles: list[dict[str, Any]] = []
     checks: list[dict[str, Any]] = []
     bases: list[dict[str, Any]] = []
+    modes: list[dict[str, Any]] = []
     total = len(concurrencies) * (1 + sum(len([*design(space, r), *held_out(space, r)]) for r in spec.ranks))
     with Progress(total, latency_axis="ttft" if space.kind == "encoder" else "tpot") as progress:
         progress.phase("loading the model")
@@ -72,10 +77,11 @@ def latency_document(
                         f"round {number + 1}: {'base model against itself' if placement == BASE else placement.label}"
                     ),
                 )
+                modes += _modes(opened, space, chosen, spec, found)
             bases.append(found.base)
             profiles += found.rows
             checks += found.checks
-    errors = sorted(check["error"] for check in checks)
+    errors = [check["error"] for check in checks]
     base = bases[0]
     return {
         "model": model,
@@ -89,12 +95,36 @@ def latency_document(
         "base": base["base"],
         "drift": {key: base[key] for key in ("ratio", "ratio_ci", "settled", "concurrency")},
         "drifts": [{key: each[key] for key in ("ratio", "ratio_ci", "settled", "concurrency")} for each in bases],
-        "predictions": {
-            "median_error": errors[len(errors) // 2] if errors else None,
-            "checks": checks,
-        },
+        "modes": modes,
+        "predictions": {"median_error": statistics.median(errors) if errors else None, "checks": checks},
         "profiles": profiles,
     }
+
+
+def _modes(
+    engine: Engine, space: ModuleSpace, settings: LatencySettings, spec: SearchSpec, found: Profiles
+) -> list[dict[str, Any]]:
+    """All groups with one adapter merged, one unmerged, and, where requests run at once, several adapters mixed."""
+    from objectives.latency.engine import measure
+    from objectives.placement import Placement
+
+    every = Placement.of((group.name for group in space.groups), spec.ranks[0])
+    unmerged = next(row for row in found.rows if row["targets"] == list(every.groups) and row["rank"] == every.rank)
+    figures = ("ratio", "ratio_ci", "concurrency")
+    modes = [
+        # A merged adapter is the base model with other numbers, so this is the base model against itself.
+        {"mode": "merged", "adapters": 1, **{key: found.base[key] for key in figures}},
+        {"mode": "unmerged", "adapters": 1, **{key: unmerged[key] for key in figures}},
+    ]
+    if settings.concurrency > 1:
+        adapters = min(settings.concurrency, MIXED_ADAPTERS)
+        try:
+            pair = engine.open_mixed(every, adapters, spec.seed)
+        except RequestError:  # not on this engine, or not this model
+            return modes
+        mixed = measure(pair, settings, seed=spec.seed, engine=engine.name)
+        modes.append({"mode": "mixed", "adapters": adapters, **{key: mixed[key] for key in figures}})
+    return [{**mode, "targets": list(every.groups), "rank": every.rank} for mode in modes]
 
 
 def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: LatencySettings) -> Engine:

@@ -288,6 +288,11 @@ def print_latency(document: dict[str, Any], stream: TextIO) -> None:
         guess = with_interval(check["predicted"], check["predicted_ci"])
         measured = f"measured {decimal(check['measured'])}, {check['error']:.1%} off"
         say(console, f"Check of {plain(check['class'])}: predicted {guess}, {measured}.")
+    for mode in document.get("modes", []):
+        of = f", {mode['concurrency']} at once" if several else ""
+        adapters = f"{mode['adapters']} adapters" if mode["adapters"] > 1 else "one adapter"
+        ratio = with_interval(mode["ratio"], mode["ratio_ci"])
+        say(console, f"All groups, {adapters} {plain(mode['mode'])}{of}: {ratio}.")
     if document.get("unmerged"):
         say(console, f"Unmerged, on this engine: {plain(document['unmerged'])}.", style="dim")
     say(console, "A merged adapter costs the base model's latency, whatever it targets.", style="dim")

@@ -23,6 +23,12 @@ class Engine(Protocol):
         It replaces the one opened before. Raises RequestError where the engine cannot load it.
         """
 
+    def open_mixed(self, placement: Placement, adapters: int, seed: int) -> Pair:
+        """As ``open``, but the requests that run at once go to so many adapters of the placement in turn.
+
+        Raises RequestError where the engine cannot mix them.
+        """
+
     def close(self) -> None:
         """Leave the engine as it was found."""
 

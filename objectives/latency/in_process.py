@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from objectives.backbone import attach, twin
+from objectives.errors import RequestError
 from objectives.latency.context import in_process_facts
 from objectives.latency.graphs import GraphDecoder
 from objectives.latency.paired import Axis, PairedRequest
@@ -39,6 +40,19 @@ class TransformersEngine:
         if placement.is_base:
             return self.beside(twin(self._base), seed)
         return self.beside(attach(self._base, self._space, placement, seed=seed).eval().get_base_model(), seed)
+
+    def open_mixed(self, placement: Placement, adapters: int, seed: int) -> InProcessPair:
+        """Each row of a batch has its adapter: PEFT's mixed batches. Raises RequestError where PEFT has none."""
+        model = attach(self._base, self._space, placement, seed=seed).eval()
+        if self._settings.graphs or model.peft_config["default"].target_parameters:
+            raise RequestError(
+                f"{placement.label} cannot be served in mixed batches: PEFT mixes no adapters of fused experts, and "
+                "none under --graphs"
+            )
+        names = ["default", *(f"adapter{number}" for number in range(1, adapters))]
+        for name in names[1:]:
+            model.add_adapter(name, model.peft_config["default"])
+        return self.beside(_Mixed(model, [names[row % adapters] for row in range(self._settings.concurrency)]), seed)
 
     def beside(self, model: Any, seed: int) -> InProcessPair:
         """``model``, which is adapted already, beside the base model."""
@@ -109,6 +123,16 @@ class _Decoder:
         out = self._model(**self._inputs, use_cache=True)
         self._inputs = {"input_ids": out.logits[:, -1:].argmax(-1), **_cache_of(out)}
         return self._inputs["input_ids"]
+
+
+class _Mixed:
+    """A model whose rows each go through an adapter of their own."""
+
+    def __init__(self, model: Any, names: list[str]) -> None:
+        self._model, self._names = model, names
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self._model(**inputs, adapter_names=self._names)
 
 
 class _Encoder:

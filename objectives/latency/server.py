@@ -34,7 +34,7 @@ class ServerEngine:
         self.name, self.fused, self.unmerged = self._loader.name, self._loader.fused, self._loader.unmerged
         self._base = {"model": served or str(folder)}
         self._scratch = Path(tempfile.mkdtemp(prefix="target-search-"))
-        self._loaded: str | None = None
+        self._loaded: list[str] = []
         self._opened = 0
         self._threads = ThreadPoolExecutor(settings.concurrency)
         self.facts = {
@@ -46,12 +46,17 @@ class ServerEngine:
         }
 
     def open(self, placement: Placement, seed: int) -> ServerPair:
+        return self.open_mixed(placement, 1, seed)
+
+    def open_mixed(self, placement: Placement, adapters: int, seed: int) -> ServerPair:
         self._unload()
         prompt = _prompt(self._folder, self._settings.prompt_tokens, seed)
         body = {"prompt": prompt, "max_tokens": self._settings.output_tokens, "temperature": 0, **self._options()}
-        adapted = self._base if placement.is_base else self._load(placement, seed)
-        bodies = ({**body, **self._base}, {**body, **self._base, **adapted})
-        return ServerPair(self._endpoint, bodies, self._threads, self._settings.concurrency)
+        body |= self._base
+        adapted = [{}] if placement.is_base else [self._load(placement, seed + number) for number in range(adapters)]
+        return ServerPair(
+            self._endpoint, body, [body | named for named in adapted], self._threads, self._settings.concurrency
+        )
 
     def close(self) -> None:
         self._unload()
@@ -70,13 +75,12 @@ class ServerEngine:
         adapter = self._scratch / name
         write_random_adapter(self._folder, self._space, placement, seed, adapter)
         named = self._loader.load(name, adapter)
-        self._loaded = name
+        self._loaded.append(name)
         return named
 
     def _unload(self) -> None:
-        if self._loaded is not None:
-            self._loader.unload(self._loaded)
-            self._loaded = None
+        while self._loaded:
+            self._loader.unload(self._loaded.pop())
 
 
 class ServerPair:
@@ -87,12 +91,14 @@ class ServerPair:
     def __init__(
         self,
         endpoint: Endpoint,
-        bodies: tuple[dict[str, Any], dict[str, Any]],
+        base: dict[str, Any],
+        adapted: list[dict[str, Any]],
         threads: ThreadPoolExecutor,
         concurrency: int,
     ) -> None:
-        """``bodies`` are the requests to the base model and to the adapter."""
-        self._endpoint, self._bodies, self._threads, self._concurrency = endpoint, bodies, threads, concurrency
+        """``base`` is the request to the base model, ``adapted`` those to the adapters, taken in turn."""
+        self._endpoint, self._threads = endpoint, threads
+        self._blocks = [[base] * concurrency, [adapted[row % len(adapted)] for row in range(concurrency)]]
         self._turn = 0
 
     def request(self) -> PairedRequest:
@@ -103,7 +109,7 @@ class ServerPair:
         self._turn += 1
         blocks: dict[int, tuple[Timing, ...]] = {}
         for which in (0, 1) if self._turn % 2 else (1, 0):
-            blocks[which] = tuple(answer.timing for answer in self._block(self._bodies[which]))
+            blocks[which] = tuple(answer.timing for answer in self._block(self._blocks[which]))
         tpots = [[each.tpot for each in blocks[which] if each.tpot] for which in (0, 1)]
         if not all(tpots):
             raise RequestError(
@@ -112,10 +118,10 @@ class ServerPair:
             )
         return PairedRequest(np.array([np.mean(tpots[1]) / np.mean(tpots[0])]), blocks[0], blocks[1])
 
-    def _block(self, body: dict[str, Any]) -> list[Answer]:
-        if self._concurrency == 1:
-            return [self._endpoint.complete(body)]
-        return list(self._threads.map(lambda _: self._endpoint.complete(body), range(self._concurrency)))
+    def _block(self, bodies: list[dict[str, Any]]) -> list[Answer]:
+        if len(bodies) == 1:
+            return [self._endpoint.complete(bodies[0])]
+        return list(self._threads.map(self._endpoint.complete, bodies))
 
 
 def _prompt(folder: Path, tokens: int, seed: int) -> str:

@@ -18,7 +18,7 @@ from search import served
 from search.catalog import Catalog
 from search.cli import cli
 from search.inspection import structure_of
-from search.latency import open_engine
+from search.latency import latency_document, open_engine
 from search.served import ServedProfiles
 from search.spec import SearchSpec
 from tests.commands import QUICK, call_json
@@ -108,5 +108,17 @@ def test_latency_prints_and_keeps_its_table(tmp_path: Path) -> None:
     shown = printed()
     assert "kept from before" in shown
     assert "The base model against itself" in shown
+    assert [mode["mode"] for mode in document["modes"]] == ["merged", "unmerged"]
     fresh = json.loads(printed("--json", "--fresh"))
     assert not any("cached" in row for row in fresh["profiles"])
+
+
+def test_modes_stand_side_by_side_where_requests_run_at_once() -> None:
+    settings = LatencySettings(prompt_tokens=4, output_tokens=5, max_seconds=0.0)
+    document = latency_document(SearchSpec(ranks=(4,)), settings, [2])
+    merged, unmerged, mixed = document["modes"]
+    assert [mode["mode"] for mode in document["modes"]] == ["merged", "unmerged", "mixed"]
+    assert (merged["adapters"], unmerged["adapters"], mixed["adapters"]) == (1, 1, 2)
+    assert merged["ratio"] == document["drift"]["ratio"]
+    assert mixed["ratio"] > merged["ratio"]
+    assert all(mode["concurrency"] == 2 and mode["rank"] == 4 for mode in document["modes"])

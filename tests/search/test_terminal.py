@@ -269,6 +269,7 @@ def latency_document() -> dict[str, Any]:
         "base": {"ttft_p50_ms": 9.0, "tpot_p50_ms": 3.9, "tpot_p95_ms": 4.1, "tpot_p99_ms": 4.2},
         "drift": drift,
         "drifts": [drift],
+        "modes": [{"mode": "mixed", "adapters": 4, "ratio": 1.5, "ratio_ci": [1.4, 1.6], "concurrency": 1}],
         "predictions": {"median_error": 0.04, "checks": [{**check, "error": 0.04}]},
         "profiles": [
             {**figures, "targets": ["q_proj"], "class": "qkv r8", "source": "measured", "settled": False},
@@ -290,6 +291,7 @@ def test_latency() -> None:
     assert "The base model against itself: 1.000 [0.990, 1.010]." in text
     assert "Predicted: 1 more placements, of ratios 1.200 to 1.200; --json has them." in text
     assert "Check of down_proj+o_proj r8: predicted 1.200 [1.100, 1.300], measured 1.250, 4.0% off." in text
+    assert "All groups, 4 adapters mixed: 1.500 [1.400, 1.600]." in text
     assert "Unmerged, on this engine: it costs." in text
 
 

@@ -149,6 +149,32 @@ def test_an_engine_opens_placements_and_the_base_model_beside_itself(zoo: Zoo) -
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_mixed_batch_serves_each_row_by_its_own_adapter(zoo: Zoo, name: str) -> None:
+    engine = TransformersEngine(zoo.base(name), zoo.space(name), replace(QUICK, concurrency=3))
+    pair = engine.open_mixed(all_groups(zoo.space(name)), 2, seed=0)
+    request = pair.request()
+    assert len(request.adapted) == 3
+    mixed = pair._models[1]
+    assert mixed._names == ["default", "adapter1", "default"]
+    shake(mixed._model)
+    ids = torch.arange(8).repeat(3, 1)
+    rows = mixed(input_ids=ids).logits
+    assert torch.equal(rows[0], rows[2])
+    assert not torch.allclose(rows[0], rows[1])
+
+
+def test_adapters_of_fused_experts_are_not_mixed(zoo: Zoo) -> None:
+    space = zoo.space("mixtral")
+    engine = TransformersEngine(zoo.base("mixtral"), space, replace(QUICK, concurrency=2))
+    with pytest.raises(RequestError) as caught:
+        engine.open_mixed(all_groups(space), 2, seed=0)
+    assert str(caught.value) == (
+        f"{all_groups(space).label} cannot be served in mixed batches: PEFT mixes no adapters of fused experts, and "
+        "none under --graphs"
+    )
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_the_static_cache_decodes_the_same_tokens(zoo: Zoo, name: str) -> None:
     """Without the compiler, which takes long: what is tested is the decoding that it would record."""
     space, base = zoo.space(name), zoo.base(name)

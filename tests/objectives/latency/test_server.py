@@ -54,6 +54,16 @@ def test_requests_run_at_once(zoo: Zoo) -> None:
     assert len(request.base) == len(request.adapted) == 4
 
 
+def test_requests_at_once_go_to_several_adapters(zoo: Zoo) -> None:
+    with serving(Script(**VLLM)) as server:
+        opened = engine(zoo, server, concurrency=4)
+        opened.open_mixed(Placement.of(["o_proj"], 4), 2, seed=0).request()
+        asked = sorted(sent.body["model"] for sent in server.sent)
+        assert asked == ["served-name"] * 4 + ["target-search-1"] * 2 + ["target-search-2"] * 2
+        opened.close()
+        assert server.loaded == {}
+
+
 def test_a_fused_server_is_measured_once_a_class(zoo: Zoo) -> None:
     """q, k and v alone have one class, and so one measurement; only one adapter is loaded at a time."""
     kept: dict[str, dict[str, Any]] = {}
