@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ _FIRST_ROUNDS = 2
 #: Requests of one visit; each has the interval of its own that rounds are compared by.
 _VISIT = 8
 _LOG_WIDTH = 1.96 * np.sqrt(2)  # from a standard error to the reach of an interval for a repetition
+
+
+Rounds = Sequence[Sequence[PairedRequest]]  # of one placement
 
 
 @dataclass
@@ -59,17 +62,17 @@ def measure_in_rounds(
             visited(placement, number)
         number += 1
         if number >= _FIRST_ROUNDS:
-            widening = disagreement([each.rounds for each in found.values()], seed)
+            ratios = dict(zip(found, pooled([each.rounds for each in found.values()], seed, 200), strict=True))
             open_ = [
                 placement
                 for placement in open_
-                if widened(ratio_of(found[placement].requests, seed, 200), widening).half_width > settings.half_width
+                if ratios[placement].half_width > settings.half_width
                 and found[placement].seconds < settings.max_seconds
             ]
-    widening = disagreement([each.rounds for each in found.values()], seed)
     profiles = {}
-    for placement, each in found.items():
-        ratio = widened(ratio_of(each.requests, seed), widening)
+    for (placement, each), ratio in zip(
+        found.items(), pooled([each.rounds for each in found.values()], seed), strict=True
+    ):
         settled = ratio.half_width <= settings.half_width
         profile = profile_of(each.requests, ratio, each.axis, settings, settled=settled)
         extra = {"rounds": len(each.rounds), "max_seconds": settings.max_seconds}
@@ -91,7 +94,24 @@ def _visit(engine: Engine, placement: Placement, visits: _Visits, settings: Late
     visits.axis = pair.axis
 
 
-def disagreement(placements: Sequence[Sequence[Sequence[PairedRequest]]], seed: int) -> float:
+def pooled(placements: Sequence[Rounds], seed: int, resamples: int = 1000) -> list[Ratio]:
+    """The ratio of each placement; its interval is its own, or where that is wider, what all placements let expect.
+
+    A dozen requests can agree by luck, and would then claim what a repetition does not keep.
+    """
+    requests = [[request for visit in rounds for request in visit] for rounds in placements]
+    own = [ratio_of(each, seed, resamples) for each in requests]
+    counts = np.array([len(each) for each in requests])
+    reach = np.log([ratio.high / ratio.value for ratio in own])
+    common = np.sqrt(np.mean(reach**2 * counts) / counts)
+    widest = np.exp(np.maximum(reach, common) * disagreement(placements, seed))
+    return [
+        Ratio(ratio.value, ratio.value / float(times), ratio.value * float(times))
+        for ratio, times in zip(own, widest, strict=True)
+    ]
+
+
+def disagreement(placements: Sequence[Rounds], seed: int) -> float:
     """How many times more rounds differ than the requests inside them let expect; at least 1.
 
     The square root of the variance of the rounds' log ratios, pooled over placements, over the mean of the bootstrap
@@ -107,8 +127,3 @@ def disagreement(placements: Sequence[Sequence[Sequence[PairedRequest]]], seed: 
     if not freedom or not np.mean(inside) > 0:
         return 1.0
     return max(1.0, float(np.sqrt(squares / freedom / np.mean(inside))))
-
-
-def widened(ratio: Ratio, times: float) -> Ratio:
-    reach = (ratio.high / ratio.value) ** times
-    return replace(ratio, low=ratio.value / reach, high=ratio.value * reach)

@@ -9,7 +9,7 @@ import pytest
 
 from objectives.latency.engine import measure
 from objectives.latency.paired import PairedRequest, ratio_of, sample
-from objectives.latency.rounds import disagreement, measure_in_rounds
+from objectives.latency.rounds import disagreement, measure_in_rounds, pooled
 from objectives.latency.settings import LatencySettings
 from objectives.placement import BASE, Placement
 from tests.objectives.latency.simulated import SimulatedEngine
@@ -64,6 +64,14 @@ def test_a_repeated_profile_lies_in_the_first_ones_intervals_where_openings_diff
             for i in (0, 1)
         ]
     assert np.mean(inside) >= 0.9
+
+
+def test_requests_that_agree_by_luck_claim_no_more_than_the_others() -> None:
+    noisy, lucky = SimulatedEngine(COSTS, noise=0.05), SimulatedEngine(COSTS, noise=0.0)
+    rounds = [[[engine.open(O_PROJ, seed).request() for seed in range(8)]] for engine in (noisy, noisy, noisy, lucky)]
+    ratios = pooled(rounds, seed=0)
+    assert ratio_of(rounds[3][0], 0).half_width < 0.001
+    assert ratios[3].half_width == pytest.approx(0.87 * ratios[0].half_width, rel=0.1)
 
 
 def test_only_what_is_not_known_well_enough_is_visited_again() -> None:
