@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 from objectives.errors import RequestError
 
@@ -33,7 +33,3 @@ class LatencySettings:
         for name in ("half_width", "max_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise RequestError(f"--{name.replace('_', '-')} {getattr(self, name):g} must be a number from 0")
-
-    def describe(self) -> str:
-        """The same for equal settings, whatever their order: for a key."""
-        return "/".join(f"{field.name}={asdict(self)[field.name]}" for field in fields(self))
