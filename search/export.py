@@ -10,6 +10,7 @@ from typing import Any
 
 from objectives.adapter import check_adapter
 from objectives.errors import RequestError, StoreError
+from objectives.latency.deployment import deployment
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.model_card import model_card
@@ -17,6 +18,8 @@ from search.names import PICKS
 from search.result import result_document
 
 MANIFEST = "manifest.json"
+#: Starts a server that delivers the measured latency.
+SERVE = "serve.sh"
 
 
 def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path) -> dict[str, Any]:
@@ -33,7 +36,7 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
         )
     source = Path(trial.adapter)
     check_adapter(source, trial.adapter_sha256)
-    manifest = _manifest(document, search, trial)
+    manifest = _manifest(document, search, trial) | {"serving": _serving(source, document, search.name)}
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RequestError(f"--out {out} exists and is not an empty folder: choose another")
@@ -43,6 +46,8 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
             shutil.copytree(source, partial, dirs_exist_ok=True)
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             (partial / "README.md").write_text(model_card(manifest), encoding="utf-8")
+            if command := manifest["serving"]["command"]:
+                (partial / SERVE).write_text(_serve_script(command), encoding="utf-8")
             partial.chmod(0o755)
             partial.replace(out)
         finally:
@@ -94,6 +99,25 @@ def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord
         "spec": search.spec,
         "provenance": document["provenance"],
     }
+
+
+def _serving(adapter: Path, document: dict[str, Any], name: str) -> dict[str, Any]:
+    """Raises RequestError if the adapter's configuration cannot be read."""
+    file = adapter / "adapter_config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"adapter {file} cannot be read ({error}): train it again") from error
+    model = Path(document["model"])
+    # The script changes to its own folder first.
+    return deployment(config, str(model.absolute()) if model.is_dir() else document["model"], name)
+
+
+def _serve_script(command: str) -> str:
+    return f"""#!/bin/sh
+# Serves base model and adapter with vLLM, wrapping only what the adapter targets; not run where it was written.
+cd "$(dirname "$0")" && exec {command}
+"""
 
 
 def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[str, Any]:

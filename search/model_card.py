@@ -79,6 +79,10 @@ base = {auto}.from_pretrained({manifest["base_model"]!r}{head})
 model = PeftModel.from_pretrained(base, ".").eval()
 ```
 
+## How it is served
+
+{_served(manifest["serving"])}
+
 ## How it was scored
 
 {_scoring(manifest)}
@@ -99,3 +103,16 @@ def _scoring(manifest: dict[str, Any]) -> str:
         how = _TEXT.format(**scoring, metric=manifest["metric"])
     notes = "\n".join(f"- {note}" for note in manifest["notes"])
     return "\n\n".join([how, *([_SAMPLE.format(seed=manifest["provenance"]["seed"]), notes] if notes else [])])
+
+
+def _served(serving: dict[str, Any]) -> str:
+    if serving["loads"]:
+        return (
+            "vLLM serves it unmerged with `sh serve.sh`, which wraps only the targeted layers. Without "
+            "`--lora-target-modules` every layer is wrapped, and all placements are equally slow. Merged "
+            "(`model.merge_and_unload()`), it is as fast as the base model."
+        )
+    return (
+        f"vLLM does not load it: {'; '.join(serving['why_not'])}. Merged (`model.merge_and_unload()`), it is as fast "
+        "as the base model on any server."
+    )

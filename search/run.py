@@ -26,6 +26,7 @@ from search.result import result_document
 from search.spec import SearchSpec
 
 if TYPE_CHECKING:
+    from search.served import ServedProfiles
     from search.terminal import Progress
     from search.tracking import Tracker
 
@@ -158,6 +159,7 @@ def _run_to_end(
     from search.tracking import redacted
 
     spec = prepared.spec
+    served = _served(catalog, prepared)
     assert spec.workers is not None
 
     def end(status: str, reason: str | None) -> None:
@@ -182,6 +184,7 @@ def _run_to_end(
             watcher=progress,
             max_ratio=spec.max_tpot_ratio,
             deadline=None if spec.max_hours is None else began + spec.max_hours * 3600,
+            served=served,
         )
         plan.reconcile()
         assignment = replace(prepared.assignment, adapters=home.adapters(search.id))
@@ -199,6 +202,9 @@ def _run_to_end(
             end("failed", str(error).splitlines()[0] if str(error) else repr(error))
             tracker.stop(5.0)
         raise
+    finally:
+        if served is not None:
+            served.engine.close()
     end("complete", plan.ended_by)
     progress.phase("writing to MLflow")
     if waiting := tracker.stop(120.0):
@@ -206,6 +212,18 @@ def _run_to_end(
             f"MLflow at {redacted(home.tracking)} did not take {waiting} records yet; nothing is lost: "
             f"`python -m search resume {search.name}` sends them"
         )
+
+
+def _served(catalog: Catalog, prepared: Prepared) -> ServedProfiles | None:
+    """Where --engine names a server. Raises RequestError if nobody answers there."""
+    if prepared.spec.engine == "transformers":
+        return None
+    from search.latency import open_engine
+    from search.served import SETTINGS, ServedProfiles
+
+    space = prepared.assignment.space
+    engine = open_engine(prepared.spec, prepared.facts["model"], space, SETTINGS)
+    return ServedProfiles(engine, space, catalog, prepared.spec.seed)
 
 
 def _free_name(catalog: Catalog, spec: SearchSpec, prepared: Prepared) -> str:

@@ -46,6 +46,8 @@ def test_result_is_the_contract(document: dict[str, Any]) -> None:
     assert document["recommended"]["trial"] in {m["trial"] for m in members}
     assert document["knee"]["trial"] in {m["trial"] for m in members}
     assert 0 < document["hypervolume"] < 1
+    assert (document["latency_engine"], document["latency_mode"]) == ("transformers", "unmerged")
+    assert all(member["latency_source"] == "measured" for member in members)
     assert {"accuracy", "tpot_p95_ms", "ttft_p95_ms"} <= document["base"].keys()
 
 
@@ -75,6 +77,11 @@ def test_export_is_what_was_measured(home: Path, document: dict[str, Any], tmp_p
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["provenance"]["data_hash"] == document["provenance"]["data_hash"]
     assert manifest["test"]["accuracy"] == member["accuracy"]
+    serving = manifest["serving"]
+    assert (serving["loads"], serving["why_not"]) == (True, [])
+    assert serving["command"] in (out / "serve.sh").read_text()
+    assert all(target in serving["command"].split() for target in member["targets"])
+    assert "vLLM serves it unmerged with `sh serve.sh`" in (out / "README.md").read_text()
     base = AutoModelForCausalLM.from_pretrained(demo.model_dir())
     adapted = PeftModel.from_pretrained(base, out)
     trained = {name.split(".")[-4] for name, p in adapted.named_parameters() if "lora_A" in name and p.any()}
