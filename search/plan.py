@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from cluster.jobs import Job, Plan
@@ -53,11 +53,13 @@ class SearchPlan:
         watcher: Watcher,
         max_ratio: float | None = None,
         deadline: float | None = None,
+        check: Callable[[], None] = lambda: None,
         served: ServedProfiles | None = None,
     ) -> None:
         """``deadline`` is on :func:`time.monotonic`; after it no new trial begins.
 
-        ``served`` gives the latency of adapters that will run on a server; without it workers measure it themselves.
+        ``check`` is asked before each job, and what it raises ends the search. ``served`` gives the latency of adapters
+        that will run on a server; without it workers measure it themselves.
         """
         self._catalog = catalog
         self._study = study
@@ -67,6 +69,7 @@ class SearchPlan:
         self._watcher = watcher
         self._max_ratio = max_ratio
         self._deadline = deadline
+        self._check = check
         self._served = served
         self._placements: dict[int, Placement] = {}
         self._points: dict[int, tuple[float, float]] = {}  # complete trials: accuracy, ratio
@@ -101,6 +104,7 @@ class SearchPlan:
                 self._again.append(number)
 
     def next(self, running: int) -> Job | None:
+        self._check()
         if not self._base_given_out:
             self._base_given_out = True
             self._watcher.phase("measuring the base model")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
+from search.interruption import Interruption
 from search.prepare import Prepared, prepare
 from search.result import result_document
 from search.spec import SearchSpec
@@ -57,7 +57,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
     Raises RequestError, NoTrialSucceeded or Interrupted; what was measured until then is kept.
     """
     began = time.monotonic()
-    with _interruptible(), closing(Catalog(home.storage)) as catalog:
+    with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
         if spec.name is not None and spec.name in {s.name for s in catalog.searches()}:
             catalog.create_search(spec.name, {}, {})  # raises, and says how to go on
         if spec.model is not None:
@@ -69,7 +69,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
                 name = spec.name or _free_name(catalog, spec, prepared)
                 return catalog.create_search(name, prepared.spec.to_json(), prepared.facts)
 
-            return _search(catalog, create, prepared, home, began, ready, progress_stream)
+            return _search(catalog, create, prepared, home, began, ready, interruption, progress_stream)
 
 
 def resume(
@@ -77,7 +77,7 @@ def resume(
 ) -> dict[str, Any]:
     """Continue a search to its budget, or to a new one. Raises as :func:`start`."""
     began = time.monotonic()
-    with _interruptible(), closing(Catalog(home.storage)) as catalog:
+    with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
         if budget is not None and budget < (begun := len(catalog.trials(search.id))):
             raise RequestError(f"--budget {budget} is below the {begun} trials that search {name} has: give more")
@@ -93,7 +93,7 @@ def resume(
                         "or start a new search"
                     )
             done = sum(trial.status != "running" for trial in catalog.trials(search.id))
-            return _search(catalog, lambda: search, prepared, home, began, ready, progress_stream, done)
+            return _search(catalog, lambda: search, prepared, home, began, ready, interruption, progress_stream, done)
 
 
 def _search(
@@ -103,6 +103,7 @@ def _search(
     home: Home,
     began: float,
     ready: Callable[[], None],
+    interruption: Interruption,
     progress_stream: Any,
     done: int = 0,
 ) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def _search(
     with Progress(spec.budget, progress_stream, done=done, metric=metric) as progress:
         progress.phase("starting workers")
         ready()
+        interruption.install()
         check_gpus(spec.gpus_per_trial or 0.0, spec.ray_address)
         search = enter()
         for note in prepared.facts["notes"]:
@@ -133,7 +135,7 @@ def _search(
             if search.status != "running":
                 catalog.set_status(search.id, "running")
             tracker.start()
-            _run_to_end(catalog, search, prepared, home, began, progress, tracker)
+            _run_to_end(catalog, search, prepared, home, began, interruption, progress, tracker)
     result = document(search.id)
     if not result["trials"]["complete"]:
         reasons = [point["reason"] for point in result["points"] if point["reason"]]
@@ -150,6 +152,7 @@ def _run_to_end(
     prepared: Prepared,
     home: Home,
     began: float,
+    interruption: Interruption,
     progress: Progress,
     tracker: Tracker,
 ) -> None:
@@ -182,6 +185,7 @@ def _run_to_end(
             budget=spec.budget,
             references=prepared.references,
             watcher=progress,
+            check=interruption.check,
             max_ratio=spec.max_tpot_ratio,
             deadline=None if spec.max_hours is None else began + spec.max_hours * 3600,
             served=served,
@@ -231,17 +235,3 @@ def _free_name(catalog: Catalog, spec: SearchSpec, prepared: Prepared) -> str:
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80] or "search"
     taken = {search.name for search in catalog.searches()}
     return next(name for i in range(1, 10**6) if (name := stem if i == 1 else f"{stem}-{i}") not in taken)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a search as Ctrl-C does: kept and resumable."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
