@@ -23,7 +23,7 @@ import torch
 
 from objectives.accuracy import evaluate
 from objectives.backbone import attach
-from objectives.latency import measure_pair
+from objectives.latency.engine import measure
 from objectives.placement import Placement
 from objectives.training import train
 from objectives.workbench import Workbench
@@ -106,8 +106,8 @@ def main() -> None:
     with journal.open("a") as file:
         for count, (placement, seed) in enumerate(todo, start=1):
             rows = record_training(bench, prepared, placement, seed)
-            adapted = attach(bench.base, prepared.assignment.space, placement, seed=seed).get_base_model()
-            profile = measure_pair(bench.base, adapted, prepared.assignment.latency, encoder=False, seed=seed)
+            pair = bench.engine.open(placement, seed)
+            profile = measure(pair, prepared.assignment.latency, seed=seed, engine=bench.engine.name)
             rows = [row | {"ratio": profile["ratio"]} for row in rows]
             file.write(json.dumps(rows) + "\n")
             file.flush()

@@ -41,7 +41,7 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
             self._bench = Workbench(self._assignment)
         job = self._job
         if job.kind == "base":
-            return self._bench.measure_base()
+            return self._bench.measure_base(job.profile)
         if job.kind == "test":
             return self._bench.test(Path(job.adapter) if job.adapter else None)
         assert job.placement is not None

@@ -150,9 +150,12 @@ def latency_meaning(document: dict[str, Any]) -> str:
         what = "time of a whole request (this model answers in one pass, so it has no time per output token)"
     else:
         what = "time per output token (TPOT)"
+    engine = plain(document.get("latency_engine") or "transformers")
+    where = "in one process" if engine == "transformers" else "on the same server"
     return (
-        f"The latency ratio is the {what} with the adapter unmerged, over that of the base model, measured by turns "
-        "in one process. A merged adapter costs the base model's latency (ratio 1.0), whatever it targets."
+        f"The latency axis shows adapters served {plain(document.get('latency_mode') or 'unmerged')} by {engine}: the "
+        f"{what} over that of the base model, measured by turns {where}. A merged adapter costs the base model's "
+        "latency (ratio 1.0), whatever it targets."
     )
 
 

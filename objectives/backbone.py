@@ -44,6 +44,8 @@ def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int) ->
     with warnings.catch_warnings():
         # Conv1D holds its weight transposed; PEFT sees that by itself, and says so for every layer.
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
+        # PEFT 0.21 asks for it by the name that transformers 5.24 replaces.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.* is deprecated", FutureWarning)
         return get_peft_model(twin(base), config)
 
 

@@ -77,6 +77,18 @@ class EncodedTask:
     template: str
     lead: str
     truncated: Mapping[str, int]  # split -> rows whose input or completion was cut
+    first_ids: tuple[int, ...] = ()  # special tokens in front of every prompt
+
+    def scoring(self) -> dict[str, Any]:
+        """What another program needs beside model and rows to score as this one does; ready for JSON."""
+        return {
+            "template": self.template,
+            "first_ids": list(self.first_ids),
+            "label_ids": dict(zip(self.labels, map(list, self.label_ids), strict=False)),
+            "max_tokens": self.max_tokens,
+            "max_new_tokens": self.max_new_tokens,
+            "eos_id": self.eos_id,
+        }
 
     def notes(self) -> list[str]:
         return [
@@ -157,6 +169,7 @@ def encode(
         template=chosen.text,
         lead=chosen.lead,
         truncated=truncated,
+        first_ids=tuple(first),
     )
 
 

@@ -19,10 +19,13 @@ from objectives.cut import narrowest_cut
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError, StoreError
 from objectives.label_scoring import prompt_is_shareable
-from objectives.latency import LatencySettings, measure_pair, profile_context
+from objectives.latency import LatencySettings
+from objectives.latency.context import profile_context
+from objectives.latency.engine import measure
+from objectives.latency.in_process import InProcessPair, TransformersEngine
 from objectives.model import load_model, load_tokenizer
 from objectives.modules import ModuleSpace
-from objectives.placement import Placement
+from objectives.placement import BASE, Placement
 from objectives.training import TrainingDiverged, TrainingSettings, train
 
 
@@ -65,15 +68,18 @@ class Workbench:
         self.cut = "none" if self._encoder else narrowest_cut(self.base)
         pad_id = assignment.task.pad_id
         self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)
+        self.engine = TransformersEngine(self.base, assignment.space, assignment.latency)
 
-    def measure_base(self) -> dict[str, Any]:
+    def measure_base(self, profile: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The base model on validation, timed against itself: the ratio shows what noise alone does.
+
+        ``profile`` is its latency where that was measured elsewhere.
 
         Raises ModelError if the model computes no finite loss.
         """
         seconds: dict[str, float] = {}
         with _timed(seconds, "latency"):
-            latency = self._profile(self.base)
+            latency = dict(profile) if profile else self._profile(self.engine.open(BASE, self._given.training.seed))
         with _timed(seconds, "evaluation"):
             validation = self._evaluate(self.base, "validation")
         if not math.isfinite(validation["loss"]):
@@ -83,7 +89,7 @@ class Workbench:
         return {
             "validation": validation,
             "latency": latency,
-            "latency_context": profile_context(self._given.space, self.device, self._given.latency),
+            "latency_context": profile_context(self._given.space, self.engine.facts, self._given.latency),
             "seconds": seconds,
             "device": self._device_name(),
         }
@@ -103,7 +109,9 @@ class Workbench:
                 adapted = attach(self.base, given.space, placement, seed=given.training.seed)
                 model = adapted.get_base_model()
             with _timed(seconds, "latency"):
-                measurement["latency"] = dict(profile) if profile else self._profile(model)
+                measurement["latency"] = (
+                    dict(profile) if profile else self._profile(self.engine.beside(model, given.training.seed))
+                )
             ratio = measurement["latency"]["ratio"]
             if given.max_ratio is not None and ratio > given.max_ratio:
                 reason = f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
@@ -134,9 +142,9 @@ class Workbench:
             return self._evaluate(self.base, "test")
         return self._evaluate(load_adapter(self.base, adapter), "test")
 
-    def _profile(self, model: Any) -> dict[str, Any]:
-        seed = self._given.training.seed
-        return measure_pair(self.base, model, self._given.latency, encoder=self._encoder, seed=seed)
+    def _profile(self, pair: InProcessPair) -> dict[str, Any]:
+        given = self._given
+        return measure(pair, given.latency, seed=given.training.seed, engine=self.engine.name)
 
     def _evaluate(self, model: Any, split: str) -> dict[str, Any]:
         evaluation = evaluate(

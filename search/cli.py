@@ -5,78 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from objectives.errors import RequestError
-from search.names import METRIC_CHOICES, PICKS, STRATEGIES, TASKS
-from search.spec import SearchSpec, home_folder, parse_ranks, read_config, with_absolute_paths
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-_DEFAULTS = SearchSpec()
-
-
-def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-as_json = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document on standard output, nothing else."
-)
-debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-stores = _options(
-    click.option("--home", metavar="DIR", help="Folder of the state.  [default: $SEARCH_HOME or ./.search]"),
-    click.option(
-        "--storage", metavar="URL", help="SQLAlchemy URL of catalog and study.  [default: SQLite in the home]"
-    ),
-    click.option("--tracking-uri", metavar="URI", help="MLflow tracking URI.  [default: SQLite in the home]"),
-    debug,
-)
-structure = _options(
-    click.option("--model", metavar="DIR|HUB_ID", help="Base model.  [default: the demonstration that ships along]"),
-    click.option("--bands", type=int, help="Split every group into N bands of layers.  [default: 1]"),
-    click.option("--trust-remote-code", is_flag=True, default=None, help="Let the model's own Python code run."),
-)
-request = _options(
-    structure,
-    click.option("--data", metavar="DIR|FILE|HUB_ID", help="Rows of text and label, or of prompt and completion."),
-    click.option("--task", type=click.Choice(TASKS), help="[default: what the columns say]"),
-    click.option("--metric", metavar="|".join(METRIC_CHOICES), help="[default: accuracy, or rouge_l for generation]"),
-    click.option("--budget", type=int, metavar="N", help=f"Placements to try.  [default: {_DEFAULTS.budget}]"),
-    click.option("--max-hours", type=float, metavar="H", help="Begin no trial after so long."),
-    click.option("--steps", type=int, metavar="N", help="Training steps of a trial.  [default: 200; generation: 300]"),
-    click.option("--ranks", metavar="R,R", help="LoRA ranks to try; alpha is twice the rank.  [default: 4,8,16]"),
-    click.option("--strategy", metavar="|".join(STRATEGIES), help="Who proposes placements.  [default: auto]"),
-    click.option("--max-tpot-ratio", type=float, metavar="X", help="Train nothing slower than X times the base model."),
-    click.option("--max-adapter-mb", type=float, metavar="Y", help="Try no adapter larger than Y MB in float32."),
-    click.option("--workers", type=int, metavar="N", help="Trials side by side.  [default: one per core, or per GPU]"),
-    click.option("--gpus-per-trial", type=float, metavar="F", help="GPUs, or a fraction of one.  [default: 1 if any]"),
-    click.option("--ray-address", metavar="A", help="Join this Ray cluster; the home must be a shared folder."),
-    click.option("--batch-size", type=int, metavar="N", help="Rows of a training step.  [default: 16]"),
-    click.option("--accumulate", type=int, metavar="N", help="Batches whose gradients make one step.  [default: 1]"),
-    click.option("--learning-rate", type=float, metavar="LR", help="Peak of AdamW.  [default: from the model's width]"),
-    click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, more time."),
-    click.option("--max-tokens", type=int, metavar="N", help="Cut longer rows, and count them.  [default: 512]"),
-    click.option(
-        "--template", metavar="TEXT", help="'chat', or text with {text}.  [default: chat if the model has one]"
-    ),
-    click.option(
-        "--validation-rows", type=int, metavar="N", help="Sample of the split.  [default: 500; generation: 64]"
-    ),
-    click.option("--test-rows", type=int, metavar="N", help="Sample of the split.  [default: 2000; generation: 200]"),
-    click.option("--seed", type=int, metavar="N", help="[default: 0]"),
-    click.option("--name", metavar="NAME", help="Of the search.  [default: from model and data]"),
-    click.option("--config", metavar="FILE", help="YAML of the same settings; flags win over it."),
-)
+from objectives.latency.settings import LatencySettings
+from search.names import PICKS
+from search.options import as_json, debug, latency_protocol, request, stores, structure
+from search.spec import SearchSpec, home_folder, parse_numbers, parse_ranks, read_config, with_absolute_paths
 
 
 def _spec(config: str | None, flags: dict[str, Any]) -> SearchSpec:
@@ -349,26 +289,58 @@ def modules(
 @cli.command()
 @structure
 @click.option("--ranks", default="8", show_default=True, metavar="R,R", help="LoRA ranks to measure.")
+@latency_protocol
+@click.option("--home", metavar="DIR", help="Folder of the catalog.  [default: $SEARCH_HOME or ./.search]")
+@click.option("--storage", metavar="URL", help="SQLAlchemy URL of the catalog.  [default: SQLite in the home]")
 @as_json
 @debug
 def latency(
-    model: str | None, bands: int | None, trust_remote_code: bool | None, ranks: str, as_json: bool, debug: bool
+    model: str | None,
+    bands: int | None,
+    trust_remote_code: bool | None,
+    ranks: str,
+    engine: str | None,
+    endpoint: str | None,
+    prompt_tokens: int,
+    output_tokens: int,
+    concurrency: str,
+    graphs: bool,
+    half_width: float,
+    max_seconds: float,
+    fresh: bool,
+    seed: int,
+    home: str | None,
+    storage: str | None,
+    as_json: bool,
+    debug: bool,
 ) -> None:
-    """Measure the serving latency of every single group and every reference placement, without training.
+    """Show what unmerged adapters cost when served: a dozen placements measured, the others predicted; no training.
 
     \b
     Example:
       python -m search latency --model ./llama --ranks 8,64
     """
-    from search.inspection import latency_document
+    from search.latency import latency_command
 
     spec = SearchSpec(
         model=model,
         bands=1 if bands is None else bands,
         trust_remote_code=bool(trust_remote_code),
         ranks=parse_ranks(ranks),
+        seed=seed,
+        engine=engine or "transformers",
+        endpoint=endpoint,
     )
-    document = latency_document(spec)
+    settings = LatencySettings(
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        half_width=half_width,
+        max_seconds=max_seconds,
+        graphs=graphs,
+    )
+    document = latency_command(
+        spec, settings, parse_numbers("--concurrency", concurrency), _home(home, storage, None).storage, fresh=fresh
+    )
     if as_json:
         _print_json(document)
     else:

@@ -10,12 +10,16 @@ from typing import Any
 
 from objectives.adapter import check_adapter
 from objectives.errors import RequestError, StoreError
+from objectives.latency.deployment import deployment
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
+from search.model_card import model_card
 from search.names import PICKS
 from search.result import result_document
 
 MANIFEST = "manifest.json"
+#: Starts a server that delivers the measured latency.
+SERVE = "serve.sh"
 
 
 def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
         )
     source = Path(trial.adapter)
     check_adapter(source, trial.adapter_sha256)
-    manifest = _manifest(document, search, trial)
+    manifest = _manifest(document, search, trial) | {"serving": _serving(source, document, search.name)}
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RequestError(f"--out {out} exists and is not an empty folder: choose another")
@@ -41,7 +45,9 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
         try:
             shutil.copytree(source, partial, dirs_exist_ok=True)
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            (partial / "README.md").write_text(_model_card(manifest), encoding="utf-8")
+            (partial / "README.md").write_text(model_card(manifest), encoding="utf-8")
+            if command := manifest["serving"]["command"]:
+                (partial / SERVE).write_text(_serve_script(command), encoding="utf-8")
             partial.chmod(0o755)
             partial.replace(out)
         finally:
@@ -84,6 +90,8 @@ def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord
         "data_hash": document["provenance"]["data_hash"],
         "template": document["provenance"]["template"],
         "labels": document["provenance"]["labels"],
+        "scoring": search.facts.get("scoring"),  # searches of older versions lack it
+        "notes": document["notes"],
         "validation": measurement.get("validation"),
         "test": trial.test,
         "latency": measurement.get("latency"),
@@ -93,40 +101,22 @@ def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord
     }
 
 
-def _model_card(manifest: dict[str, Any]) -> str:
-    test = manifest["test"]
-    figure = (
-        f"test {manifest['metric']} {test['accuracy']:.4f} (95% interval {test['accuracy_ci'][0]:.4f} to "
-        f"{test['accuracy_ci'][1]:.4f}, {test['rows']} rows)"
-        if test
-        else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; off the front, so not tested"
-    )
-    classifies = manifest["provenance"]["kind"] == "encoder"
-    auto = "AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM"
-    head = f", num_labels={len(manifest['labels'])}" if classifies else ""
-    return f"""---
-library_name: peft
-base_model: {json.dumps(manifest["base_model"])}
-tags: [lora]
----
+def _serving(adapter: Path, document: dict[str, Any], name: str) -> dict[str, Any]:
+    """Raises RequestError if the adapter's configuration cannot be read."""
+    file = adapter / "adapter_config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"adapter {file} cannot be read ({error}): train it again") from error
+    model = Path(document["model"])
+    # The script changes to its own folder first.
+    return deployment(config, str(model.absolute()) if model.is_dir() else document["model"], name)
 
-# {manifest["label"]}
 
-LoRA on `{", ".join(manifest["targets"])}`, rank {manifest["rank"]}, alpha {manifest["alpha"]};
-trial {manifest["trial"]} of search `{manifest["search"]}`.
-{figure[0].upper()}{figure[1:]}; TPOT {manifest["latency"]["ratio"]:.2f} times the base model's when served unmerged
-(merged, an adapter costs nothing). `{MANIFEST}` holds all figures and where they come from.
-
-```python
-from peft import PeftModel
-from transformers import {auto}
-
-base = {auto}.from_pretrained({manifest["base_model"]!r}{head})
-model = PeftModel.from_pretrained(base, ".")
-```
-
-A row's text stands in the prompt as in `{manifest["template"]!r}`. To measure the test split again:
-`python -m search verify DIR`.
+def _serve_script(command: str) -> str:
+    return f"""#!/bin/sh
+# Serves base model and adapter with vLLM, wrapping only what the adapter targets; not run where it was written.
+cd "$(dirname "$0")" && exec {command}
 """
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from cluster.jobs import Job, Plan
 from objectives.errors import SearchError
-from objectives.placement import Placement
+from objectives.latency.context import profile_key
+from objectives.placement import BASE, Placement
 from search.catalog.store import Catalog
 from search.pareto import front
+from search.served import ServedProfiles
 from search.study import Study
 
 
@@ -52,8 +53,14 @@ class SearchPlan:
         watcher: Watcher,
         max_ratio: float | None = None,
         deadline: float | None = None,
+        check: Callable[[], None] = lambda: None,
+        served: ServedProfiles | None = None,
     ) -> None:
-        """``deadline`` is on :func:`time.monotonic`; after it no new trial begins."""
+        """``deadline`` is on :func:`time.monotonic`; after it no new trial begins.
+
+        ``check`` is asked before each job, and what it raises ends the search. ``served`` gives the latency of adapters
+        that will run on a server; without it workers measure it themselves.
+        """
         self._catalog = catalog
         self._study = study
         self._id = search_id
@@ -62,6 +69,8 @@ class SearchPlan:
         self._watcher = watcher
         self._max_ratio = max_ratio
         self._deadline = deadline
+        self._check = check
+        self._served = served
         self._placements: dict[int, Placement] = {}
         self._points: dict[int, tuple[float, float]] = {}  # complete trials: accuracy, ratio
         self._adapters: dict[int, str] = {}
@@ -95,10 +104,11 @@ class SearchPlan:
                 self._again.append(number)
 
     def next(self, running: int) -> Job | None:
+        self._check()
         if not self._base_given_out:
             self._base_given_out = True
             self._watcher.phase("measuring the base model")
-            return self._out(Job("base"))
+            return self._out(Job("base", profile=self._served.of(BASE) if self._served else None))
         if not self._trials_over:
             job = self._next_trial()
             if job is not None:
@@ -151,14 +161,15 @@ class SearchPlan:
         self._placements[number] = placement
 
     def _known_profile(self, placement: Placement) -> dict[str, Any] | None:
+        if self._served:
+            return self._served.of(placement)
         key = self._profile_key(placement)
         return self._catalog.profile(key) if key else None
 
     def _profile_key(self, placement: Placement) -> str | None:
         if self._base is None:
             return None
-        # A digest: the context is long, and a column's width is not.
-        return hashlib.sha256(f"{self._base['latency_context']}|{placement.label}".encode()).hexdigest()
+        return profile_key(self._base["latency_context"], placement.label)
 
     def _to_test(self) -> list[int | None]:
         """Front members, and the base model, that have no figures on the test split yet."""
@@ -195,7 +206,7 @@ class SearchPlan:
         if not recorded:
             return
         key = self._profile_key(job.placement)
-        if key and "latency" in measurement:
+        if key and "latency" in measurement and not self._served:
             self._catalog.store_profile(key, measurement["latency"])
         self._tell(job.number, status, measurement)
         if status == "complete":

@@ -111,6 +111,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         "data_hash": data.digest,
         "structure": space.structure,
         "template": task.template,
+        "scoring": task.scoring(),
         "kind": space.kind,
         "labels": list(task.labels),
         "notes": [*data.notes, *task.notes()],

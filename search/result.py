@@ -35,6 +35,8 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "task": facts["task"],
         "metric": facts["metric"],
         "latency_axis": axis,
+        "latency_engine": _latency(base).get("engine", "transformers"),
+        "latency_mode": _latency(base).get("mode", "unmerged"),
         "budget": spec["budget"],
         "trials": {status: counts.get(status, 0) for status in ("complete", "stopped", "failed", "infeasible")},
         "steps": {"spent": sum(t.steps for t in trials), "full": len(trials) * spec["steps"]},
@@ -101,6 +103,9 @@ def _shape(trial: TrialRecord) -> dict[str, Any]:
         "reference": trial.reference,
         "tpot_ratio": latency.get("ratio"),
         "tpot_ratio_ci": latency.get("ratio_ci"),
+        # Predictions guide no trial: each is measured before it is trained.
+        "latency_source": latency.get("source"),
+        "latency_settled": latency.get("settled"),
         **{name: latency.get(name) for name in _LATENCY},
         "parameters": (trial.measurement or {}).get("parameters"),
         "mlflow_run_id": trial.mlflow_run_id,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +20,13 @@ from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
+from search.interruption import Interruption
 from search.prepare import Prepared, prepare
 from search.result import result_document
 from search.spec import SearchSpec
 
 if TYPE_CHECKING:
+    from search.served import ServedProfiles
     from search.terminal import Progress
     from search.tracking import Tracker
 
@@ -56,7 +57,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
     Raises RequestError, NoTrialSucceeded or Interrupted; what was measured until then is kept.
     """
     began = time.monotonic()
-    with _interruptible(), closing(Catalog(home.storage)) as catalog:
+    with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
         if spec.name is not None and spec.name in {s.name for s in catalog.searches()}:
             catalog.create_search(spec.name, {}, {})  # raises, and says how to go on
         if spec.model is not None:
@@ -68,7 +69,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
                 name = spec.name or _free_name(catalog, spec, prepared)
                 return catalog.create_search(name, prepared.spec.to_json(), prepared.facts)
 
-            return _search(catalog, create, prepared, home, began, ready, progress_stream)
+            return _search(catalog, create, prepared, home, began, ready, interruption, progress_stream)
 
 
 def resume(
@@ -76,8 +77,10 @@ def resume(
 ) -> dict[str, Any]:
     """Continue a search to its budget, or to a new one. Raises as :func:`start`."""
     began = time.monotonic()
-    with _interruptible(), closing(Catalog(home.storage)) as catalog:
+    with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
+        if budget is not None and budget < (begun := len(catalog.trials(search.id))):
+            raise RequestError(f"--budget {budget} is below the {begun} trials that search {name} has: give more")
         catalog.follow_adapters(search.id, home.adapters(search.id))
         spec = SearchSpec.from_json(search.spec)
         spec = replace(spec, budget=budget or spec.budget, workers=workers or spec.workers)
@@ -90,7 +93,7 @@ def resume(
                         "or start a new search"
                     )
             done = sum(trial.status != "running" for trial in catalog.trials(search.id))
-            return _search(catalog, lambda: search, prepared, home, began, ready, progress_stream, done)
+            return _search(catalog, lambda: search, prepared, home, began, ready, interruption, progress_stream, done)
 
 
 def _search(
@@ -100,6 +103,7 @@ def _search(
     home: Home,
     began: float,
     ready: Callable[[], None],
+    interruption: Interruption,
     progress_stream: Any,
     done: int = 0,
 ) -> dict[str, Any]:
@@ -116,6 +120,7 @@ def _search(
     with Progress(spec.budget, progress_stream, done=done, metric=metric) as progress:
         progress.phase("starting workers")
         ready()
+        interruption.install()
         check_gpus(spec.gpus_per_trial or 0.0, spec.ray_address)
         search = enter()
         for note in prepared.facts["notes"]:
@@ -130,7 +135,7 @@ def _search(
             if search.status != "running":
                 catalog.set_status(search.id, "running")
             tracker.start()
-            _run_to_end(catalog, search, prepared, home, began, progress, tracker)
+            _run_to_end(catalog, search, prepared, home, began, interruption, progress, tracker)
     result = document(search.id)
     if not result["trials"]["complete"]:
         reasons = [point["reason"] for point in result["points"] if point["reason"]]
@@ -147,6 +152,7 @@ def _run_to_end(
     prepared: Prepared,
     home: Home,
     began: float,
+    interruption: Interruption,
     progress: Progress,
     tracker: Tracker,
 ) -> None:
@@ -156,6 +162,7 @@ def _run_to_end(
     from search.tracking import redacted
 
     spec = prepared.spec
+    served = _served(catalog, prepared)
     assert spec.workers is not None
 
     def end(status: str, reason: str | None) -> None:
@@ -178,8 +185,10 @@ def _run_to_end(
             budget=spec.budget,
             references=prepared.references,
             watcher=progress,
+            check=interruption.check,
             max_ratio=spec.max_tpot_ratio,
             deadline=None if spec.max_hours is None else began + spec.max_hours * 3600,
+            served=served,
         )
         plan.reconcile()
         assignment = replace(prepared.assignment, adapters=home.adapters(search.id))
@@ -197,6 +206,9 @@ def _run_to_end(
             end("failed", str(error).splitlines()[0] if str(error) else repr(error))
             tracker.stop(5.0)
         raise
+    finally:
+        if served is not None:
+            served.engine.close()
     end("complete", plan.ended_by)
     progress.phase("writing to MLflow")
     if waiting := tracker.stop(120.0):
@@ -206,22 +218,20 @@ def _run_to_end(
         )
 
 
+def _served(catalog: Catalog, prepared: Prepared) -> ServedProfiles | None:
+    """Where --engine names a server. Raises RequestError if nobody answers there."""
+    if prepared.spec.engine == "transformers":
+        return None
+    from search.latency import open_engine
+    from search.served import SETTINGS, ServedProfiles
+
+    space = prepared.assignment.space
+    engine = open_engine(prepared.spec, prepared.facts["model"], space, SETTINGS)
+    return ServedProfiles(engine, space, catalog, prepared.spec.seed)
+
+
 def _free_name(catalog: Catalog, spec: SearchSpec, prepared: Prepared) -> str:
     stem = "demo" if spec.data is None else f"{Path(prepared.facts['model']).name}-{Path(prepared.facts['data']).stem}"
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80] or "search"
     taken = {search.name for search in catalog.searches()}
     return next(name for i in range(1, 10**6) if (name := stem if i == 1 else f"{stem}-{i}") not in taken)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a search as Ctrl-C does: kept and resumable."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
-from search.names import METRIC_CHOICES, STRATEGIES, TASKS
+from search.names import ENGINES, METRIC_CHOICES, STRATEGIES, TASKS
 
 #: NumPy, which draws for the strategies, takes 32 bits.
 LARGEST_SEED = 2**32 - 1
@@ -36,6 +36,8 @@ class SearchSpec:
     ranks: tuple[int, ...] = (4, 8, 16)
     bands: int = 1
     strategy: str = "auto"
+    engine: str = "transformers"
+    endpoint: str | None = None
     max_tpot_ratio: float | None = None
     max_adapter_mb: float | None = None
     workers: int | None = None
@@ -87,6 +89,12 @@ class SearchSpec:
             raise RequestError(f"--task {self.task} is unknown: choose {' or '.join(TASKS)}")
         if self.strategy not in STRATEGIES:
             raise RequestError(f"--strategy {self.strategy} is unknown: choose one of {', '.join(STRATEGIES)}")
+        if self.engine not in ENGINES:
+            raise RequestError(f"--engine {self.engine} is unknown: choose one of {', '.join(ENGINES)}")
+        if self.engine == "openai" and self.endpoint is None:
+            raise RequestError("--engine openai needs the address of a server: give --endpoint http://127.0.0.1:8000")
+        if self.engine != "openai" and self.endpoint is not None:
+            raise RequestError(f"--endpoint {self.endpoint} is for --engine openai alone: add that, or leave it out")
         if self.metric is not None and self.metric not in METRIC_CHOICES:
             raise RequestError(f"--metric {self.metric} is unknown: choose one of {', '.join(METRIC_CHOICES)}")
         if self.name is not None and not _NAME.fullmatch(self.name):
@@ -116,11 +124,16 @@ def _flag(field: str) -> str:
 
 def parse_ranks(value: Any) -> tuple[int, ...]:
     """``4,8,16`` or a list or one number, to sorted unique ranks. Raises RequestError."""
+    return parse_numbers("--ranks", value)
+
+
+def parse_numbers(flag: str, value: Any) -> tuple[int, ...]:
+    """As :func:`parse_ranks`, for any flag."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
     try:
         return tuple(sorted({int(str(part).strip()) for part in parts}))
     except ValueError:
-        raise RequestError(f"--ranks {value} must be whole numbers separated by commas, for example 4,8,16") from None
+        raise RequestError(f"{flag} {value} must be whole numbers separated by commas, for example 4,8,16") from None
 
 
 _WHOLE, _NUMBER, _YES_NO, _TEXT = (

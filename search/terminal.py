@@ -258,33 +258,48 @@ def print_modules(document: dict[str, Any], stream: TextIO) -> None:
 
 
 def print_latency(document: dict[str, Any], stream: TextIO) -> None:
-    """The document of `latency --json`."""
+    """The document of `latency --json`: what was measured; of what was predicted only the number."""
     console = open_console(stream)
     heading = f"{plain(document['model'])}: adapters unmerged, {document['engine']}, {plain(document['device'])}"
     say(console, heading, style="bold")
-    profiles = [
-        ["base model", "", *_times(document["base"]), decimal(1.0), ""],
-        *(
-            [
-                plain(Placement.of(profile["targets"], profile["rank"]).label),
-                plain(profile.get("class") or ""),
-                *_times(profile),
-                with_interval(profile.get("ratio"), profile.get("ratio_ci")),
-                plain(profile.get("source") or ""),
-            ]
-            for profile in document["profiles"]
-        ),
-    ]
-    header = ("placement", "class", "TTFT p95 ms", "TPOT p50 ms", "TPOT p95 ms", "ratio", "source")
-    show(console, header, profiles, left=2)
-    if drift := document.get("drift"):
-        again = with_interval(drift.get("ratio"), drift.get("ratio_ci"))
-        say(console, f"The base model against itself, end to start: {again}.")
+    rows, predicted = document["profiles"], [row for row in document["profiles"] if row["source"] == "predicted"]
+    several = len({row.get("concurrency") for row in rows}) > 1
+    shown = [row for row in rows if row["source"] != "predicted"]
+    table = [["base model", "", *_times(document["base"]), decimal(1.0), ""]]
+    for profile in shown:
+        label = Placement.of(profile["targets"], profile["rank"]).label
+        own_class = plain(profile.get("class") or "")
+        own_class = MISSING if own_class == label else own_class
+        label += f", {profile['concurrency']} at once" if several else ""
+        source = plain(profile["source"]) + (", kept from before" if profile.get("cached") else "")
+        source += "" if profile.get("settled", True) else ", out of time"
+        ratio = with_interval(profile.get("ratio"), profile.get("ratio_ci"))
+        table.append([plain(label), own_class, *_times(profile), ratio, source])
+    header = ("placement", "class", "TTFT p50 ms", "TPOT p50 ms", "TPOT p95 ms", "TPOT p99 ms", "ratio", "source")
+    show(console, header, table, left=2)
+    for drift in document.get("drifts") or [document["drift"]]:
+        of = f" with {drift['concurrency']} at once" if several else ""
+        say(console, f"The base model against itself{of}: {with_interval(drift['ratio'], drift['ratio_ci'])}.")
+    if predicted:
+        low, high = min(row["ratio"] for row in predicted), max(row["ratio"] for row in predicted)
+        ratios = f"of ratios {decimal(low)} to {decimal(high)}"
+        say(console, f"Predicted: {len(predicted)} more placements, {ratios}; --json has them.")
+    for check in (document.get("predictions") or {}).get("checks", []):
+        guess = with_interval(check["predicted"], check["predicted_ci"])
+        measured = f"measured {decimal(check['measured'])}, {check['error']:.1%} off"
+        say(console, f"Check of {plain(check['class'])}: predicted {guess}, {measured}.")
+    for mode in document.get("modes", []):
+        of = f", {mode['concurrency']} at once" if several else ""
+        adapters = f"{mode['adapters']} adapters" if mode["adapters"] > 1 else "one adapter"
+        ratio = with_interval(mode["ratio"], mode["ratio_ci"])
+        say(console, f"All groups, {adapters} {plain(mode['mode'])}{of}: {ratio}.")
+    if document.get("unmerged"):
+        say(console, f"Unmerged, on this engine: {plain(document['unmerged'])}.", style="dim")
     say(console, "A merged adapter costs the base model's latency, whatever it targets.", style="dim")
 
 
 def _times(profile: dict[str, Any]) -> list[str]:
-    return [decimal(profile.get(key), 2) for key in ("ttft_p95_ms", "tpot_p50_ms", "tpot_p95_ms")]
+    return [decimal(profile.get(key), 2) for key in ("ttft_p50_ms", "tpot_p50_ms", "tpot_p95_ms", "tpot_p99_ms")]
 
 
 def _points(front: Sequence[object]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from objectives import demo
-from tests.commands import QUICK, assert_whole, call, call_json
+from tests.commands import QUICK, assert_whole, call, call_json, environment
 
 BUDGET = 5
 
@@ -43,6 +46,8 @@ def test_result_is_the_contract(document: dict[str, Any]) -> None:
     assert document["recommended"]["trial"] in {m["trial"] for m in members}
     assert document["knee"]["trial"] in {m["trial"] for m in members}
     assert 0 < document["hypervolume"] < 1
+    assert (document["latency_engine"], document["latency_mode"]) == ("transformers", "unmerged")
+    assert all(member["latency_source"] == "measured" for member in members)
     assert {"accuracy", "tpot_p95_ms", "ttft_p95_ms"} <= document["base"].keys()
 
 
@@ -72,10 +77,35 @@ def test_export_is_what_was_measured(home: Path, document: dict[str, Any], tmp_p
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["provenance"]["data_hash"] == document["provenance"]["data_hash"]
     assert manifest["test"]["accuracy"] == member["accuracy"]
+    serving = manifest["serving"]
+    assert (serving["loads"], serving["why_not"]) == (True, [])
+    assert serving["command"] in (out / "serve.sh").read_text()
+    assert all(target in serving["command"].split() for target in member["targets"])
+    assert "vLLM serves it unmerged with `sh serve.sh`" in (out / "README.md").read_text()
     base = AutoModelForCausalLM.from_pretrained(demo.model_dir())
     adapted = PeftModel.from_pretrained(base, out)
     trained = {name.split(".")[-4] for name, p in adapted.named_parameters() if "lora_A" in name and p.any()}
     assert trained == set(member["targets"])
+
+
+def test_the_model_card_is_enough_to_score(home: Path, document: dict[str, Any], tmp_path: Path) -> None:
+    """Its code, with rows as its notes describe them, and nothing of this package: the same test accuracy."""
+    import random
+
+    member, out = document["front"][-1], tmp_path / "out"
+    call("export", "whole", "--pick", f"trial={member['trial']}", "--out", str(out), "--home", str(home))
+    card = (out / "README.md").read_text(encoding="utf-8")
+    load, score = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    used, of = map(int, re.search(r"- test: (\d+) of (\d+) rows used", card).groups())  # type: ignore[union-attr]
+    (seed,) = re.findall(r'random\.Random\("(\d+) test"\)', card)
+    lines = (demo.data_dir() / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == of
+    picked = sorted(random.Random(f"{seed} test").sample(range(of), used))
+    rows = [json.loads(lines[index]) for index in picked]
+    program = f"{load}{score}\nrows = {rows!r}\nprint(sum(classify(row['text']) == row['label'] for row in rows))\n"
+    done = subprocess.run([sys.executable, "-c", program], cwd=out, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) / used == member["accuracy"]
 
 
 def test_mlflow_holds_the_same_adapter(home: Path, document: dict[str, Any], tmp_path: Path) -> None:
@@ -138,6 +168,12 @@ def test_a_larger_budget_goes_on(home: Path, document: dict[str, Any]) -> None:
     assert more["trials"]["complete"] == BUDGET + 1
     assert more["points"][:BUDGET][0]["validation_accuracy"] == document["points"][0]["validation_accuracy"]
     assert_whole(home, "whole", BUDGET + 1)
+
+
+def test_a_budget_below_what_was_done_is_refused(home: Path, document: dict[str, Any]) -> None:
+    done = call("resume", "whole", "--budget", "2", "--home", str(home), code=2)
+    begun = call_json("show", "whole", "--home", str(home))["trials"]["complete"]
+    assert done.stderr.strip() == (f"error: --budget 2 is below the {begun} trials that search whole has: give more")
 
 
 def test_infeasible_placements_are_not_trained(tmp_path: Path) -> None:

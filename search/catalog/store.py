@@ -269,6 +269,11 @@ class Catalog:
         except IntegrityError:
             return
 
+    def replace_profile(self, key: str, profile: dict[str, Any]) -> None:
+        """In place of the profile that is there, if any: of two, the one that was asked for anew stands."""
+        with self._write() as session:
+            session.merge(LatencyProfile(key=key, profile=profile, created_at=_now()))
+
     # Outbox
 
     def pending(self, limit: int = 100) -> list[OutboxRecord]:

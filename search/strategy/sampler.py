@@ -89,9 +89,9 @@ class PlacementSampler(BaseSampler):
 def make_sampler(
     strategy: str, space: PlacementSpace, first: Sequence[Placement], *, budget: int, seed: int
 ) -> PlacementSampler:
-    """``auto`` is a grid where the budget covers the space, else the additive model (see docs/decisions.md)."""
+    """``auto`` is a grid where the budget covers the space, else multi-objective TPE (see docs/decisions.md)."""
     if strategy == "auto":
-        strategy = "grid" if space.size <= budget else "additive"
+        strategy = "grid" if space.size <= budget else "tpe"
     inner: BaseSampler | None = None
     # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
     tpe = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)

@@ -121,3 +121,14 @@ def test_html_in_a_name_stays_text() -> None:
     outside_code = re.sub(r"`[^`]*`|^    .*$", "", text, flags=re.MULTILINE)
     assert "&lt;script&gt;" in outside_code
     assert "<" not in outside_code
+
+
+def test_the_axis_names_mode_and_engine() -> None:
+    assert words.latency_meaning(documents.document()) == (
+        "The latency axis shows adapters served unmerged by transformers: the time per output token (TPOT) over that "
+        "of the base model, measured by turns in one process. A merged adapter costs the base model's latency (ratio "
+        "1.0), whatever it targets."
+    )
+    served = words.latency_meaning({**documents.document(), "latency_engine": "vllm"})
+    assert "served unmerged by vllm" in served
+    assert "by turns on the same server" in served

@@ -176,6 +176,12 @@ def test_the_first_latency_profile_of_a_key_stands(catalog: Catalog) -> None:
     assert catalog.profile("k") == first is not None
 
 
+def test_a_profile_that_was_asked_for_anew_replaces_the_old_one(catalog: Catalog) -> None:
+    catalog.replace_profile("k", {"by": 1})
+    catalog.replace_profile("k", {"by": 2})
+    assert catalog.profile("k") == {"by": 2}
+
+
 def test_the_outbox_is_a_queue(catalog: Catalog) -> None:
     made = catalog.create_search("a", {}, {})
     for _ in range(3):

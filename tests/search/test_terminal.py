@@ -255,26 +255,54 @@ def test_modules() -> None:
     assert ["o+down", "down_proj+o_proj"] in lines
 
 
+def latency_document() -> dict[str, Any]:
+    times = {"ttft_p50_ms": 9.6, "tpot_p50_ms": 4.3, "tpot_p95_ms": 4.6, "tpot_p99_ms": 4.8}
+    figures = {**times, "ratio": 1.1, "ratio_ci": [1.08, 1.12], "concurrency": 1, "rank": 8}
+    guess = {"ratio": 1.2, "ratio_ci": [1.1, 1.3], "concurrency": 1, "rank": 8, "source": "predicted"}
+    drift = {"ratio": 1.0, "ratio_ci": [0.99, 1.01], "settled": True, "concurrency": 1}
+    check = {"class": "down_proj+o_proj r8", "predicted": 1.2, "predicted_ci": [1.1, 1.3], "measured": 1.25}
+    return {
+        "model": "models/tiny",
+        "engine": "vllm",
+        "device": "cpu",
+        "unmerged": "it costs",
+        "base": {"ttft_p50_ms": 9.0, "tpot_p50_ms": 3.9, "tpot_p95_ms": 4.1, "tpot_p99_ms": 4.2},
+        "drift": drift,
+        "drifts": [drift],
+        "modes": [{"mode": "mixed", "adapters": 4, "ratio": 1.5, "ratio_ci": [1.4, 1.6], "concurrency": 1}],
+        "predictions": {"median_error": 0.04, "checks": [{**check, "error": 0.04}]},
+        "profiles": [
+            {**figures, "targets": ["q_proj"], "class": "qkv r8", "source": "measured", "settled": False},
+            {**figures, "targets": ["o_proj"], "class": "o_proj r8", "source": "measured", "cached": True},
+            {**guess, "targets": ["down_proj", "o_proj"], "class": "down_proj+o_proj r8"},
+        ],
+    }
+
+
 def test_latency() -> None:
     stream = io.StringIO()
-    figures = {"ttft_p95_ms": 9.6, "tpot_p50_ms": 4.3, "tpot_p95_ms": 4.6, "ratio": 1.1, "ratio_ci": [1.08, 1.12]}
-    print_latency(
-        {
-            "model": "models/tiny",
-            "engine": "transformers",
-            "device": "cpu",
-            "base": {"ttft_p95_ms": 9.0, "tpot_p50_ms": 3.9, "tpot_p95_ms": 4.1},
-            "drift": {"ratio": 1.0, "ratio_ci": [0.99, 1.01]},
-            "profiles": [
-                {"targets": ["o_proj", "down_proj"], "rank": 8, "class": "o", **figures, "source": "measured"}
-            ],
-        },
-        stream,
-    )
-    lines = [line.split() for line in stream.getvalue().splitlines()]
-    assert ["base", "model", "9.00", "3.90", "4.10", "1.000"] in lines
-    assert ["down_proj+o_proj", "r8", "o", "9.60", "4.30", "4.60", "1.100", "[1.080,", "1.120]", "measured"] in lines
-    assert "1.000 [0.990, 1.010]" in stream.getvalue()
+    print_latency(latency_document(), stream)
+    text = stream.getvalue()
+    lines = [line.split() for line in text.splitlines()]
+    assert ["base", "model", "9.00", "3.90", "4.10", "4.20", "1.000"] in lines
+    figures = ["9.60", "4.30", "4.60", "4.80", "1.100", "[1.080,", "1.120]"]
+    assert ["q_proj", "r8", "qkv", "r8", *figures, "measured,", "out", "of", "time"] in lines
+    assert ["o_proj", "r8", "-", *figures, "measured,", "kept", "from", "before"] in lines
+    assert "The base model against itself: 1.000 [0.990, 1.010]." in text
+    assert "Predicted: 1 more placements, of ratios 1.200 to 1.200; --json has them." in text
+    assert "Check of down_proj+o_proj r8: predicted 1.200 [1.100, 1.300], measured 1.250, 4.0% off." in text
+    assert "All groups, 4 adapters mixed: 1.500 [1.400, 1.600]." in text
+    assert "Unmerged, on this engine: it costs." in text
+
+
+def test_latency_of_several_concurrencies_names_them() -> None:
+    document = latency_document()
+    document["profiles"].append({**document["profiles"][0], "concurrency": 8})
+    stream = io.StringIO()
+    print_latency(document, stream)
+    assert "q_proj r8, 1 at once" in stream.getvalue()
+    assert "q_proj r8, 8 at once" in stream.getvalue()
+    assert "The base model against itself with 1 at once: 1.000 [0.990, 1.010]." in stream.getvalue()
 
 
 def test_importing_it_stays_light() -> None:

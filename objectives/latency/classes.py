@@ -1,0 +1,57 @@
+"""Latency classes: placements that an engine cannot serve at different speeds.
+
+Servers with fused projections wrap the fused layer whichever part of it an adapter targets, so q alone costs what
+q + k + v costs, and gate alone what gate + up costs. Their kernels compute at a rank that is fixed when the server
+starts (``--max-lora-rank``). In one process, with PEFT, all placements differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from objectives.errors import RequestError
+from objectives.modules import ModuleSpace, Role
+from objectives.placement import Placement
+
+#: What vLLM's ``--max-lora-rank`` takes (``vllm/config/lora.py``, ``MaxLoRARanks``).
+SERVER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+#: vLLM's ``QKVParallelLinear`` and ``MergedColumnParallelLinear``, which SGLang has too.
+_FUSED: dict[Role, str] = {"query": "qkv", "key": "qkv", "value": "qkv", "gate": "gate_up", "up": "gate_up"}
+
+
+@dataclass(frozen=True)
+class LatencyClass:
+    """``parts`` are what the engine wraps; ``name`` is equal for placements of equal latency, and only for them."""
+
+    parts: tuple[str, ...]
+    rank: int
+
+    @property
+    def name(self) -> str:
+        return Placement(self.parts, self.rank).label
+
+
+def server_rank(rank: int) -> int:
+    """The smallest ``--max-lora-rank`` that serves ``rank``. Raises RequestError above the largest."""
+    for allowed in SERVER_RANKS:
+        if rank <= allowed:
+            return allowed
+    raise RequestError(f"rank {rank} is above {SERVER_RANKS[-1]}, the largest that vLLM serves: choose a lower rank")
+
+
+def class_of(space: ModuleSpace, placement: Placement, *, fused: bool) -> LatencyClass:
+    """The class of a placement on an engine that fuses, or does not fuse, projections.
+
+    Raises ModelError for an unknown group, RequestError for a rank that no fused server takes.
+    """
+    if not fused or placement.is_base:
+        return LatencyClass(placement.groups, placement.rank)
+    parts = {_fused_name(space, name) for name in placement.groups}
+    return LatencyClass(tuple(sorted(parts)), server_rank(placement.rank))
+
+
+def _fused_name(space: ModuleSpace, name: str) -> str:
+    # Bands of layers stay apart: a layer that is not wrapped costs nothing.
+    fused = _FUSED.get(space.group(name).role)
+    _, at, band = name.partition("@")
+    return f"{fused}{at}{band}" if fused else name

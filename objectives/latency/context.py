@@ -1,0 +1,50 @@
+"""What a latency profile depends on beside the placement, and so what it may be reused for."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from objectives.latency.settings import LatencySettings
+from objectives.modules import ModuleSpace
+
+
+def in_process_facts(device: Any, dtype: Any) -> dict[str, str]:
+    """Device, threads, dtype and versions of the engine ``transformers``, as a profile records them."""
+    import peft
+    import torch
+    import transformers
+
+    on_gpu = device.type == "cuda"
+    processor = platform.processor() or platform.machine()
+    return {
+        "engine": "transformers",
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"{device.type} {processor}",
+        "threads": "0" if on_gpu else str(torch.get_num_threads()),
+        "dtype": str(dtype).removeprefix("torch."),
+        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}",
+    }
+
+
+def profile_context(space: ModuleSpace, facts: Mapping[str, str], settings: LatencySettings) -> str:
+    """Equal for equal model structure, engine, device, dtype, versions and shape of request.
+
+    How long was measured is no part of it: see :func:`good_enough`.
+    """
+    shape = f"{settings.prompt_tokens}+{settings.output_tokens} tokens x {settings.concurrency}"
+    steps = "graphs" if settings.graphs else "eager"
+    return "|".join([space.structure, shape, steps, *(f"{name}={facts[name]}" for name in sorted(facts))])
+
+
+def profile_key(context: str, class_name: str) -> str:
+    """Where the catalog keeps the profile of a latency class; a digest, since a context is longer than a column."""
+    return hashlib.sha256(f"{context}|{class_name}".encode()).hexdigest()
+
+
+def good_enough(profile: Mapping[str, Any], settings: LatencySettings) -> bool:
+    """Whether a kept profile is as narrow as asked for, or was given as much time."""
+    low, high = profile["ratio_ci"]
+    narrow = (high - low) / 2 / profile["ratio"] <= settings.half_width
+    return bool(narrow or profile.get("max_seconds", 0.0) >= settings.max_seconds)

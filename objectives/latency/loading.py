@@ -1,0 +1,135 @@
+"""How servers take a LoRA adapter while they run, each by its own means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from objectives.errors import RequestError
+from objectives.latency.stream import Endpoint
+
+
+class Loader(Protocol):
+    """One kind of server."""
+
+    name: str
+    fused: bool
+    unmerged: str
+
+    def load(self, name: str, adapter: Path) -> dict[str, Any]:
+        """The fields of a completion request that name the adapter. Raises RequestError where the server refuses."""
+
+    def unload(self, name: str) -> None:
+        """Nothing of the adapter stays behind in the server."""
+
+
+class VllmLoader:
+    """vLLM's dynamic loading, which its operator has to allow."""
+
+    name = "vllm"
+    fused = True
+    unmerged = (
+        "every linear layer that the server supports is wrapped whatever an adapter targets, unless "
+        "--lora-target-modules restricts it; kernels compute at --max-lora-rank"
+    )
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def load(self, name: str, adapter: Path) -> dict[str, Any]:
+        body = {"lora_name": name, "lora_path": str(adapter)}
+        status, answer = self._endpoint.call("POST", "/v1/load_lora_adapter", body)
+        if status == 404:
+            raise RequestError(
+                f"--endpoint {self._endpoint.url} does not load adapters while it runs: start vLLM with --enable-lora "
+                "and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+            )
+        if status != 200:
+            raise self._endpoint.refused("/v1/load_lora_adapter", status, answer)
+        return {"model": name}
+
+    def unload(self, name: str) -> None:
+        self._endpoint.call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+
+class SglangLoader:
+    """SGLang's dynamic loading. Adapters are named in a field of their own."""
+
+    name = "sglang"
+    fused = True
+    unmerged = "the modules of --lora-target-modules, or of all loaded adapters together, are wrapped for every request"
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def load(self, name: str, adapter: Path) -> dict[str, Any]:
+        body = {"lora_name": name, "lora_path": str(adapter)}
+        status, answer = self._endpoint.call("POST", "/load_lora_adapter", body)
+        if status != 200:
+            raise self._endpoint.refused("/load_lora_adapter", status, answer)
+        return {"lora_path": name}
+
+    def unload(self, name: str) -> None:
+        self._endpoint.call("POST", "/unload_lora_adapter", {"lora_name": name})
+
+
+class TransformersServeLoader:
+    """``transformers serve`` takes any folder as a model: one that holds base model and adapter is served unmerged."""
+
+    name = "transformers serve"
+    fused = False
+    unmerged = "each adapted layer computes two thin products beside its own; each adapter holds a copy of the model"
+
+    def __init__(self, endpoint: Endpoint, base: Path) -> None:
+        self._endpoint, self._base = endpoint, base
+
+    def load(self, name: str, adapter: Path) -> dict[str, Any]:
+        for file in self._base.absolute().iterdir():
+            link = adapter / file.name
+            if not link.exists():
+                link.symlink_to(file)
+        return {"model": str(adapter)}
+
+    def unload(self, name: str) -> None:
+        """It forgets a model by itself, after a time without requests (--model-timeout)."""
+
+
+class NoLoader:
+    """A server that is not known to take adapters while it runs."""
+
+    name = "openai"
+    fused = False
+    unmerged = "not known of this server"
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def load(self, name: str, adapter: Path) -> dict[str, Any]:
+        raise RequestError(
+            f"--endpoint {self._endpoint.url} is not known to load adapters while it runs (it is neither vLLM, SGLang "
+            "nor transformers serve): measure with --engine transformers instead"
+        )
+
+    def unload(self, name: str) -> None:
+        """Nothing was loaded."""
+
+
+def identify(endpoint: Endpoint, base: Path) -> tuple[Loader, str, str | None]:
+    """The loader of a running server, its version where it says so, and the base model's name there if it names one.
+
+    Raises RequestError if nobody answers at the address.
+    """
+    status, models = endpoint.call("GET", "/v1/models")
+    listed = models.get("data") if status == 200 and isinstance(models, dict) else None
+    first = next((m for m in listed or [] if isinstance(m, dict) and not m.get("parent")), {})
+    owner, served = first.get("owned_by"), first.get("id")
+    if owner == "vllm":
+        _, said = endpoint.call("GET", "/version")
+        return VllmLoader(endpoint), str(said.get("version", "")) if isinstance(said, dict) else "", served
+    if owner == "sglang":
+        return SglangLoader(endpoint), "", served
+    _, description = endpoint.call("GET", "/openapi.json")
+    paths = description.get("paths", {}) if isinstance(description, dict) else {}
+    if "/load_model" in paths and "/v1/completions" in paths:
+        return TransformersServeLoader(endpoint, base), "", str(base.absolute())
+    return NoLoader(endpoint), "", served

@@ -1,0 +1,123 @@
+"""A placement beside the base model: requests by turns until their ratio is known, and what they say.
+
+Base and adapted model take turns in short blocks, so that whatever else the machine does falls on both, and the ratio
+of the two survives it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objectives.latency.settings import LatencySettings
+from objectives.latency.timing import Timing, percentiles
+
+Axis = Literal["tpot", "ttft"]
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class PairedRequest:
+    """The same request to both models. ``ratios`` are adapted / base, one for each pair of neighbouring blocks."""
+
+    ratios: NDArray[np.float64]
+    base: tuple[Timing, ...]  # one for each of the requests that ran at once
+    adapted: tuple[Timing, ...]
+
+
+class Pair(Protocol):
+    """The base model and a placement, ready to serve side by side on one engine."""
+
+    axis: Axis  # what the ratio is of
+
+    def request(self) -> PairedRequest:
+        """Serve one request with both, by turns."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """adapted / base with the interval in which a repetition falls in 95% of cases."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """As a share of the value."""
+        return (self.high - self.low) / 2 / self.value
+
+
+def ratio_of(requests: Sequence[PairedRequest], seed: int, resamples: int = _RESAMPLES) -> Ratio:
+    """The median over all pairs of blocks, so that a moment in which the machine does something else weighs little.
+
+    The interval is for a second, equal measurement: bootstrap medians with requests resampled whole, and of these the
+    95% quantile of the ratio of two. It is wider by about the square root of two than an interval for the median of
+    endless requests, which no one will ever compare with.
+    """
+    ratios = [request.ratios for request in requests]
+    value = float(np.median(np.concatenate(ratios)))
+    if len(ratios) < 2:
+        return Ratio(value, 0.0, float("inf"))
+    picks = np.random.default_rng(seed).integers(len(ratios), size=(resamples, len(ratios)))
+    medians = np.log(np.median(np.stack(ratios)[picks].reshape(resamples, -1), axis=1))
+    # Resampling n requests shows the spread of n - 1.
+    spread = np.abs(medians - np.roll(medians, 1)) * np.sqrt(len(ratios) / (len(ratios) - 1))
+    reach = float(np.exp(np.quantile(spread, 0.95)))
+    return Ratio(value, value / reach, value * reach)
+
+
+def sample(pair: Pair, settings: LatencySettings, seed: int) -> tuple[list[PairedRequest], bool]:
+    """Requests after warm-up, and whether their ratio settled before a limit was reached."""
+    for _ in range(settings.warmup):
+        pair.request()
+    requests: list[PairedRequest] = []
+    started = time.perf_counter()
+    while len(requests) < settings.max_requests:
+        requests.append(pair.request())
+        if len(requests) >= settings.min_requests:
+            # Fewer resamples: this is asked after every request, and only decides when to stop.
+            if ratio_of(requests, seed, 200).half_width <= settings.half_width:
+                return requests, True
+            if time.perf_counter() - started > settings.max_seconds:
+                break
+    return requests, False
+
+
+def profile_of(
+    requests: Sequence[PairedRequest], ratio: Ratio, axis: Axis, settings: LatencySettings, *, settled: bool
+) -> dict[str, Any]:
+    """Plain values ready for JSON. Times are in milliseconds by the wall clock, and so are the raw ``samples``."""
+    base = [timing for request in requests for timing in request.base]
+    adapted = [timing for request in requests for timing in request.adapted]
+    return {
+        "ratio": ratio.value,
+        "ratio_ci": [ratio.low, ratio.high],
+        "settled": settled,
+        "requests": len(requests),
+        "axis": axis,
+        "source": "measured",
+        **percentiles(adapted),
+        "base": percentiles(base),
+        "samples": {
+            "ratio": [float(np.median(request.ratios)) for request in requests],
+            "base": _raw(base),
+            "adapted": _raw(adapted),
+        },
+        "prompt_tokens": settings.prompt_tokens,
+        "output_tokens": settings.output_tokens,
+        "concurrency": settings.concurrency,
+    }
+
+
+def _raw(timings: list[Timing]) -> dict[str, Any]:
+    return {
+        "ttft_ms": [round(each.ttft * 1e3, 4) for each in timings],
+        "itl_ms": [[round(gap * 1e3, 4) for gap in each.itl] for each in timings],
+        "output_tokens": [each.output_tokens for each in timings],
+    }

@@ -1,0 +1,159 @@
+"""The engine ``openai``: any OpenAI-compatible server that streams completions, base and adapter by turns."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from objectives.errors import RequestError
+from objectives.latency.loading import identify
+from objectives.latency.paired import Axis, PairedRequest
+from objectives.latency.settings import LatencySettings
+from objectives.latency.stream import Answer, Endpoint
+from objectives.latency.timing import Timing
+from objectives.modules import ModuleSpace
+from objectives.placement import Placement
+
+
+class ServerEngine:
+    """A server that runs already. It must see the same file system, since adapters are handed over as folders."""
+
+    def __init__(self, url: str, folder: Path, space: ModuleSpace, settings: LatencySettings) -> None:
+        """``folder`` holds the base model: its structure for adapters, its tokenizer for prompts.
+
+        Raises RequestError if nobody answers at ``url``.
+        """
+        self._endpoint = Endpoint(url)
+        self._folder, self._space, self._settings = folder, space, settings
+        self._loader, version, served = identify(self._endpoint, folder)
+        self.name, self.fused, self.unmerged = self._loader.name, self._loader.fused, self._loader.unmerged
+        self._base = {"model": served or str(folder)}
+        self._scratch = Path(tempfile.mkdtemp(prefix="target-search-"))
+        self._loaded: list[str] = []
+        self._opened = 0
+        self._threads = ThreadPoolExecutor(settings.concurrency)
+        self.facts = {
+            "engine": self.name,
+            "device": f"{self.name} {version}".strip() + f" at {self._endpoint.url}",
+            "threads": "of the server",
+            "dtype": "of the server",
+            "versions": version or "not said by the server",
+        }
+
+    def open(self, placement: Placement, seed: int) -> ServerPair:
+        return self.open_mixed(placement, 1, seed)
+
+    def open_mixed(self, placement: Placement, adapters: int, seed: int) -> ServerPair:
+        self._unload()
+        prompt = _prompt(self._folder, self._settings.prompt_tokens, seed)
+        body = {"prompt": prompt, "max_tokens": self._settings.output_tokens, "temperature": 0, **self._options()}
+        body |= self._base
+        adapted = [{}] if placement.is_base else [self._load(placement, seed + number) for number in range(adapters)]
+        return ServerPair(
+            self._endpoint, body, [body | named for named in adapted], self._threads, self._settings.concurrency
+        )
+
+    def close(self) -> None:
+        self._unload()
+        self._threads.shutdown()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _options(self) -> dict[str, Any]:
+        """So that every answer has the asked length, and says how many tokens it has. Others do not take these."""
+        if self.name in ("vllm", "sglang"):
+            return {"ignore_eos": True, "stream_options": {"include_usage": True}}
+        return {}
+
+    def _load(self, placement: Placement, seed: int) -> dict[str, Any]:
+        self._opened += 1
+        name = f"target-search-{self._opened}"
+        adapter = self._scratch / name
+        write_random_adapter(self._folder, self._space, placement, seed, adapter)
+        named = self._loader.load(name, adapter)
+        self._loaded.append(name)
+        return named
+
+    def _unload(self) -> None:
+        while self._loaded:
+            self._loader.unload(self._loaded.pop())
+
+
+class ServerPair:
+    """Blocks of ``concurrency`` requests at once, to the base model and to the adapter by turns."""
+
+    axis: Axis = "tpot"
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        base: dict[str, Any],
+        adapted: list[dict[str, Any]],
+        threads: ThreadPoolExecutor,
+        concurrency: int,
+    ) -> None:
+        """``base`` is the request to the base model, ``adapted`` those to the adapters, taken in turn."""
+        self._endpoint, self._threads = endpoint, threads
+        self._blocks = [[base] * concurrency, [adapted[row % len(adapted)] for row in range(concurrency)]]
+        self._turn = 0
+
+    def request(self) -> PairedRequest:
+        """One block of each; who goes first changes. The ratio is that of the blocks' mean TPOT, by the wall clock.
+
+        Raises RequestError for an answer of one token, which has no TPOT.
+        """
+        self._turn += 1
+        blocks: dict[int, tuple[Timing, ...]] = {}
+        for which in (0, 1) if self._turn % 2 else (1, 0):
+            blocks[which] = tuple(answer.timing for answer in self._block(self._blocks[which]))
+        tpots = [[each.tpot for each in blocks[which] if each.tpot] for which in (0, 1)]
+        if not all(tpots):
+            raise RequestError(
+                f"--endpoint {self._endpoint.url} ended an answer after one token, so it has no time per output token: "
+                "choose another --seed, whose prompt is another"
+            )
+        return PairedRequest(np.array([np.mean(tpots[1]) / np.mean(tpots[0])]), blocks[0], blocks[1])
+
+    def _block(self, bodies: list[dict[str, Any]]) -> list[Answer]:
+        if len(bodies) == 1:
+            return [self._endpoint.complete(bodies[0])]
+        return list(self._threads.map(self._endpoint.complete, bodies))
+
+
+def _prompt(folder: Path, tokens: int, seed: int) -> str:
+    """Text of about so many tokens: random ones, decoded, so that no cache of prefixes has seen it."""
+    from objectives.model import load_tokenizer
+
+    tokenizer = load_tokenizer(folder)
+    picks = np.random.default_rng(seed).integers(len(tokenizer), size=tokens)
+    text: str = tokenizer.decode(picks.tolist(), skip_special_tokens=True)
+    return text or "a"
+
+
+def write_random_adapter(folder: Path, space: ModuleSpace, placement: Placement, seed: int, out: Path) -> None:
+    """An adapter of the placement's shape for the base model in ``folder``; none of that model's weights are read."""
+    import torch
+    from safetensors.torch import save_file
+
+    from objectives.adapter import WEIGHTS
+    from objectives.backbone import attach
+    from objectives.model import load_config, meta_model
+
+    model = meta_model(load_config(folder), space.kind)
+    model.new_modules = []
+    adapted = attach(model, space, placement, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        name.replace(".default", ""): torch.randn(parameter.shape, generator=generator) * 0.01
+        for name, parameter in adapted.named_parameters()
+        if "lora_" in name
+    }
+    config = adapted.peft_config["default"]
+    config.base_model_name_or_path = str(folder.absolute())
+    config.inference_mode = True
+    config.save_pretrained(str(out))
+    save_file(weights, out / WEIGHTS)

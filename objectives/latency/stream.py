@@ -1,0 +1,140 @@
+"""One streamed completion of an OpenAI-compatible server, timed chunk by chunk.
+
+Over the standard library: a chunk is read as soon as it arrives, and nothing else runs between socket and clock.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from objectives.errors import RequestError
+from objectives.latency.timing import Timing, timing
+
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    timing: Timing
+    prompt_tokens: int | None  # as the server counts them
+    counted: bool  # whether the server said how many tokens it gave; otherwise each chunk counts as one
+
+
+class Endpoint:
+    """A server's address, such as ``http://127.0.0.1:8000`` or ``http://127.0.0.1:8000/v1``.
+
+    Raises RequestError for what is no such address. May be shared by threads: each call opens a connection of its own.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RequestError(
+                f"--endpoint {url} is no address of a server: give one like http://127.0.0.1:8000, without a path"
+            )
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._parts = urlsplit(self.url)
+
+    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """The status, and the JSON or text of the answer. Raises RequestError if nobody answers."""
+        try:
+            with self._connection() as connection:
+                response = self._send(connection, method, path, body)
+                text = response.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise self._silent(error) from error
+        try:
+            return response.status, json.loads(text)
+        except ValueError:
+            return response.status, text
+
+    def complete(self, body: dict[str, Any]) -> Answer:
+        """POST /v1/completions with ``stream`` on. Raises RequestError for a refusal or an answer without text."""
+        try:
+            with self._connection() as connection:
+                # Connected first: that is not the server's time to the first token.
+                connection.connect()
+                sent = time.perf_counter()
+                response = self._send(connection, "POST", "/v1/completions", {**body, "stream": True})
+                if response.status != 200:
+                    raise self.refused("/v1/completions", response.status, response.read().decode("utf-8", "replace"))
+                answer = _read(_events(response), sent, self.url)
+                response.read()  # the end of the stream, so that the server sees no broken connection
+                return answer
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, RequestError):
+                raise
+            raise self._silent(error) from error
+
+    def refused(self, path: str, status: int, answer: Any) -> RequestError:
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        return RequestError(
+            f"--endpoint {self.url} refused {path} (status {status}: {' '.join(text.split())[:200]}): look into the "
+            "server's log"
+        )
+
+    def _silent(self, error: Exception) -> RequestError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return RequestError(f"--endpoint {self.url} does not answer ({reason}): check that the server runs there")
+
+    def _connection(self) -> _Closing:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "https":
+            secure = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=ssl.create_default_context())
+            return _Closing(secure)
+        return _Closing(http.client.HTTPConnection(host, port, timeout=TIMEOUT_S))
+
+    def _send(self, connection: Any, method: str, path: str, body: Any) -> http.client.HTTPResponse:
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        text = None if body is None else json.dumps(body).encode()
+        connection.request(method, self._parts.path + path, body=text, headers=headers)
+        response: http.client.HTTPResponse = connection.getresponse()
+        return response
+
+
+class _Closing:
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> http.client.HTTPConnection:
+        return self._connection
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Server-sent events with the time at which each was complete."""
+    while line := response.readline():
+        arrived = time.perf_counter()
+        data = line.decode("utf-8", "replace").strip().removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        if data.startswith("{"):
+            yield arrived, json.loads(data)
+
+
+def _read(events: Iterator[tuple[float, dict[str, Any]]], sent: float, url: str) -> Answer:
+    chunks: list[float] = []
+    usage: dict[str, Any] = {}
+    for arrived, event in events:
+        if event.get("error"):
+            raise RequestError(f"--endpoint {url} broke off an answer ({event['error']}): look into the server's log")
+        usage = event.get("usage") or usage
+        choices = event.get("choices") or [{}]
+        if choices[0].get("text"):
+            chunks.append(arrived)
+    if not chunks:
+        raise RequestError(
+            f"--endpoint {url} answered without any text: check that the server generates with /v1/completions"
+        )
+    tokens = usage.get("completion_tokens")
+    # Text may come late: a character of several tokens is sent with the last of them, and counts in the tokens.
+    return Answer(timing(sent, chunks, int(tokens or len(chunks))), usage.get("prompt_tokens"), tokens is not None)

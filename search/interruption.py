@@ -1,0 +1,56 @@
+"""Ctrl-C and SIGTERM: both end a search so that it can be resumed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Any
+
+from objectives.errors import Interrupted
+
+
+class Interruption:
+    """Within it, both signals raise KeyboardInterrupt in the main thread, and are remembered.
+
+    Remembered, since the exception can get lost: Python drops it where a finaliser runs at that moment, and libraries
+    turn it into errors of their own. Leaving the context with another error raises KeyboardInterrupt again.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+        self._hook = sys.unraisablehook
+
+    def __enter__(self) -> Interruption:
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        self.install()
+        return self
+
+    def install(self) -> None:
+        """Also to be called when Ray has started: it brings a handler of its own, which aborts the process."""
+        for number in self._before:
+            signal.signal(number, self._stop)
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if a signal came."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def _unraisable(self, lost: sys.UnraisableHookArgs) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            self._hook(lost)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = self._hook
+        if self._asked and error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+            raise KeyboardInterrupt from error

@@ -1,0 +1,156 @@
+"""The ``latency`` command: profiles of one model's placements on one engine, without training."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from objectives.errors import RequestError
+from objectives.latency.settings import LatencySettings
+from search.inspection import structure_of
+from search.spec import SearchSpec
+
+#: As many adapters share a batch where modes are compared.
+MIXED_ADAPTERS = 4
+
+if TYPE_CHECKING:
+    from objectives.latency.engine import Engine
+    from objectives.latency.profiling import Profiles, Shelf
+    from objectives.modules import ModuleSpace
+
+
+def latency_command(
+    spec: SearchSpec, settings: LatencySettings, concurrencies: Sequence[int], storage: str, *, fresh: bool
+) -> dict[str, Any]:
+    """:func:`latency_document` with the profiles of the catalog at ``storage``, which keeps what is measured.
+
+    ``fresh`` measures also what it has. Raises RequestError, and StoreError where the database refuses.
+    """
+    from objectives.latency.profiling import Shelf
+    from search.catalog.store import Catalog
+
+    with closing(Catalog(storage)) as catalog:
+        shelf = Shelf((lambda key: None) if fresh else catalog.profile, catalog.replace_profile)
+        return latency_document(spec, settings, concurrencies, shelf)
+
+
+def latency_document(
+    spec: SearchSpec,
+    settings: LatencySettings,
+    concurrencies: Sequence[int],
+    shelf: Shelf | None = None,
+) -> dict[str, Any]:
+    """What ``latency --json`` prints: the base model and all placements, measured or predicted.
+
+    Profiles are taken from ``shelf`` where it has them, and put there. Raises RequestError.
+    """
+    from dataclasses import replace
+
+    from objectives.latency.profiling import design, held_out, profile_model
+    from objectives.placement import BASE
+    from search.terminal import Progress
+
+    model, space = structure_of(spec)
+    if not space.groups:
+        raise RequestError(f"model {model} has no module that an adapter can target")
+    space.check_ranks(spec.ranks)
+    profiles: list[dict[str, Any]] = []
+    checks: list[dict[str, Any]] = []
+    bases: list[dict[str, Any]] = []
+    modes: list[dict[str, Any]] = []
+    total = len(concurrencies) * (1 + sum(len([*design(space, r), *held_out(space, r)]) for r in spec.ranks))
+    with Progress(total, latency_axis="ttft" if space.kind == "encoder" else "tpot") as progress:
+        progress.phase("loading the model")
+        for concurrency in concurrencies:
+            chosen = replace(settings, concurrency=concurrency)
+            with closing(open_engine(spec, model, space, chosen)) as opened:
+                name, facts, unmerged = opened.name, opened.facts, opened.unmerged
+                found = profile_model(
+                    opened,
+                    space,
+                    spec.ranks,
+                    chosen,
+                    seed=spec.seed,
+                    shelf=shelf,
+                    visited=lambda placement, number: progress.phase(
+                        f"round {number + 1}: {'base model against itself' if placement == BASE else placement.label}"
+                    ),
+                )
+                modes += _modes(opened, space, chosen, spec, found)
+            bases.append(found.base)
+            profiles += found.rows
+            checks += found.checks
+    errors = [check["error"] for check in checks]
+    base = bases[0]
+    return {
+        "model": model,
+        "engine": name,
+        "mode": "unmerged",
+        "unmerged": unmerged,
+        "device": facts["device"],
+        "facts": facts,
+        "prompt_tokens": settings.prompt_tokens,
+        "output_tokens": settings.output_tokens,
+        "base": base["base"],
+        "drift": {key: base[key] for key in ("ratio", "ratio_ci", "settled", "concurrency")},
+        "drifts": [{key: each[key] for key in ("ratio", "ratio_ci", "settled", "concurrency")} for each in bases],
+        "modes": modes,
+        "predictions": {"median_error": statistics.median(errors) if errors else None, "checks": checks},
+        "profiles": profiles,
+    }
+
+
+def _modes(
+    engine: Engine, space: ModuleSpace, settings: LatencySettings, spec: SearchSpec, found: Profiles
+) -> list[dict[str, Any]]:
+    """All groups with one adapter merged, one unmerged, and, where requests run at once, several adapters mixed."""
+    from objectives.latency.engine import measure
+    from objectives.placement import Placement
+
+    every = Placement.of((group.name for group in space.groups), spec.ranks[0])
+    unmerged = next(row for row in found.rows if row["targets"] == list(every.groups) and row["rank"] == every.rank)
+    figures = ("ratio", "ratio_ci", "concurrency")
+    modes = [
+        # A merged adapter is the base model with other numbers, so this is the base model against itself.
+        {"mode": "merged", "adapters": 1, **{key: found.base[key] for key in figures}},
+        {"mode": "unmerged", "adapters": 1, **{key: unmerged[key] for key in figures}},
+    ]
+    if settings.concurrency > 1:
+        adapters = min(settings.concurrency, MIXED_ADAPTERS)
+        try:
+            pair = engine.open_mixed(every, adapters, spec.seed)
+        except RequestError:  # not on this engine, or not this model
+            return modes
+        mixed = measure(pair, settings, seed=spec.seed, engine=engine.name)
+        modes.append({"mode": "mixed", "adapters": adapters, **{key: mixed[key] for key in figures}})
+    return [{**mode, "targets": list(every.groups), "rank": every.rank} for mode in modes]
+
+
+def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: LatencySettings) -> Engine:
+    """Raises RequestError for an engine that does not exist, or that does not answer."""
+    from objectives.model import load_model, resolve
+
+    folder = resolve(model)
+    if spec.engine == "openai":
+        from objectives.latency.server import ServerEngine
+
+        assert spec.endpoint is not None  # the spec has seen to it
+        if space.kind == "encoder":
+            raise RequestError(
+                f"model {model} is an encoder, which no completion server serves: use --engine transformers"
+            )
+        return ServerEngine(spec.endpoint, folder, space, settings)
+    import torch
+
+    from objectives.latency.in_process import TransformersEngine
+
+    on_gpu = torch.cuda.is_available()
+    if settings.graphs and not on_gpu:
+        raise RequestError("--graphs needs a CUDA device, and this machine has none: leave the flag out")
+    if not on_gpu:
+        torch.set_num_threads(1)
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    base = load_model(folder, space.kind, dtype, "cuda" if on_gpu else "cpu", trust_remote_code=spec.trust_remote_code)
+    return TransformersEngine(base, space, settings)

@@ -1,0 +1,118 @@
+"""The README of an exported adapter: what it is worth, how to load it, and how its test figure can be had again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_LABELS = """\
+The label counts whose tokens have the largest summed log-likelihood behind the prompt; `scoring` in `manifest.json` has
+the tokens of prompt and labels. With `model` from above, in this folder:
+
+```python
+import json
+import torch
+from transformers import AutoTokenizer
+
+scoring = json.load(open("manifest.json"))["scoring"]
+tokenizer = AutoTokenizer.from_pretrained({base!r})
+
+
+@torch.inference_mode()
+def classify(text):
+    prompt = scoring["template"].replace("{{text}}", text)
+    prompt = scoring["first_ids"] + tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    scores = {{}}
+    for label, ids in scoring["label_ids"].items():
+        logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+        scores[label] = logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum().item()
+    return max(scores, key=scores.get)
+```
+
+A text is cut at its end where prompt and longest label are more than {max_tokens} tokens."""
+
+_TEXT = """\
+The prompt is `{template!r}` with the row's text. Decoding is greedy, up to the end of sequence or {max_new_tokens}
+tokens. A prompt is scored once, by {metric} against all its completions; it is cut at its end where it and the longest
+completion are more than {max_tokens} tokens."""
+
+_HEAD = """\
+The classes are {labels}, in this order; the head that was trained with the adapter is in this folder too. The tokenizer
+cuts a text to {max_tokens} tokens."""
+
+_SAMPLE = """\
+Where a note below says that N of M rows were used, they are those that
+`sorted(random.Random("{seed} test").sample(range(M), N))` gives, counted from 0; of generation, M counts different
+prompts in order of appearance."""
+
+
+def model_card(manifest: dict[str, Any]) -> str:
+    """Markdown, from the manifest of :mod:`search.export` alone."""
+    test = manifest["test"]
+    figure = (
+        f"test {manifest['metric']} {test['accuracy']:.4f} (95% interval {test['accuracy_ci'][0]:.4f} to "
+        f"{test['accuracy_ci'][1]:.4f}, {test['rows']} rows)"
+        if test
+        else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; off the front, so not tested"
+    )
+    classifies = manifest["provenance"]["kind"] == "encoder"
+    auto = "AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM"
+    head = f", num_labels={len(manifest['labels'])}" if classifies else ""
+    return f"""---
+library_name: peft
+base_model: {json.dumps(manifest["base_model"])}
+tags: [lora]
+---
+
+# {manifest["label"]}
+
+LoRA on `{", ".join(manifest["targets"])}`, rank {manifest["rank"]}, alpha {manifest["alpha"]};
+trial {manifest["trial"]} of search `{manifest["search"]}`.
+{figure[0].upper()}{figure[1:]}; TPOT {manifest["latency"]["ratio"]:.2f} times the base model's when served unmerged
+(merged, an adapter costs nothing). `manifest.json` holds all figures and where they come from.
+
+```python
+from peft import PeftModel
+from transformers import {auto}
+
+base = {auto}.from_pretrained({manifest["base_model"]!r}{head})
+model = PeftModel.from_pretrained(base, ".").eval()
+```
+
+## How it is served
+
+{_served(manifest["serving"])}
+
+## How it was scored
+
+{_scoring(manifest)}
+
+`python -m search verify DIR` measures the test split again and compares.
+"""
+
+
+def _scoring(manifest: dict[str, Any]) -> str:
+    scoring = manifest["scoring"]
+    if scoring is None:
+        return f"The prompt is `{manifest['template']!r}` with the row's text."
+    if manifest["provenance"]["kind"] == "encoder":
+        how = _HEAD.format(labels=", ".join(manifest["labels"]), max_tokens=scoring["max_tokens"])
+    elif manifest["task"] == "classification":
+        how = _LABELS.format(base=manifest["base_model"], max_tokens=scoring["max_tokens"])
+    else:
+        how = _TEXT.format(**scoring, metric=manifest["metric"])
+    notes = "\n".join(f"- {note}" for note in manifest["notes"])
+    return "\n\n".join([how, *([_SAMPLE.format(seed=manifest["provenance"]["seed"]), notes] if notes else [])])
+
+
+def _served(serving: dict[str, Any]) -> str:
+    if serving["loads"]:
+        return (
+            "vLLM serves it unmerged with `sh serve.sh`, which wraps only the targeted layers. Without "
+            "`--lora-target-modules` every layer is wrapped, and all placements are equally slow. Merged "
+            "(`model.merge_and_unload()`), it is as fast as the base model."
+        )
+    return (
+        f"vLLM does not load it: {'; '.join(serving['why_not'])}. Merged (`model.merge_and_unload()`), it is as fast "
+        "as the base model on any server."
+    )

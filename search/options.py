@@ -1,0 +1,108 @@
+"""Options that several commands share, in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from search.names import ENGINES, METRIC_CHOICES, STRATEGIES, TASKS
+from search.spec import SearchSpec
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_DEFAULTS = SearchSpec()
+
+
+def group(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document on standard output, nothing else."
+)
+debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+stores = group(
+    click.option("--home", metavar="DIR", help="Folder of the state.  [default: $SEARCH_HOME or ./.search]"),
+    click.option(
+        "--storage", metavar="URL", help="SQLAlchemy URL of catalog and study.  [default: SQLite in the home]"
+    ),
+    click.option("--tracking-uri", metavar="URI", help="MLflow tracking URI.  [default: SQLite in the home]"),
+    debug,
+)
+engine = group(
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        help="What serves: PEFT here, or --endpoint.  [default: transformers]",
+    ),
+    click.option("--endpoint", metavar="URL", help="OpenAI-compatible server, for --engine openai."),
+)
+structure = group(
+    click.option("--model", metavar="DIR|HUB_ID", help="Base model.  [default: the demonstration that ships along]"),
+    click.option("--bands", type=int, help="Split every group into N bands of layers.  [default: 1]"),
+    click.option("--trust-remote-code", is_flag=True, default=None, help="Let the model's own Python code run."),
+)
+request = group(
+    structure,
+    click.option("--data", metavar="DIR|FILE|HUB_ID", help="Rows of text and label, or of prompt and completion."),
+    click.option("--task", type=click.Choice(TASKS), help="[default: what the columns say]"),
+    click.option("--metric", metavar="|".join(METRIC_CHOICES), help="[default: accuracy, or rouge_l for generation]"),
+    click.option("--budget", type=int, metavar="N", help=f"Placements to try.  [default: {_DEFAULTS.budget}]"),
+    click.option("--max-hours", type=float, metavar="H", help="Begin no trial after so long."),
+    click.option("--steps", type=int, metavar="N", help="Training steps of a trial.  [default: 200; generation: 300]"),
+    click.option("--ranks", metavar="R,R", help="LoRA ranks to try; alpha is twice the rank.  [default: 4,8,16]"),
+    click.option("--strategy", metavar="|".join(STRATEGIES), help="Who proposes placements.  [default: auto]"),
+    engine,
+    click.option("--max-tpot-ratio", type=float, metavar="X", help="Train nothing slower than X times the base model."),
+    click.option("--max-adapter-mb", type=float, metavar="Y", help="Try no adapter larger than Y MB in float32."),
+    click.option("--workers", type=int, metavar="N", help="Trials side by side.  [default: one per core, or per GPU]"),
+    click.option("--gpus-per-trial", type=float, metavar="F", help="GPUs, or a fraction of one.  [default: 1 if any]"),
+    click.option("--ray-address", metavar="A", help="Join this Ray cluster; the home must be a shared folder."),
+    click.option("--batch-size", type=int, metavar="N", help="Rows of a training step.  [default: 16]"),
+    click.option("--accumulate", type=int, metavar="N", help="Batches whose gradients make one step.  [default: 1]"),
+    click.option("--learning-rate", type=float, metavar="LR", help="Peak of AdamW.  [default: from the model's width]"),
+    click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, more time."),
+    click.option("--max-tokens", type=int, metavar="N", help="Cut longer rows, and count them.  [default: 512]"),
+    click.option(
+        "--template", metavar="TEXT", help="'chat', or text with {text}.  [default: chat if the model has one]"
+    ),
+    click.option(
+        "--validation-rows", type=int, metavar="N", help="Sample of the split.  [default: 500; generation: 64]"
+    ),
+    click.option("--test-rows", type=int, metavar="N", help="Sample of the split.  [default: 2000; generation: 200]"),
+    click.option("--seed", type=int, metavar="N", help="[default: 0]"),
+    click.option("--name", metavar="NAME", help="Of the search.  [default: from model and data]"),
+    click.option("--config", metavar="FILE", help="YAML of the same settings; flags win over it."),
+)
+latency_protocol = group(
+    engine,
+    click.option("--prompt-tokens", type=int, default=32, show_default=True, metavar="N", help="Length of a prompt."),
+    click.option("--output-tokens", type=int, default=17, show_default=True, metavar="N", help="Length of an answer."),
+    click.option(
+        "--concurrency",
+        default="1",
+        show_default=True,
+        metavar="C,C",
+        help="Requests at once; each is measured.",
+    ),
+    click.option("--graphs", is_flag=True, help="Decode with static cache and CUDA graphs, as servers do; GPU only."),
+    click.option(
+        "--half-width",
+        type=float,
+        default=0.02,
+        show_default=True,
+        metavar="F",
+        help="Measure until the ratio is so exact.",
+    ),
+    click.option(
+        "--max-seconds", type=float, default=1.5, show_default=True, metavar="S", help="Measure a placement no longer."
+    ),
+    click.option("--fresh", is_flag=True, help="Measure also what the catalog has from before."),
+    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of prompts and random adapters."),
+)

@@ -1,0 +1,41 @@
+"""Latency profiles of a search whose adapters will run on a server: measured there, once a latency class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from objectives.latency.classes import class_of
+from objectives.latency.context import good_enough, profile_context, profile_key
+from objectives.latency.engine import Engine, measure
+from objectives.latency.settings import LatencySettings
+from objectives.modules import ModuleSpace
+from objectives.placement import Placement
+from search.catalog.store import Catalog
+
+#: A request to a server gives one ratio, one in this process gives eight; a class is measured once, not each trial.
+SETTINGS = LatencySettings(min_requests=8, max_seconds=4.0)
+
+
+@dataclass(frozen=True)
+class ServedProfiles:
+    """Measures in the process that runs the search, so that no two measurements meet on the server."""
+
+    engine: Engine
+    space: ModuleSpace
+    catalog: Catalog
+    seed: int
+
+    def of(self, placement: Placement) -> dict[str, Any]:
+        """The profile of the placement's class; for no groups, of the base model against itself.
+
+        Raises RequestError where the server refuses.
+        """
+        name = class_of(self.space, placement, fused=self.engine.fused).name
+        key = profile_key(profile_context(self.space, self.engine.facts, SETTINGS), name)
+        kept = self.catalog.profile(key)
+        if kept is None or not good_enough(kept, SETTINGS):
+            pair = self.engine.open(placement, self.seed)
+            kept = measure(pair, SETTINGS, seed=self.seed, engine=self.engine.name) | {"class": name}
+            self.catalog.replace_profile(key, kept)
+        return kept

@@ -1,0 +1,176 @@
+"""A real HTTP server on 127.0.0.1 that streams completions by a script and notes when it sent what."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Script:
+    """``first`` and ``each`` are delays in seconds, taken in turn by the requests; ``bundles`` are tokens a chunk."""
+
+    first: list[float] = field(default_factory=lambda: [0.002])
+    each: list[float] = field(default_factory=lambda: [0.001])
+    bundles: list[int] = field(default_factory=lambda: [1])
+    tokens: int = 8
+    empty_first: bool = False  # a chunk without text before the first token, at once
+    usage: bool = True
+    owner: str = "somebody"
+    loads: bool = True  # whether /v1/load_lora_adapter exists
+    slower: float = 1.0  # how many times longer a request to an adapter takes
+    paths: list[str] = field(default_factory=list)  # of /openapi.json
+    status: int = 200
+    text: str = "word "
+
+
+@dataclass
+class Sent:
+    """One request as the server knows it: when it arrived, and when each chunk with text left."""
+
+    body: dict[str, Any]
+    arrived: float
+    chunks: list[float] = field(default_factory=list)
+
+
+class ScriptedServer:
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.sent: list[Sent] = []
+        self.loaded: dict[str, str] = {}
+        self.calls: list[str] = []
+        self.most_at_once = 0
+        self._at_once = 0
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"owner": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def begin(self, body: dict[str, Any]) -> tuple[Sent, int]:
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            self.sent.append(Sent(body, time.perf_counter()))
+            return self.sent[-1], len(self.sent) - 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._at_once -= 1
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: ScriptedServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        script = self.owner.script
+        self.owner.calls.append(self.path)
+        answers = {
+            "/v1/models": {"data": [{"id": "served-name", "owned_by": script.owner}]},
+            "/version": {"version": "0.9"},
+            "/openapi.json": {"paths": {path: {} for path in script.paths}},
+        }
+        self._json(200 if self.path in answers else 404, answers.get(self.path, {"detail": "Not Found"}))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.owner.calls.append(self.path)
+        if self.path.endswith("load_lora_adapter"):
+            if not self.owner.script.loads:
+                self._json(404, {"detail": "Not Found"})
+            elif "unload" in self.path:
+                self._json(200, self.owner.loaded.pop(body["lora_name"]))
+            else:
+                self.owner.loaded[body["lora_name"]] = body["lora_path"]
+                self._json(200, "Success")
+        elif self.owner.script.status != 200:
+            self._json(self.owner.script.status, {"error": "too many\nrequests"})
+        else:
+            sent, number = self.owner.begin(body)
+            try:
+                self._stream(sent, number)
+            finally:
+                self.owner.end()
+
+    def _stream(self, sent: Sent, number: int) -> None:
+        script = self.owner.script
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        adapted = sent.body["model"] in self.owner.loaded or sent.body.get("lora_path")
+        times = script.slower if adapted else 1.0
+        if script.empty_first:
+            self._event({"choices": [{"text": "", "finish_reason": None}]})
+        due = sent.arrived + script.first[number % len(script.first)]
+        tokens, bundle = 0, 0
+        while tokens < script.tokens:
+            # The first token leaves alone, later ones when the last of their bundle is made.
+            size = 1 if tokens == 0 else min(script.bundles[bundle % len(script.bundles)], script.tokens - tokens)
+            if tokens:
+                due += size * script.each[number % len(script.each)] * times
+                bundle += 1
+            time.sleep(max(0.0, due - time.perf_counter()))
+            sent.chunks.append(time.perf_counter())
+            self._event({"choices": [{"text": script.text * size, "finish_reason": None}]})
+            tokens += size
+        usage = {"prompt_tokens": 5, "completion_tokens": tokens}
+        self._event({"choices": [{"text": "", "finish_reason": "length"}]})
+        if script.usage:
+            self._event({"choices": [], "usage": usage})
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def _event(self, event: dict[str, Any]) -> None:
+        self._chunk(f"data: {json.dumps(event)}\n\n".encode())
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def _json(self, status: int, answer: Any) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def serving(script: Script) -> Iterator[ScriptedServer]:
+    server = ScriptedServer(script)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def truth(server: ScriptedServer, tokens: int) -> dict[str, float]:
+    """Percentiles in milliseconds of what the server itself saw itself send."""
+    ttft = [(sent.chunks[0] - sent.arrived) * 1e3 for sent in server.sent]
+    tpot = [(sent.chunks[-1] - sent.chunks[0]) / (tokens - 1) * 1e3 for sent in server.sent]
+    return {
+        f"{name}_p{percent}_ms": float(np.percentile(values, percent))
+        for name, values in (("ttft", ttft), ("tpot", tpot))
+        for percent in (50, 95, 99)
+    }

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from objectives.latency.additive import AdditiveModel
+from objectives.latency.paired import Ratio
+
+NAMES = ("q", "k", "v", "o", "gate", "up", "down")
+#: What a profile measures: each part, three pairs, all.
+DESIGN = (
+    [frozenset([name]) for name in NAMES] + [frozenset(p) for p in (("q", "v"), ("o", "down"))] + [frozenset(NAMES)]
+)
+ALL = [frozenset(parts) for size in range(1, 8) for parts in combinations(NAMES, size)]
+costs = st.lists(st.floats(0.03, 0.2), min_size=7, max_size=7)
+
+
+def truth(parts: frozenset[str], cost: Mapping[str, float], start: float) -> float:
+    return 1 + start + sum(cost[name] for name in parts)
+
+
+def measured(value: float, error: float = 0.0) -> Ratio:
+    value *= 1 + error
+    return Ratio(value, value / 1.02, value * 1.02)
+
+
+@settings(max_examples=30, deadline=None)
+@given(costs=costs, start=st.floats(0.0, 0.1))
+def test_an_additive_truth_is_found_without_noise(costs: list[float], start: float) -> None:
+    cost = dict(zip(NAMES, costs, strict=True))
+    model = AdditiveModel({parts: measured(truth(parts, cost, start)) for parts in DESIGN})
+    errors = [abs(model.predict(parts).value / truth(parts, cost, start) - 1) for parts in ALL]
+    assert np.median(errors) < 0.02
+    assert model.predict(frozenset()) == Ratio(1.0, 1.0, 1.0)
+
+
+def test_predictions_lie_in_their_intervals_with_noise() -> None:
+    generator = np.random.default_rng(0)
+    inside = []
+    for _ in range(20):
+        cost = dict(zip(NAMES, generator.uniform(0.05, 0.13, 7), strict=True))
+        noisy = {p: measured(truth(p, cost, 0.04), generator.normal(scale=0.007)) for p in DESIGN}
+        model = AdditiveModel(noisy)
+        for parts in ALL:
+            again = truth(parts, cost, 0.04) * (1 + generator.normal(scale=0.007))
+            found = model.predict(parts)
+            inside.append(found.low <= again <= found.high)
+    assert np.mean(inside) > 0.9
+
+
+def test_residuals_ask_for_an_interaction() -> None:
+    """Adapting q and k together costs much more than each alone, in every set that holds both."""
+    cost = dict.fromkeys(NAMES, 0.1)
+
+    def value(parts: frozenset[str]) -> float:
+        return truth(parts, cost, 0.0) + 0.3 * (frozenset("qk") <= parts)
+
+    chosen = [*DESIGN, frozenset("qk"), frozenset("qkv"), frozenset(["q", "k", "o"]), frozenset(["v", "o", "up"])]
+    sharp = {p: Ratio(value(p), value(p) / 1.005, value(p) * 1.005) for p in chosen}
+    model = AdditiveModel(sharp)
+    assert model.interactions == [frozenset("qk")]
+    assert model.predict(frozenset(["q", "k", "down"])).value == pytest.approx(1.6, abs=0.02)
+    plain = AdditiveModel({p: measured(truth(p, cost, 0.0)) for p in chosen})
+    assert plain.interactions == []
+
+
+def test_one_measurement_is_enough_to_begin_with() -> None:
+    model = AdditiveModel({frozenset(["o"]): measured(1.1)})
+    assert model.predict(frozenset(["o"])).value == pytest.approx(1.1, abs=0.01)

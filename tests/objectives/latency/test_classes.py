@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from objectives.errors import RequestError
+from objectives.latency.classes import class_of, server_rank
+from objectives.model import meta_model
+from objectives.modules import module_space
+from objectives.placement import BASE, Placement
+from tests.objectives.tiny import CONFIGURATIONS, Zoo
+
+
+def test_in_one_process_every_placement_is_a_class(zoo: Zoo) -> None:
+    space = zoo.space("llama")
+    placement = Placement.of(["q_proj", "o_proj"], 4)
+    assert class_of(space, placement, fused=False).name == "o_proj+q_proj r4"
+
+
+@pytest.mark.parametrize(
+    ("groups", "name"),
+    [
+        (["q_proj"], "qkv r8"),
+        (["q_proj", "k_proj", "v_proj"], "qkv r8"),
+        (["v_proj", "o_proj"], "o_proj+qkv r8"),
+        (["up_proj"], "gate_up r8"),
+        (["gate_proj", "up_proj", "down_proj"], "down_proj+gate_up r8"),
+    ],
+)
+def test_a_fusing_server_tells_four_parts_of_a_llama_apart(zoo: Zoo, groups: list[str], name: str) -> None:
+    assert class_of(zoo.space("llama"), Placement.of(groups, 4), fused=True).name == name
+
+
+def test_a_llama_has_fifteen_classes_on_a_fusing_server(zoo: Zoo) -> None:
+    space = zoo.space("llama")
+    names = [group.name for group in space.groups]
+    placements = [Placement.of(g, 8) for size in range(1, 8) for g in combinations(names, size)]
+    assert len({class_of(space, placement, fused=True) for placement in placements}) == 2**4 - 1
+
+
+def test_what_is_fused_already_keeps_its_name(zoo: Zoo) -> None:
+    assert class_of(zoo.space("gpt2"), Placement.of(["c_attn"], 8), fused=True).name == "c_attn r8"
+
+
+def test_bands_stay_apart() -> None:
+    config = CONFIGURATIONS["llama"]()
+    space = module_space(meta_model(config, "causal"), config, "causal", bands=2)
+    placement = Placement.of(["q_proj@first", "k_proj@last"], 8)
+    assert class_of(space, placement, fused=True).name == "qkv@first+qkv@last r8"
+
+
+def test_the_base_model_is_a_class_of_its_own(zoo: Zoo) -> None:
+    assert class_of(zoo.space("llama"), BASE, fused=True).name == "base"
+
+
+@pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (8, 8), (9, 16), (65, 128), (300, 320), (512, 512)])
+def test_a_server_computes_at_the_next_rank_that_it_takes(rank: int, served: int) -> None:
+    assert server_rank(rank) == served
+
+
+def test_a_rank_that_no_server_takes_is_refused() -> None:
+    with pytest.raises(RequestError) as caught:
+        server_rank(513)
+    assert str(caught.value) == "rank 513 is above 512, the largest that vLLM serves: choose a lower rank"

@@ -1,0 +1,243 @@
+"""Profiles: complete, fair between the two models, and taken from real decoding.
+
+No assertion is on milliseconds. Ratios are of CPU time of interleaved passes, with wide margins.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from objectives.backbone import attach
+from objectives.errors import RequestError
+from objectives.latency.context import good_enough, in_process_facts, profile_context, profile_key
+from objectives.latency.engine import measure
+from objectives.latency.graphs import GraphDecoder
+from objectives.latency.in_process import InProcessPair, TransformersEngine
+from objectives.latency.settings import LatencySettings
+from objectives.placement import BASE, Placement
+from tests.objectives.tiny import CAUSAL, ENCODERS, Zoo, all_groups, shake
+
+QUICK = LatencySettings(prompt_tokens=8, output_tokens=5, min_requests=3, max_requests=3)
+PERCENTILES = {f"{what}_p{p}_ms" for what in ("ttft", "tpot") for p in (50, 95, 99)}
+PERCENTILES |= {f"itl_p{p}_ms" for p in (50, 95, 99)}
+KEYS = PERCENTILES | {
+    "ratio", "ratio_ci", "settled", "requests", "axis", "base", "engine", "mode", "prompt_tokens", "output_tokens",
+    "concurrency", "max_seconds", "samples", "source",
+}  # fmt: skip
+
+
+def measure_pair(base: Any, adapted: Any, settings: LatencySettings, *, encoder: bool, seed: int) -> dict[str, Any]:
+    pair = InProcessPair(base, adapted, settings, encoder=encoder, seed=seed)
+    return measure(pair, settings, seed=seed, engine="transformers")
+
+
+class Recorder:
+    """Stands around a model and notes what it is called with and gives; the clock of the profile runs as ever."""
+
+    def __init__(self, model: Any, log: list[tuple[str, list[int], int]], name: str) -> None:
+        self._model, self._log, self._name = model, log, name
+        self.device, self.config = model.device, model.config
+
+    def __call__(self, **inputs: Any) -> Any:
+        out = self._model(**inputs)
+        self._log.append((self._name, inputs["input_ids"][0].tolist(), int(out.logits[0].argmax(-1)[-1])))
+        return out
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *ENCODERS])
+def test_a_profile_is_complete_and_ready_for_json(zoo: Zoo, name: str) -> None:
+    space, base = zoo.space(name), zoo.base(name)
+    adapted = attach(base, space, all_groups(space), seed=0).get_base_model().eval()
+    encoder = name in ENCODERS
+    profile = measure_pair(base, adapted, QUICK, encoder=encoder, seed=0)
+    assert profile.keys() == KEYS
+    assert profile["base"].keys() == PERCENTILES
+    assert json.loads(json.dumps(profile, allow_nan=False)) == profile
+    assert profile["axis"] == ("ttft" if encoder else "tpot")
+    assert (profile["engine"], profile["mode"], profile["requests"]) == ("transformers", "unmerged", 3)
+    for side in (profile, profile["base"]):
+        for what in ("ttft",) if encoder else ("ttft", "tpot", "itl"):
+            assert 0 < side[f"{what}_p50_ms"] <= side[f"{what}_p95_ms"] <= side[f"{what}_p99_ms"]
+        assert all((side[f"tpot_p{p}_ms"] is None) == encoder for p in (50, 95, 99))
+    low, high = profile["ratio_ci"]
+    assert low <= profile["ratio"] <= high
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_a_model_against_itself_is_about_as_fast(zoo: Zoo, name: str) -> None:
+    base = zoo.base(name)
+    settings = replace(QUICK, output_tokens=9, min_requests=10, max_requests=10)
+    assert measure_pair(base, base, settings, encoder=name == "bert", seed=0)["ratio"] == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
+def test_an_adapter_on_every_group_costs_time(zoo: Zoo, name: str) -> None:
+    space, base = zoo.space(name), zoo.base(name)
+    adapted = attach(base, space, all_groups(space), seed=0).get_base_model().eval()
+    settings = replace(QUICK, output_tokens=9, min_requests=10, max_requests=10)
+    profile = measure_pair(base, adapted, settings, encoder=name == "bert", seed=0)
+    assert profile["ratio"] > 1.1
+
+
+def test_more_groups_cost_more(zoo: Zoo) -> None:
+    space, base = zoo.space("llama"), zoo.base("llama")
+    settings = replace(QUICK, output_tokens=9, min_requests=10, max_requests=10)
+
+    def ratio(placement: Placement) -> float:
+        adapted = attach(base, space, placement, seed=0).get_base_model().eval()
+        return float(measure_pair(base, adapted, settings, encoder=False, seed=0)["ratio"])
+
+    assert ratio(Placement.of(["o_proj"], 4)) < ratio(all_groups(space))
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_the_timed_tokens_are_those_of_generate(zoo: Zoo, name: str) -> None:
+    """One prompt, then one token a pass with the model's own cache, greedily, as a server decodes."""
+    base = zoo.base(name)
+    log: list[tuple[str, list[int], int]] = []
+    settings = replace(QUICK, warmup=0, min_requests=1, max_requests=1, output_tokens=9)
+    pair = Recorder(base, log, "base"), Recorder(base, log, "adapted")
+    measure_pair(*pair, settings, encoder=False, seed=0)
+    for side in ("base", "adapted"):
+        calls = [(ids, token) for which, ids, token in log if which == side]
+        prompt, tokens = calls[0][0], [token for _, token in calls]
+        assert len(prompt) == 8
+        assert [ids for ids, _ in calls[1:]] == [[token] for token in tokens[:-1]], "fed back one at a time"
+        # Without an end of sequence, which generate would stop at.
+        expected = base.generate(
+            torch.tensor([prompt]), max_new_tokens=9, do_sample=False, eos_token_id=None, pad_token_id=2
+        )
+        assert tokens == expected[0, 8:].tolist()
+
+
+def test_who_goes_first_changes_from_token_to_token(zoo: Zoo) -> None:
+    log: list[tuple[str, list[int], int]] = []
+    settings = replace(QUICK, warmup=0, min_requests=1, max_requests=1, output_tokens=4)
+    base = zoo.base("llama")
+    measure_pair(Recorder(base, log, "base"), Recorder(base, log, "adapted"), settings, encoder=False, seed=0)
+    assert [which for which, *_ in log] == ["base", "adapted", "adapted", "base"] * 2
+
+
+def test_warm_up_is_not_counted_and_the_seed_chooses_the_prompt(zoo: Zoo) -> None:
+    base = zoo.base("llama")
+
+    def prompts(seed: int) -> list[list[int]]:
+        log: list[tuple[str, list[int], int]] = []
+        settings = replace(QUICK, warmup=2, min_requests=1, max_requests=1, output_tokens=3)
+        profile = measure_pair(Recorder(base, log, "a"), Recorder(base, log, "b"), settings, encoder=False, seed=seed)
+        assert profile["requests"] == 1
+        return [ids for _, ids, _ in log if len(ids) > 1]
+
+    assert len(prompts(0)) == 2 * 3, "two requests to warm up and one that counts, each to both"
+    assert prompts(0) == prompts(0) != prompts(1)
+
+
+def test_an_engine_opens_placements_and_the_base_model_beside_itself(zoo: Zoo) -> None:
+    space, base = zoo.space("llama"), zoo.base("llama")
+    engine = TransformersEngine(base, space, replace(QUICK, concurrency=3))
+    for placement in (BASE, all_groups(space)):
+        request = engine.open(placement, seed=0).request()
+        assert len(request.base) == len(request.adapted) == 3, "one timing for each row of the batch"
+        assert request.base[0].output_tokens == 5
+        assert len(request.ratios) == 2
+    assert not any("lora" in name for name, _ in base.named_modules()), "the base model stays as it was"
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_mixed_batch_serves_each_row_by_its_own_adapter(zoo: Zoo, name: str) -> None:
+    engine = TransformersEngine(zoo.base(name), zoo.space(name), replace(QUICK, concurrency=3))
+    pair = engine.open_mixed(all_groups(zoo.space(name)), 2, seed=0)
+    request = pair.request()
+    assert len(request.adapted) == 3
+    mixed = pair._models[1]
+    assert mixed._names == ["default", "adapter1", "default"]
+    shake(mixed._model)
+    ids = torch.arange(8).repeat(3, 1)
+    rows = mixed(input_ids=ids).logits
+    assert torch.equal(rows[0], rows[2])
+    assert not torch.allclose(rows[0], rows[1])
+
+
+def test_adapters_of_fused_experts_are_not_mixed(zoo: Zoo) -> None:
+    space = zoo.space("mixtral")
+    engine = TransformersEngine(zoo.base("mixtral"), space, replace(QUICK, concurrency=2))
+    with pytest.raises(RequestError) as caught:
+        engine.open_mixed(all_groups(space), 2, seed=0)
+    assert str(caught.value) == (
+        f"{all_groups(space).label} cannot be served in mixed batches: PEFT mixes no adapters of fused experts, and "
+        "none under --graphs"
+    )
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_the_static_cache_decodes_the_same_tokens(zoo: Zoo, name: str) -> None:
+    """Without the compiler, which takes long: what is tested is the decoding that it would record."""
+    space, base = zoo.space(name), zoo.base(name)
+    model = attach(base, space, all_groups(space), seed=0).eval().get_base_model()
+    shake(model)
+    prompt = torch.randint(320, (2, 8), generator=torch.Generator().manual_seed(0))
+    decoder = GraphDecoder(model, 8 + 9, backend=None)
+    for _ in range(2):  # the cache is used again
+        with torch.inference_mode():
+            step = decoder.begin(prompt)
+            tokens = torch.cat([step() for _ in range(9)], dim=1)
+        expected = model.generate(prompt, max_new_tokens=9, do_sample=False, eos_token_id=None, pad_token_id=2)
+        assert tokens.tolist() == expected[:, 8:].tolist()
+
+
+def test_a_model_without_an_attention_cache_is_not_recorded(zoo: Zoo) -> None:
+    with pytest.raises(RequestError) as caught:
+        GraphDecoder(zoo.base("mamba"), 8)
+    assert str(caught.value) == (
+        "--graphs: transformers cannot record model type 'mamba' as a graph: leave the flag out"
+    )
+
+
+def test_a_profile_holds_for_one_structure_engine_and_shape_of_request(zoo: Zoo) -> None:
+    space = zoo.space("llama")
+    facts = in_process_facts(torch.device("cpu"), torch.float32)
+    context = profile_context(space, facts, QUICK)
+    assert context == profile_context(space, dict(reversed(facts.items())), QUICK)
+    longer = replace(QUICK, max_seconds=9.0, half_width=0.001, max_requests=99)
+    assert context == profile_context(space, facts, longer), "how long was measured is asked of the profile"
+    others = [
+        profile_context(zoo.space("gpt2"), facts, QUICK),
+        profile_context(space, facts, replace(QUICK, prompt_tokens=9)),
+        profile_context(space, facts, replace(QUICK, output_tokens=9)),
+        profile_context(space, facts, replace(QUICK, concurrency=2)),
+        profile_context(space, facts, replace(QUICK, graphs=True)),
+        *(profile_context(space, facts | {name: "other"}, QUICK) for name in facts),
+    ]
+    assert len({context, *others}) == 6 + len(facts)
+    assert torch.__version__ in context
+    assert len(profile_key(context, "o_proj r8")) == 64
+
+
+@pytest.mark.parametrize(
+    ("interval", "seconds", "enough"),
+    [([1.19, 1.21], 0.1, True), ([1.1, 1.3], 0.1, False), ([1.1, 1.3], 0.8, True)],
+)
+def test_a_kept_profile_is_good_enough_if_narrow_or_measured_as_long(
+    interval: list[float], seconds: float, enough: bool
+) -> None:
+    profile = {"ratio": 1.2, "ratio_ci": interval, "max_seconds": seconds}
+    assert good_enough(profile, LatencySettings(max_seconds=0.8)) is enough
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"output_tokens": 2}, "--output-tokens 2 is too small: give 3 or more"),
+        ({"concurrency": 0}, "--concurrency 0 is too small: give 1 or more"),
+        ({"half_width": -0.1}, "--half-width -0.1 must be a number from 0"),
+    ],
+)
+def test_settings_that_make_no_request_are_refused(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        replace(QUICK, **change)
+    assert str(caught.value) == sentence

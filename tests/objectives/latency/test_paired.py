@@ -1,0 +1,133 @@
+"""The ratio, its interval and when sampling stops, on an engine whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from objectives.latency.engine import measure
+from objectives.latency.paired import PairedRequest, ratio_of, sample
+from objectives.latency.rounds import disagreement, measure_in_rounds, pooled
+from objectives.latency.settings import LatencySettings
+from objectives.placement import BASE, Placement
+from tests.objectives.latency.simulated import SimulatedEngine
+
+GROUPS = ("q", "k", "v", "o", "gate", "up", "down")
+COSTS = dict(zip(GROUPS, (0.06, 0.07, 0.065, 0.08, 0.09, 0.1, 0.12), strict=True))
+SETTINGS = LatencySettings(max_seconds=60)
+O_PROJ = Placement.of(["o"], 8)
+
+
+def test_two_measurements_lie_in_each_others_intervals() -> None:
+    """What the interval promises: it is for a repetition, not for the mean of endless ones."""
+    engine = SimulatedEngine(COSTS, noise=0.05)
+    inside = []
+    for seed in range(100):
+        pairs = [engine.open(O_PROJ, each) for each in (2 * seed, 2 * seed + 1)]
+        one, other = (ratio_of([pair.request() for _ in range(12)], seed) for pair in pairs)
+        inside.append(one.low <= other.value <= one.high and other.low <= one.value <= other.high)
+    assert np.mean(inside) >= 0.9
+
+
+def test_rounds_that_disagree_widen_every_interval() -> None:
+    placements = [BASE, *(Placement.of([name], 8) for name in GROUPS)]
+    calm = measure_in_rounds(SimulatedEngine(COSTS), placements, SETTINGS, seed=0)
+    settings = replace(SETTINGS, max_seconds=0.0)
+    restless = measure_in_rounds(SimulatedEngine(COSTS, layout=0.02), placements, settings, seed=0)
+    width = {p: np.diff(restless[p]["ratio_ci"])[0] / np.diff(calm[p]["ratio_ci"])[0] for p in placements}
+    assert all(times > 2 for times in width.values())
+
+
+def test_rounds_of_independent_requests_agree() -> None:
+    engine = SimulatedEngine(COSTS)
+    pairs = [engine.open(O_PROJ, seed) for seed in range(20)]
+    rounds = [[[pair.request() for _ in range(8)] for _ in range(2)] for pair in pairs]
+    assert disagreement(rounds, seed=0) < 1.5
+    assert disagreement([], seed=0) == 1.0
+
+
+def test_a_repeated_profile_lies_in_the_first_ones_intervals_where_openings_differ() -> None:
+    placements = [BASE, *(Placement.of([name], 8) for name in GROUPS), Placement.of(GROUPS, 8)]
+    inside = []
+    for seed in range(6):
+        runs = [
+            measure_in_rounds(
+                SimulatedEngine(COSTS, noise=0.03, layout=0.008), placements, SETTINGS, seed=1000 * seed + 500 * again
+            )
+            for again in (0, 1)
+        ]
+        inside += [
+            runs[i][p]["ratio_ci"][0] <= runs[1 - i][p]["ratio"] <= runs[i][p]["ratio_ci"][1]
+            for p in placements
+            for i in (0, 1)
+        ]
+    assert np.mean(inside) >= 0.9
+
+
+def test_requests_that_agree_by_luck_claim_no_more_than_the_others() -> None:
+    noisy, lucky = SimulatedEngine(COSTS, noise=0.05), SimulatedEngine(COSTS, noise=0.0)
+    rounds = [[[engine.open(O_PROJ, seed).request() for seed in range(8)]] for engine in (noisy, noisy, noisy, lucky)]
+    ratios = pooled(rounds, seed=0)
+    assert ratio_of(rounds[3][0], 0).half_width < 0.001
+    assert ratios[3].half_width == pytest.approx(0.87 * ratios[0].half_width, rel=0.1)
+
+
+def test_only_what_is_not_known_well_enough_is_visited_again() -> None:
+    engine = SimulatedEngine(COSTS, noise=0.001)
+    visits: list[tuple[Placement, int]] = []
+    found = measure_in_rounds(
+        engine, [BASE, O_PROJ, O_PROJ], SETTINGS, seed=0, visited=lambda p, n: visits.append((p, n))
+    )
+    assert visits == [(BASE, 0), (O_PROJ, 0), (BASE, 1), (O_PROJ, 1)]
+    assert engine.opened == [BASE, O_PROJ] * 2, "a new adapter each time"
+    assert (found[O_PROJ]["settled"], found[O_PROJ]["rounds"], found[O_PROJ]["engine"]) == (True, 2, "simulated")
+    assert found[O_PROJ]["ratio"] == pytest.approx(engine.truth(O_PROJ), rel=0.01)
+    assert found[BASE]["ratio_ci"][0] <= 1 <= found[BASE]["ratio_ci"][1]
+
+
+def test_a_profile_that_runs_out_of_time_says_so() -> None:
+    settings = replace(SETTINGS, half_width=0.0, max_seconds=0.0)
+    found = measure_in_rounds(SimulatedEngine(COSTS), [O_PROJ], settings, seed=0)[O_PROJ]
+    assert (found["settled"], found["rounds"], found["requests"]) == (False, 2, 6)
+
+
+def test_one_request_has_no_interval() -> None:
+    ratio = ratio_of([SimulatedEngine(COSTS).open(O_PROJ, 0).request()], 0)
+    assert (ratio.low, ratio.high) == (0.0, float("inf"))
+
+
+class Counted:
+    """A pair that counts its requests."""
+
+    axis = "tpot"
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self._pair = SimulatedEngine(COSTS).open(O_PROJ, 0)
+
+    def request(self) -> PairedRequest:
+        self.requests += 1
+        return self._pair.request()
+
+
+def test_requests_end_when_the_ratio_is_known_well_enough() -> None:
+    pair = Counted()
+    requests, settled = sample(pair, replace(SETTINGS, min_requests=4, half_width=1e6), 0)  # type: ignore[arg-type]  # Counted's axis is a str
+    assert (len(requests), pair.requests, settled) == (4, 5, True), "one more to warm up"
+
+
+@pytest.mark.parametrize(("max_requests", "max_seconds", "taken"), [(6, 60.0, 6), (40, 0.0, 5)])
+def test_requests_end_at_the_limits(max_requests: int, max_seconds: float, taken: int) -> None:
+    settings = replace(SETTINGS, max_requests=max_requests, max_seconds=max_seconds, half_width=0.0)
+    requests, settled = sample(SimulatedEngine(COSTS).open(O_PROJ, 0), settings, 0)
+    assert (len(requests), settled) == (taken, False)
+
+
+def test_the_raw_samples_are_kept() -> None:
+    profile = measure(SimulatedEngine(COSTS).open(O_PROJ, 0), SETTINGS, seed=0, engine="simulated")
+    samples = profile["samples"]
+    assert len(samples["ratio"]) == profile["requests"] == len(samples["base"]["ttft_ms"])
+    assert samples["base"]["itl_ms"][0] == [1.0] * 8
+    assert profile["base"]["tpot_p99_ms"] == pytest.approx(1.0)

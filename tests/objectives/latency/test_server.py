@@ -1,0 +1,159 @@
+"""The engine for servers: adapters handed over, both models asked by turns, classes as the server has them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from objectives.errors import RequestError
+from objectives.latency.profiling import Shelf, profile_model
+from objectives.latency.server import ServerEngine, write_random_adapter
+from objectives.latency.settings import LatencySettings
+from objectives.placement import BASE, Placement
+from tests.objectives.latency.scripted import Script, ScriptedServer, serving
+from tests.objectives.tiny import Zoo, all_groups
+
+SETTINGS = LatencySettings(prompt_tokens=8, output_tokens=8, warmup=1, max_seconds=0.1)
+VLLM = {"owner": "vllm", "tokens": 8}
+
+
+def engine(zoo: Zoo, server: ScriptedServer, **changes: Any) -> ServerEngine:
+    return ServerEngine(server.url, zoo.folder("llama"), zoo.space("llama"), replace(SETTINGS, **changes))
+
+
+def test_base_and_adapter_are_asked_by_turns(zoo: Zoo) -> None:
+    with serving(Script(each=[0.004], slower=1.5, **VLLM)) as server:
+        opened = engine(zoo, server)
+        pair = opened.open(Placement.of(["o_proj"], 4), seed=0)
+        requests = [pair.request() for _ in range(4)]
+        asked = [sent.body["model"] for sent in server.sent]
+        name = next(iter(server.loaded))
+        assert asked == ["served-name", name, name, "served-name"] * 2
+        body = server.sent[0].body
+        assert (body["max_tokens"], body["ignore_eos"], body["temperature"]) == (8, True, 0)
+        assert isinstance(body["prompt"], str)
+        opened.close()
+        assert server.loaded == {}, "the server is left as it was found"
+    # Wide: the server's own sleeps are as late as the machine is busy.
+    assert sorted(float(r.ratios[0]) for r in requests)[1] == pytest.approx(1.5, rel=0.3)
+    assert all(len(r.base) == len(r.adapted) == 1 for r in requests)
+
+
+def test_requests_run_at_once(zoo: Zoo) -> None:
+    with serving(Script(first=[0.05], **VLLM)) as server:
+        opened = engine(zoo, server, concurrency=4)
+        request = opened.open(BASE, seed=0).request()
+        opened.close()
+        assert server.most_at_once == 4
+        assert {sent.body["model"] for sent in server.sent} == {"served-name"}
+    assert len(request.base) == len(request.adapted) == 4
+
+
+def test_requests_at_once_go_to_several_adapters(zoo: Zoo) -> None:
+    with serving(Script(**VLLM)) as server:
+        opened = engine(zoo, server, concurrency=4)
+        opened.open_mixed(Placement.of(["o_proj"], 4), 2, seed=0).request()
+        asked = sorted(sent.body["model"] for sent in server.sent)
+        assert asked == ["served-name"] * 4 + ["target-search-1"] * 2 + ["target-search-2"] * 2
+        opened.close()
+        assert server.loaded == {}
+
+
+def test_a_fused_server_is_measured_once_a_class(zoo: Zoo) -> None:
+    """q, k and v alone have one class, and so one measurement; only one adapter is loaded at a time."""
+    kept: dict[str, dict[str, Any]] = {}
+    with serving(Script(first=[0.001], each=[0.0005], **VLLM)) as server:
+        settings = replace(SETTINGS, max_seconds=0.0)
+        opened = ServerEngine(server.url, zoo.folder("llama"), zoo.space("llama"), settings)
+        shelf = Shelf(kept.get, kept.__setitem__)
+        profiles = profile_model(opened, zoo.space("llama"), [8], settings, seed=0, shelf=shelf)
+        loads = sum(call.endswith("/load_lora_adapter") for call in server.calls)
+        again = profile_model(opened, zoo.space("llama"), [8], settings, seed=0, shelf=shelf)
+        assert sum(call.endswith("/load_lora_adapter") for call in server.calls) == loads, "all from the shelf"
+        opened.close()
+    rows = {tuple(row["targets"]): row for row in profiles.rows}
+    assert len(rows) == 127
+    assert rows["q_proj",]["class"] == rows["k_proj", "v_proj"]["class"] == "qkv r8"
+    assert rows["q_proj",]["ratio"] == rows["k_proj", "v_proj"]["ratio"]
+    assert len({row["class"] for row in profiles.rows}) == 15
+    assert len(kept) == 1 + 4 + 1 + 1 + 2, "base model, four parts, a pair, all, two checks"
+    assert [row["ratio"] for row in again.rows] == [row["ratio"] for row in profiles.rows]
+    assert all(row["cached"] for row in again.rows if row["source"] == "measured")
+
+
+def test_sglang_takes_the_adapter_in_a_field_of_its_own(zoo: Zoo) -> None:
+    with serving(Script(owner="sglang")) as server:
+        opened = engine(zoo, server)
+        opened.open(Placement.of(["o_proj"], 4), seed=0).request()
+        assert [sent.body.get("lora_path") for sent in server.sent] == [None, "target-search-1"]
+        assert {sent.body["model"] for sent in server.sent} == {"served-name"}
+        opened.close()
+        assert server.loaded == {}
+
+
+def test_transformers_serve_takes_a_folder_of_model_and_adapter(zoo: Zoo) -> None:
+    with serving(Script(paths=["/v1/completions", "/load_model"])) as server:
+        opened = engine(zoo, server)
+        opened.open(Placement.of(["o_proj"], 4), seed=0).request()
+        base, adapted = (Path(sent.body["model"]) for sent in server.sent)
+        assert base == zoo.folder("llama")
+        assert (adapted / "model.safetensors").resolve() == base / "model.safetensors"
+        assert json.loads((adapted / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+        assert "ignore_eos" not in server.sent[0].body
+        opened.close()
+        assert not adapted.exists()
+
+
+def test_a_vllm_that_loads_nothing_while_it_runs(zoo: Zoo) -> None:
+    with serving(Script(loads=False, **VLLM)) as server:
+        opened = engine(zoo, server)
+        with pytest.raises(RequestError) as caught:
+            opened.open(Placement.of(["o_proj"], 4), seed=0)
+        opened.close()
+    assert str(caught.value) == (
+        f"--endpoint {server.url} does not load adapters while it runs: start vLLM with --enable-lora and "
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+    )
+
+
+def test_a_server_that_is_not_known(zoo: Zoo) -> None:
+    with serving(Script()) as server:
+        opened = engine(zoo, server)
+        opened.open(BASE, seed=0).request()
+        with pytest.raises(RequestError) as caught:
+            opened.open(Placement.of(["o_proj"], 4), seed=0)
+        opened.close()
+    assert str(caught.value) == (
+        f"--endpoint {server.url} is not known to load adapters while it runs (it is neither vLLM, SGLang nor "
+        "transformers serve): measure with --engine transformers instead"
+    )
+
+
+def test_an_answer_of_one_token_has_no_tpot(zoo: Zoo) -> None:
+    with serving(Script(owner="vllm", tokens=1)) as server:
+        opened = engine(zoo, server)
+        with pytest.raises(RequestError) as caught:
+            opened.open(BASE, seed=0).request()
+        opened.close()
+    assert str(caught.value) == (
+        f"--endpoint {server.url} ended an answer after one token, so it has no time per output token: choose another "
+        "--seed, whose prompt is another"
+    )
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])
+def test_a_random_adapter_loads_with_peft(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    space = zoo.space(name)
+    write_random_adapter(zoo.folder(name), space, all_groups(space), 0, tmp_path)
+    loaded = PeftModel.from_pretrained(zoo.copy(name), str(tmp_path))
+    parameters = {n: p for n, p in loaded.named_parameters() if "lora_" in n}
+    with safe_open(tmp_path / "adapter_model.safetensors", framework="pt") as weights:
+        assert len(weights.keys()) == len(parameters)
+    assert all(p.any() for p in parameters.values())

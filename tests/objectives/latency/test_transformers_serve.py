@@ -1,0 +1,70 @@
+"""A real OpenAI-compatible server from end to end: ``transformers serve`` on a shared model, by the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from objectives.errors import RequestError
+from objectives.latency.stream import Endpoint
+from tests.commands import call, environment
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.shared,
+    pytest.mark.skipif(
+        not all(importlib.util.find_spec(name) for name in ("openai", "accelerate", "uvicorn", "fastapi")),
+        reason="pip install 'transformers[serving]' brings the server",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("serve") / "log").open("w")
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    server = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            Endpoint(url).call("GET", "/health")
+            break
+        except RequestError:
+            assert time.monotonic() < deadline and server.poll() is None, Path(log.name).read_text()[-2000:]
+            time.sleep(0.2)
+    yield url
+    server.terminate()
+    server.wait(30)
+    log.close()
+
+
+def test_the_table_of_a_real_server(endpoint: str, shared: Path, tmp_path: Path) -> None:
+    model = shared / "models" / "stories260K"
+    flags = ["--model", str(model), "--engine", "openai", "--endpoint", endpoint, "--home", str(tmp_path)]
+    done = call("latency", *flags, "--max-seconds", "0.5", "--json")
+    document = json.loads(done.stdout)
+    assert document["engine"] == "transformers serve"
+    assert document["device"] == f"transformers serve at {endpoint}"
+    rows = {tuple(row["targets"]): row for row in document["profiles"] if row["source"] == "measured"}
+    assert len(rows) == 12
+    for row in [*rows.values(), document["base"]]:
+        assert 0 < row["tpot_p50_ms"] <= row["tpot_p95_ms"] <= row["tpot_p99_ms"]
+        assert row["ttft_p50_ms"] > 0
+    everything = max(rows, key=len)
+    assert rows[everything]["ratio"] > 1.1, "unmerged adapters on every group are served, and cost time"
+    assert rows[everything]["ratio"] > rows["o_proj",]["ratio"]
+    low, high = document["drift"]["ratio_ci"]
+    assert low < 1.1 and high > 0.9

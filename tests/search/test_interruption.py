@@ -1,0 +1,88 @@
+"""Signals are not lost, whatever runs when they come."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import weakref
+
+import pytest
+
+from objectives.errors import Interrupted, ModelError
+from search.interruption import Interruption
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@SIGNALS
+def test_a_signal_raises_and_the_handlers_before_are_back_after(number: signal.Signals) -> None:
+    before = signal.getsignal(number), sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), Interruption():
+        send(number)
+    assert (signal.getsignal(number), sys.unraisablehook) == before
+
+
+@SIGNALS
+def test_what_a_finaliser_swallows_is_raised_at_the_next_check(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Thing:
+        pass
+
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        thing = Thing()
+        reference = weakref.ref(thing, lambda _: send(number))
+        interruption.check()
+        del thing
+        assert reference() is None
+        interruption.check()
+    assert capfd.readouterr().err == ""
+
+
+@SIGNALS
+def test_what_a_library_makes_of_it_is_an_interruption(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), Interruption():
+        try:
+            send(number)
+        except KeyboardInterrupt:
+            raise ModelError("transformers cannot be imported: choose another model") from None
+
+
+def test_an_interruption_that_is_explained_stays_so() -> None:
+    with pytest.raises(Interrupted, match="all kept"), Interruption():
+        try:
+            send(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted with 1 of 4 trials done, all kept") from None
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(ModelError), Interruption():
+        raise ModelError("no such model")
+
+
+@SIGNALS
+def test_a_handler_that_another_installs_is_replaced_again(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        signal.signal(number, signal.SIG_IGN)
+        interruption.install()
+        send(number)
+
+
+def test_other_lost_errors_are_shown_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: shown.append(lost.exc_type))
+
+    class Thing:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with Interruption():
+        thing = Thing()
+        del thing
+    assert shown == [ValueError]

@@ -1,0 +1,124 @@
+"""A search whose adapters run on a server: its latency comes from there, one measurement a class."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dashboards.words import latency_meaning
+from objectives import demo
+from objectives.errors import RequestError
+from objectives.latency.settings import LatencySettings
+from objectives.placement import BASE, Placement
+from search import served
+from search.catalog import Catalog
+from search.cli import cli
+from search.inspection import structure_of
+from search.latency import latency_document, open_engine
+from search.served import ServedProfiles
+from search.spec import SearchSpec
+from tests.commands import QUICK, call_json
+from tests.objectives.latency.scripted import Script, serving
+
+FAST = {"first": [0.001], "each": [0.0005], "tokens": 17, "owner": "vllm"}
+
+
+def test_placements_of_one_class_share_one_measurement(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(LatencySettings(), max_seconds=0.0)
+    monkeypatch.setattr(served, "SETTINGS", settings)
+    catalog = Catalog(sqlite)
+    with serving(Script(**FAST)) as server:
+        spec = SearchSpec(engine="openai", endpoint=server.url)
+        model, space = structure_of(spec)
+        engine = open_engine(spec, model, space, settings)
+        profiles = ServedProfiles(engine, space, catalog, seed=0)
+        one = profiles.of(Placement.of(["q_proj"], 8))
+        assert profiles.of(Placement.of(["k_proj", "v_proj"], 4)) == one
+        assert (one["class"], one["source"], one["engine"]) == ("qkv r8", "measured", "vllm")
+        assert profiles.of(Placement.of(["o_proj"], 8)) != one
+        assert profiles.of(BASE)["class"] == "base"
+        assert sum(path == "/v1/load_lora_adapter" for path in server.calls) == 2
+        engine.close()
+    catalog.close()
+
+
+def test_a_search_on_a_server(tmp_path: Path) -> None:
+    with serving(Script(**FAST, slower=1.2)) as server:
+        flags = ["--engine", "openai", "--endpoint", server.url, "--home", str(tmp_path), "--name", "served"]
+        document = call_json("run", "--budget", "2", *QUICK, *flags)
+        assert document["trials"]["complete"] == 2
+        assert (document["latency_engine"], document["latency_mode"]) == ("vllm", "unmerged")
+        assert all(point["latency_source"] == "measured" for point in document["points"])
+        assert server.loaded == {}
+        assert all(point["tpot_ratio"] > 1.05 for point in document["points"])
+    assert "served unmerged by vllm" in latency_meaning(document)
+
+
+def test_an_endpoint_without_its_engine_is_refused() -> None:
+    with pytest.raises(RequestError) as caught:
+        SearchSpec(endpoint="http://127.0.0.1:1")
+    assert str(caught.value) == (
+        "--endpoint http://127.0.0.1:1 is for --engine openai alone: add that, or leave it out"
+    )
+    with pytest.raises(RequestError) as caught:
+        SearchSpec(engine="openai")
+    assert str(caught.value) == ("--engine openai needs the address of a server: give --endpoint http://127.0.0.1:8000")
+
+
+def test_an_unknown_engine_in_a_settings_file_is_refused() -> None:
+    with pytest.raises(RequestError) as caught:
+        SearchSpec(engine="vllm")
+    assert str(caught.value) == "--engine vllm is unknown: choose one of transformers, openai"
+
+
+def test_graphs_need_a_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    model, space = structure_of(SearchSpec())
+    with pytest.raises(RequestError) as caught:
+        open_engine(SearchSpec(), model, space, LatencySettings(graphs=True))
+    assert str(caught.value) == "--graphs needs a CUDA device, and this machine has none: leave the flag out"
+
+
+def test_latency_prints_and_keeps_its_table(tmp_path: Path) -> None:
+    flags = ["latency", "--home", str(tmp_path)]
+    flags += ["--max-seconds", "0.1", "--output-tokens", "5", "--prompt-tokens", "4"]
+
+    def printed(*more: str) -> str:
+        done = CliRunner().invoke(cli, [*flags, *more], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout
+
+    document = json.loads(printed("--json"))
+    assert document["model"] == str(demo.model_dir())
+    assert document["mode"] == "unmerged"
+    assert {row["source"] for row in document["profiles"]} == {"measured", "predicted"}
+    assert len(document["profiles"]) == 127
+    assert document["facts"].keys() == {"engine", "device", "threads", "dtype", "versions"}
+    assert document["predictions"]["median_error"] is not None
+    again = json.loads(printed("--json"))
+    assert [row["ratio"] for row in again["profiles"]] == [row["ratio"] for row in document["profiles"]]
+    assert all(row["cached"] for row in again["profiles"] if row["source"] == "measured")
+    shown = printed()
+    assert "kept from before" in shown
+    assert "The base model against itself" in shown
+    assert [mode["mode"] for mode in document["modes"]] == ["merged", "unmerged"]
+    fresh = json.loads(printed("--json", "--fresh"))
+    assert not any("cached" in row for row in fresh["profiles"])
+
+
+def test_modes_stand_side_by_side_where_requests_run_at_once() -> None:
+    settings = LatencySettings(prompt_tokens=4, output_tokens=5, max_seconds=0.0)
+    document = latency_document(SearchSpec(ranks=(4,)), settings, [2])
+    merged, unmerged, mixed = document["modes"]
+    assert [mode["mode"] for mode in document["modes"]] == ["merged", "unmerged", "mixed"]
+    assert (merged["adapters"], unmerged["adapters"], mixed["adapters"]) == (1, 1, 2)
+    assert merged["ratio"] == document["drift"]["ratio"]
+    assert mixed["ratio"] > merged["ratio"]
+    assert all(mode["concurrency"] == 2 and mode["rank"] == 4 for mode in document["modes"])
