@@ -28,7 +28,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"gpus_per_trial": -1}, "--gpus-per-trial -1 must be a number from 0: give 0 for CPU, or for example 0.5"),
     ({"task": "translation"}, "--task translation is unknown: choose classification or generation"),
-    ({"strategy": ""}, "--strategy  is unknown: choose one of auto, tpe, nsga2, gp, random, grid"),
+    ({"strategy": ""}, "--strategy  is unknown: choose one of auto, additive, tpe, nsga2, gp, random, grid"),
     ({"ranks": (0,)}, "--ranks 0 must be whole numbers from 1, for example 4,8,16"),
 ]
 
