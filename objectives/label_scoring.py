@@ -109,16 +109,13 @@ def shared_prompt_scorer(model: Any, rows: Sequence[EncodedRow], trie: LabelTrie
         # Padded on the right: no token sees what stands behind it.
         tokens, inside = (tensor.to(model.device) for tensor in pad(ids, pad_id))
         few = copy.copy(cache)
-        few.layers = [
-            copy.copy(layer) for layer in cache.layers
-        ]  # selecting rebinds tensors, it does not write to them
+        # Of the layers too: selecting rebinds their tensors, and writes to none.
+        few.layers = [copy.copy(layer) for layer in cache.layers]
         few.batch_select_indices(where.to(model.device))
         seen = torch.cat([mask[where.to(model.device)], torch.ones_like(tokens)], dim=1)
         logits, _ = _pass(model, tokens, seen, {name: few}, inside.flatten().nonzero().flatten(), cut)
-        part = torch.zeros(len(longer), *out.shape[1:], dtype=torch.float64)
-        part[:, 1:][trie.inside[labels[longer], 1:]] = _log_p(logits, trie)
-        part[:, 0] = out[longer, 0]
-        out[longer] = part
+        pair, token = trie.inside[labels[longer], 1:].nonzero(as_tuple=True)
+        out[longer[pair], token + 1] = _log_p(logits, trie)
         return out
 
     return scorer

@@ -127,19 +127,17 @@ def believe(
     # Over the trials of a search accuracy is close to a line in the loss; what is left is mostly noise of counting.
     loss = np.array(losses)
     model = LinearPosterior(tried, loss)
-    line = LinearPosterior(
-        np.column_stack([np.ones_like(loss), (loss - loss.mean()) / (loss.std() or 1.0)]), accuracies
-    )
+    line = LinearPosterior(_on_line(loss, loss), accuracies)
 
     def to_accuracy(values: Array) -> Array:
-        flat = (values.reshape(-1) - loss.mean()) / (loss.std() or 1.0)
-        return np.clip(line.expected(np.column_stack([np.ones_like(flat), flat])), 0.0, 1.0).reshape(values.shape)
+        return np.clip(line.expected(_on_line(values.reshape(-1), loss)), 0.0, 1.0).reshape(values.shape)
 
     drawn = model.draws(rows, _DRAWS, random)
     return Belief(to_accuracy(model.expected(rows)), np.exp(ratios.expected(rows)), to_accuracy(drawn))
 
 
 def _on_line(values: Array, scale: Array) -> Array:
+    """(n, 2): a constant, and ``values`` (n,) in standard deviations from the mean of ``scale``."""
     return np.column_stack([np.ones_like(values), (values - scale.mean()) / (scale.std() or 1.0)])
 
 

@@ -96,14 +96,19 @@ def test_forty_labels_of_up_to_eight_tokens(zoo: Zoo) -> None:
     check_against_brute_force(zoo.base("llama"), task)
 
 
-@pytest.mark.parametrize("cut", ["head", "none"])
-@pytest.mark.parametrize("name", CAUSAL)
-def test_every_architecture_with_an_adapter(zoo: Zoo, name: str, cut: Cut) -> None:
+def adapted_and_few_rows(zoo: Zoo, name: str) -> tuple[Any, EncodedTask]:
     space = zoo.space(name)
     model = attach(zoo.base(name), space, all_groups(space), seed=0).get_base_model().eval()
     shake(model)
     task = make_task(zoo, name)
     few = replace(task, splits={"test": task.splits["test"][:6]})
+    return model, few
+
+
+@pytest.mark.parametrize("cut", ["head", "none"])
+@pytest.mark.parametrize("name", CAUSAL)
+def test_every_architecture_with_an_adapter(zoo: Zoo, name: str, cut: Cut) -> None:
+    model, few = adapted_and_few_rows(zoo, name)
     check_against_brute_force(model, few, cut)
 
 
@@ -120,11 +125,7 @@ def test_which_models_can_share_a_prompt_is_measured(zoo: Zoo, name: str) -> Non
 @pytest.mark.parametrize("cut", ["narrowest", "head", "none"])
 @pytest.mark.parametrize("name", SHAREABLE)
 def test_a_shared_prompt_gives_the_same_labels(zoo: Zoo, name: str, cut: Any) -> None:
-    space = zoo.space(name)
-    model = attach(zoo.base(name), space, all_groups(space), seed=0).get_base_model().eval()
-    shake(model)
-    task = make_task(zoo, name)
-    few = replace(task, splits={"test": task.splits["test"][:6]})
+    model, few = adapted_and_few_rows(zoo, name)
     cut = narrowest_cut(model) if cut == "narrowest" else cut
     check_against_brute_force(model, few, cut, by_prompt=True)
 
