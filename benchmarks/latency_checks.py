@@ -84,7 +84,7 @@ def rank(model: str) -> None:
 
     spec = SearchSpec(model=model)
     path, space = structure_of(spec)
-    settings = LatencySettings(max_seconds=1.5)
+    settings = LatencySettings(max_seconds=0.6)
     engine = open_engine(spec, path, space, settings)
     began = time.perf_counter()
     profile = profile_model(engine, space, [8], settings, seed=0)

@@ -3,8 +3,8 @@
     python -m benchmarks.record_table --model DIR --data DIR --ranks 8 --seeds 0,1 --steps 200 --out TABLE.parquet
 
 One row is one placement at one fidelity under one seed: validation loss and accuracy, at full fidelity also the test
-split's, and the latency ratio. Finished trainings stand in TABLE.parquet.jsonl, so an interrupted recording goes on
-where it was; the Parquet file is written when the last one is there.
+split's and the training's own losses, and the latency ratio. Finished trainings stand in TABLE.parquet.jsonl, so an
+interrupted recording goes on where it was; the Parquet file is written when the last one is there.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def record_training(bench: Workbench, prepared: Prepared, placement: Placement, 
         rows.append(row | {"accuracy": accuracy, "loss": loss, "standard_error": error})
 
     pauses = sorted({max(1, round(share * settings.steps)) for share in FIDELITIES})
-    train(model, given.task, settings, cut=bench.cut, pauses=pauses, look=look)
+    trained = train(model, given.task, settings, cut=bench.cut, pauses=pauses, look=look)
     rows[-1]["test_accuracy"], rows[-1]["test_loss"], _ = measure("test")
+    rows[-1]["losses"] = [loss for _, loss in trained.losses]
     return rows
 
 

@@ -101,7 +101,7 @@ latency_protocol = group(
         help="Measure until the ratio is so exact.",
     ),
     click.option(
-        "--max-seconds", type=float, default=1.5, show_default=True, metavar="S", help="Measure a placement no longer."
+        "--max-seconds", type=float, default=0.6, show_default=True, metavar="S", help="Measure a placement no longer."
     ),
     click.option("--fresh", is_flag=True, help="Measure also what the catalog has from before."),
     click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of prompts and random adapters."),

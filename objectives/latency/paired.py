@@ -54,22 +54,30 @@ class Ratio:
 
 
 def ratio_of(requests: Sequence[PairedRequest], seed: int, resamples: int = _RESAMPLES) -> Ratio:
-    """The median over all pairs of blocks, so that a moment in which the machine does something else weighs little.
+    """The trimmed mean over all pairs of blocks: moments in which the machine does something else weigh nothing.
 
-    The interval is for a second, equal measurement: bootstrap medians with requests resampled whole, and of these the
-    95% quantile of the ratio of two. It is wider by about the square root of two than an interval for the median of
+    The interval is for a second, equal measurement: bootstrap means with requests resampled whole, and of these the
+    95% quantile of the ratio of two. It is wider by about the square root of two than an interval for the mean of
     endless requests, which no one will ever compare with.
     """
     ratios = [request.ratios for request in requests]
-    value = float(np.median(np.concatenate(ratios)))
+    value = float(_trimmed_mean(np.concatenate(ratios)))
     if len(ratios) < 2:
         return Ratio(value, 0.0, float("inf"))
     picks = np.random.default_rng(seed).integers(len(ratios), size=(resamples, len(ratios)))
-    medians = np.log(np.median(np.stack(ratios)[picks].reshape(resamples, -1), axis=1))
+    means = np.log(_trimmed_mean(np.stack(ratios)[picks].reshape(resamples, -1)))
     # Resampling n requests shows the spread of n - 1.
-    spread = np.abs(medians - np.roll(medians, 1)) * np.sqrt(len(ratios) / (len(ratios) - 1))
+    spread = np.abs(means - np.roll(means, 1)) * np.sqrt(len(ratios) / (len(ratios) - 1))
     reach = float(np.exp(np.quantile(spread, 0.95)))
     return Ratio(value, value / reach, value * reach)
+
+
+def _trimmed_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last axis without the lowest and the highest fifth."""
+    ordered = np.sort(values, axis=-1)
+    cut = ordered.shape[-1] // 5
+    mean: NDArray[np.float64] = ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
+    return mean
 
 
 def sample(pair: Pair, settings: LatencySettings, seed: int) -> tuple[list[PairedRequest], bool]:
@@ -105,7 +113,7 @@ def profile_of(
         **percentiles(adapted),
         "base": percentiles(base),
         "samples": {
-            "ratio": [float(np.median(request.ratios)) for request in requests],
+            "ratio": [float(_trimmed_mean(request.ratios)) for request in requests],
             "base": _raw(base),
             "adapted": _raw(adapted),
         },
