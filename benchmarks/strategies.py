@@ -54,10 +54,17 @@ def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int)
         middle = table.ranks[len(table.ranks) // 2]
         references = {Placement.of(groups, middle): "+".join(groups) for groups in REFERENCES}
         study = Study(
-            catalog.url, search.id, space, strategy=strategy, references=list(references), budget=budget, seed=seed
+            catalog.url,
+            search.id,
+            space,
+            strategy=strategy,
+            references=list(references),
+            budget=budget,
+            seed=seed,
+            steps=table.steps,
         )
         plan = SearchPlan(
-            catalog, study, search.id, budget=budget, references=references, watcher=_Silent(), max_ratio=None
+            catalog, study, search.id, budget=budget, references=references, watcher=_Silent(), steps=table.steps
         )
         plan.reconcile()
         running: list[tuple[float, int, Job]] = []
@@ -72,7 +79,7 @@ def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int)
             clock, _, job = heapq.heappop(running)
             if job.kind == "trial":
                 assert job.placement is not None
-                plan.finished(job, table.outcome(job.placement, recorded))
+                plan.finished(job, table.outcome(job.placement, recorded, job.until))
                 ended.append(job.placement)
             else:
                 plan.finished(job, {"latency_context": "replayed"} if job.kind == "base" else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from objectives.placement import Placement
@@ -13,8 +13,8 @@ from objectives.placement import Placement
 class Job:
     """One piece of work for one worker.
 
-    ``base`` measures the base model, ``trial`` trains and measures a placement, ``test`` reads the test split with a
-    stored adapter (the base model for ``adapter=None``).
+    ``base`` measures the base model, ``trial`` trains a placement to ``until`` steps and measures it,
+    ``test`` reads the test split with a stored adapter (the base model for ``adapter=None``).
     """
 
     kind: Literal["base", "trial", "test"]
@@ -22,7 +22,7 @@ class Job:
     placement: Placement | None = None
     adapter: str | None = None
     profile: Mapping[str, Any] | None = None  # latency known from before
-    attempt: int = field(default=0)
+    until: int | None = None  # steps, of which some may have been made before; None is all of them
 
 
 class Plan(Protocol):

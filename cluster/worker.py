@@ -45,7 +45,7 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
         if job.kind == "test":
             return self._bench.test(Path(job.adapter) if job.adapter else None)
         assert job.placement is not None
-        return self._bench.measure(job.placement, f"{job.number:04d}-{job.placement.digest}", job.profile)
+        return self._bench.measure(job.placement, f"{job.number:04d}-{job.placement.digest}", job.profile, job.until)
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         """A trial fails alone; without the base model or a reading of the test split there is no search."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from objectives.errors import RequestError
 from objectives.placement import Placement
+from objectives.training import LOSS_EVERY
 
 
 class Table:
@@ -37,23 +38,22 @@ class Table:
         self.ranks = tuple(sorted({placement.rank for placement in self.placements}))
         self.steps = max(row["step"] for row in rows)
 
-    def outcome(self, placement: Placement, seed: int) -> dict[str, Any]:
+    def outcome(self, placement: Placement, seed: int, until: int | None = None) -> dict[str, Any]:
         """What :meth:`~objectives.workbench.Workbench.measure` would have returned. Raises KeyError if not recorded."""
         last = self._rows[placement, seed][-1]
-        measurement = {
+        steps = last["step"] if until is None else min(until, last["step"])
+        entries = enumerate(last.get("losses") or [], start=1)
+        measurement: dict[str, Any] = {
             "parameters": 0,
             "seconds": {},
-            "losses": [],
+            "losses": [(LOSS_EVERY * i, loss) for i, loss in entries if LOSS_EVERY * i <= steps],
             "latency": {"ratio": self.ratio(placement)},
-            "validation": {name: last[name] for name in ("accuracy", "loss", "standard_error")},
         }
-        return {
-            "status": "complete",
-            "reason": None,
-            "steps": last["step"],
-            "measurement": measurement,
-            "adapter": "replayed",
-        }
+        outcome = {"reason": None, "steps": steps, "measurement": measurement}
+        if steps < last["step"]:
+            return outcome | {"status": "stopped"}
+        measurement["validation"] = {name: last[name] for name in ("accuracy", "loss", "standard_error")}
+        return outcome | {"status": "complete", "adapter": "replayed"}
 
     def curve(self, placement: Placement, seed: int) -> list[Mapping[str, Any]]:
         """One entry a recorded fidelity, by step."""

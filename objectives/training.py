@@ -16,7 +16,8 @@ from objectives.cut import Cut, logits_at
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.kernels import lean_training
 
-_LOG_EVERY = 10
+#: Steps over which training losses are averaged.
+LOSS_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,11 @@ class TrainingSettings:
 
 @dataclass
 class TrainingResult:
+    """How far a training is. ``moments`` are the optimiser's, by parameter: with them it can go on later."""
+
     steps: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the entry before)
+    moments: dict[str, dict[str, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
 
 def default_learning_rate(hidden_size: int) -> float:
@@ -83,16 +87,24 @@ def train(
     cut: Cut = "head",
     pauses: Collection[int] = (),
     look: Callable[[int], object] = lambda _: None,
+    until: int | None = None,
+    before: TrainingResult | None = None,
 ) -> TrainingResult:
     """Train the parameters of ``model`` that require gradients; deterministic for a seed, device and thread count.
+
+    To ``until`` steps, which is all of them unless it is given; from where the training ``before`` ended, whose weights
+    ``model`` then has. In parts or in one go, the result is the same if parts are multiples of ten steps, over which
+    losses are averaged.
 
     After each step of ``pauses``, counted from 1, ``look`` is called with it; the model is then in evaluation mode, and
     the training goes on as if nobody had looked. Raises TrainingDiverged; lets out-of-memory errors of the device
     through.
     """
     rows = task.splits["train"]
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = list(named.values())
     device = parameters[0].device
+    last = settings.steps if until is None else min(until, settings.steps)
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     lengths = [len(row.prompt) + len(row.completion) for row in rows]
     order = training_order(lengths, settings.batch_size, settings.steps * settings.accumulate, settings.seed)
@@ -100,9 +112,17 @@ def train(
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     result = TrainingResult()
+    if before is not None:
+        result = TrainingResult(before.steps, list(before.losses))
+        optimiser.state.update({named[name]: dict(moments) for name, moments in before.moments.items()})
+        for _ in range(before.steps * settings.accumulate):
+            next(order)
     since_log: list[Tensor] = []
 
     def step() -> None:
+        if result.steps % LOSS_EVERY == 0:
+            # For the base model's own dropout: a training in parts then draws what one in one go draws.
+            torch.manual_seed(settings.seed * 1_000_003 + result.steps)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate_at(result.steps, settings)
         batches = [[rows[i] for i in next(order)] for _ in range(settings.accumulate)]
@@ -115,7 +135,7 @@ def train(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         result.steps += 1
-        if result.steps % _LOG_EVERY == 0 or result.steps == settings.steps:
+        if result.steps % LOSS_EVERY == 0 or result.steps == settings.steps:
             # One transfer for several steps: reading every loss would make a GPU wait each time.
             mean = torch.stack(since_log).mean().item() * settings.accumulate
             since_log.clear()
@@ -124,7 +144,7 @@ def train(
             result.losses.append((result.steps, mean))
 
     try:
-        for end in sorted({step for step in pauses if 0 < step < settings.steps} | {settings.steps}):
+        for end in sorted({step for step in pauses if result.steps < step < last} | {last}):
             model.train()
             with lean_training(model):
                 while result.steps < end:
@@ -134,6 +154,7 @@ def train(
                 look(end)
     finally:
         model.eval()
+    result.moments = {name: dict(optimiser.state[parameter]) for name, parameter in named.items()}
     return result
 
 

@@ -15,6 +15,7 @@ import torch
 from objectives.accuracy import evaluate
 from objectives.adapter import save_adapter
 from objectives.backbone import attach
+from objectives.checkpoint import load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError, StoreError
@@ -94,10 +95,14 @@ class Workbench:
             "device": self._device_name(),
         }
 
-    def measure(self, placement: Placement, name: str, profile: Mapping[str, Any] | None) -> dict[str, Any]:
+    def measure(
+        self, placement: Placement, name: str, profile: Mapping[str, Any] | None, until: int | None = None
+    ) -> dict[str, Any]:
         """Latency, then, if that is within the cap, training and validation.
 
-        ``profile`` is a latency profile known from before, ``name`` the adapter's folder. A diverged or out-of-memory
+        ``profile`` is a latency profile known from before, ``name`` the adapter's folder. With ``until`` below all
+        steps the training stops there, without validation, and leaves a checkpoint beside that folder, from which the
+        next call for this trial goes on. A diverged or out-of-memory
         training is a result ("failed" with its reason), not an exception; a disk that refuses is a StoreError.
         """
         seconds: dict[str, float] = {}
@@ -116,10 +121,16 @@ class Workbench:
             if given.max_ratio is not None and ratio > given.max_ratio:
                 reason = f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
                 return outcome | {"status": "infeasible", "reason": reason}
+            checkpoint = given.adapters / f"{name}.checkpoint.safetensors"
             with _timed(seconds, "training"):
-                trained = train(model, given.task, given.training, cut=self.cut)
+                before = load_checkpoint(checkpoint, model)
+                trained = train(model, given.task, given.training, cut=self.cut, until=until, before=before)
             outcome["steps"] = trained.steps
             measurement["losses"] = trained.losses
+            if trained.steps < given.training.steps:
+                with _timed(seconds, "saving"):
+                    save_checkpoint(checkpoint, model, trained)
+                return outcome | {"status": "stopped"}
             with _timed(seconds, "evaluation"):
                 validation = self._evaluate(model, "validation")
             if not math.isfinite(validation["loss"]):  # the last step did it
@@ -128,6 +139,7 @@ class Workbench:
             with _timed(seconds, "saving"):
                 outcome["adapter"] = str(given.adapters / name)
                 outcome["adapter_sha256"] = save_adapter(adapted, given.adapters / name)
+                checkpoint.unlink(missing_ok=True)
         except StoreError:
             raise
         except TrainingDiverged as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+#: What ends a search: that more trials are unlikely to change the front, or the budget alone.
+STOPS = ("settled", "budget")
 STRATEGIES = ("auto", "additive", "tpe", "nsga2", "gp", "random", "grid")
 METRIC_CHOICES = ("accuracy", "exact_match", "token_f1", "rouge_l", "bleu")
 ENGINES = ("transformers", "openai")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from search.names import ENGINES, METRIC_CHOICES, STRATEGIES, TASKS
+from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
 from search.spec import SearchSpec
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -58,6 +58,11 @@ request = group(
     click.option("--steps", type=int, metavar="N", help="Training steps of a trial.  [default: 200; generation: 300]"),
     click.option("--ranks", metavar="R,R", help="LoRA ranks to try; alpha is twice the rank.  [default: 4,8,16]"),
     click.option("--strategy", metavar="|".join(STRATEGIES), help="Who proposes placements.  [default: auto]"),
+    click.option(
+        "--stop-when",
+        metavar="|".join(STOPS),
+        help="End when more trials are unlikely to change the front, under strategies that know.  [default: settled]",
+    ),
     engine,
     click.option("--max-tpot-ratio", type=float, metavar="X", help="Train nothing slower than X times the base model."),
     click.option("--max-adapter-mb", type=float, metavar="Y", help="Try no adapter larger than Y MB in float32."),

@@ -13,6 +13,8 @@ from objectives.placement import BASE, Placement
 from search.catalog.store import Catalog
 from search.pareto import front
 from search.served import ServedProfiles
+from search.strategy.additive_sampler import NOTABLE
+from search.strategy.fidelity import course
 from search.study import Study
 
 
@@ -52,11 +54,15 @@ class SearchPlan:
         references: Mapping[Placement, str],
         watcher: Watcher,
         max_ratio: float | None = None,
+        steps: int = 1,
+        settle: bool = True,
         deadline: float | None = None,
         check: Callable[[], None] = lambda: None,
         served: ServedProfiles | None = None,
     ) -> None:
-        """``deadline`` is on :func:`time.monotonic`; after it no new trial begins.
+        """``steps`` is what a whole training takes. ``settle``: end before the budget is used up if that is settled.
+
+        ``deadline`` is on :func:`time.monotonic`; after it no new trial begins and none goes on.
 
         ``check`` is asked before each job, and what it raises ends the search. ``served`` gives the latency of adapters
         that will run on a server; without it workers measure it themselves.
@@ -68,12 +74,16 @@ class SearchPlan:
         self._references = references
         self._watcher = watcher
         self._max_ratio = max_ratio
+        self._steps = steps
+        self._settle = settle
         self._deadline = deadline
         self._check = check
         self._served = served
         self._placements: dict[int, Placement] = {}
         self._points: dict[int, tuple[float, float]] = {}  # complete trials: accuracy, ratio
         self._adapters: dict[int, str] = {}
+        self._stopped: dict[int, dict[str, Any]] = {}  # measurements of trials that stopped on the way and may go on
+        self._running: set[int] = set()
         self._again: list[int] = []  # trials of a process that died, to be run once more
         self._base: dict[str, Any] | None = None
         self._base_given_out = False
@@ -96,7 +106,9 @@ class SearchPlan:
                 continue
             if trial.status == "complete" and trial.measurement and trial.adapter:
                 self._remember(trial.number, trial.measurement, trial.adapter)
-            if trial.number in open_trials:  # measured, not told
+            if trial.number in open_trials and trial.status == "stopped":
+                self._take_in(trial.number, trial.measurement or {})
+            elif trial.number in open_trials:  # measured, not told
                 self._tell(trial.number, trial.status, trial.measurement or {})
         for number, placement in open_trials.items():  # asked, not in the catalog
             if number not in self._placements:
@@ -113,9 +125,11 @@ class SearchPlan:
             job = self._next_trial()
             if job is not None:
                 return self._out(job)
-            self._trials_over = True
         if self._in_flight:
             return None
+        if not self._trials_over:
+            self._trials_over = True
+            self._give_up()
         if self._untested is None:
             self._untested = self._to_test()
             if self._untested:
@@ -134,27 +148,53 @@ class SearchPlan:
         return job
 
     def _next_trial(self) -> Job | None:
+        self.ended_by, early = None, self._study.stops_early
         if self._again:
             number = self._again.pop(0)
         else:
-            if len(self._placements) >= self._budget:
-                return None
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
                 return None
-            asked = self._study.ask(self._placements.values())
-            if asked is None:
-                self.ended_by = (
-                    f"all {len(self._placements)} placements that are allowed were tried: the budget of "
-                    f"{self._budget} was not needed"
-                )
+            may_begin = len(self._placements) < self._budget
+            decision = self._study.decide(self._running, may_begin, self._settle)
+            early = decision.early
+            if decision.action == "settled":
+                if may_begin:
+                    self.ended_by = (
+                        f"settled after {len(self._placements)} of {self._budget} trials: with a probability of "
+                        f"{decision.chance:.0%} more of them would raise the front's hypervolume by {NOTABLE:.0%}"
+                    )
                 return None
-            number = asked[0]
-            self._add(*asked)
+            if decision.number is not None:
+                number = decision.number
+                self._catalog.go_on(self._id, number)
+                del self._stopped[number]
+            else:
+                asked = self._study.ask(self._placements.values())
+                if asked is None:
+                    self.ended_by = (
+                        f"all {len(self._placements)} placements that are allowed were tried: the budget of "
+                        f"{self._budget} was not needed"
+                    )
+                    return None
+                number = asked[0]
+                self._add(*asked)
         placement = self._placements[number]
+        self._running.add(number)
         self.first_trial_at = self.first_trial_at or time.monotonic()
         self._watcher.trial_started(number, placement.label)
-        return Job("trial", number, placement, profile=self._known_profile(placement))
+        until = self._study.until(number, early)
+        return Job("trial", number, placement, profile=self._known_profile(placement), until=until)
+
+    def _give_up(self) -> None:
+        """What stopped on the way stays as it is: no step more of it was worth its cost."""
+        for number, measurement in self._stopped.items():
+            reached = measurement["losses"][-1][0]
+            reason = f"stopped at {reached} of {self._steps} steps: going on was not expected to change the front"
+            self._catalog.give_up(self._id, number, reason)
+            self._tell(number, "stopped", measurement)
+            self._report(number, "stopped", measurement, reason)
+        self._stopped.clear()
 
     def _add(self, number: int, placement: Placement) -> None:
         self._catalog.add_trial(self._id, number, placement, self._references.get(placement))
@@ -193,6 +233,12 @@ class SearchPlan:
         assert job.number is not None
         assert job.placement is not None
         measurement, status = outcome["measurement"], outcome["status"]
+        self._running.discard(job.number)
+        if status == "stopped":
+            if self._catalog.stop(self._id, job.number, measurement, outcome["steps"]):
+                self._take_in(job.number, measurement)
+                self._keep_profile(job.placement, measurement)
+            return
         recorded = self._catalog.record(
             self._id,
             job.number,
@@ -205,9 +251,7 @@ class SearchPlan:
         )
         if not recorded:
             return
-        key = self._profile_key(job.placement)
-        if key and "latency" in measurement and not self._served:
-            self._catalog.store_profile(key, measurement["latency"])
+        self._keep_profile(job.placement, measurement)
         self._tell(job.number, status, measurement)
         if status == "complete":
             self._remember(job.number, measurement, outcome["adapter"])
@@ -219,9 +263,24 @@ class SearchPlan:
             raise SearchError(f"{reason}, while the {what}: free memory, then resume the search")
         assert job.number is not None
         self._in_flight -= 1
+        self._running.discard(job.number)
         if self._catalog.record(self._id, job.number, "failed", reason=reason, measurement=None):
             self._tell(job.number, "failed", {})
             self._report(job.number, "failed", {}, reason)
+
+    def _keep_profile(self, placement: Placement, measurement: Mapping[str, Any]) -> None:
+        key = self._profile_key(placement)
+        if key and "latency" in measurement and not self._served:
+            self._catalog.store_profile(key, measurement["latency"])
+
+    def _take_in(self, number: int, measurement: dict[str, Any]) -> None:
+        """A trial that stopped on the way: what it says of others, and that it may go on."""
+        self._stopped[number] = measurement
+        self._study.stopped(number, measurement["latency"]["ratio"], self._course(measurement))
+
+    def _course(self, measurement: Mapping[str, Any]) -> tuple[float, ...]:
+        final = measurement.get("validation", {}).get("loss")
+        return course([(step, loss) for step, loss in measurement.get("losses", [])], final, self._steps)
 
     def _remember(self, number: int, measurement: Mapping[str, Any], adapter: str) -> None:
         self._points[number] = (measurement["validation"]["accuracy"], measurement["latency"]["ratio"])
@@ -231,8 +290,7 @@ class SearchPlan:
         ratio: float | None = measurement.get("latency", {}).get("ratio")
         excess = None if ratio is None or self._max_ratio is None else ratio - self._max_ratio
         values = (measurement["validation"]["accuracy"], ratio) if status == "complete" and ratio is not None else None
-        loss = measurement.get("validation", {}).get("loss")
-        self._study.tell(number, status, values, excess=excess, loss=loss)
+        self._study.tell(number, status, values, excess=excess, ratio=ratio, course=self._course(measurement))
 
     def _report(self, number: int, status: str, measurement: Mapping[str, Any], reason: str | None) -> None:
         numbers = list(self._points)

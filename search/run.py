@@ -177,6 +177,8 @@ def _run_to_end(
             references=list(prepared.references),
             budget=spec.budget,
             seed=spec.seed,
+            steps=prepared.assignment.training.steps,
+            max_ratio=spec.max_tpot_ratio,
         )
         plan = SearchPlan(
             catalog,
@@ -187,6 +189,8 @@ def _run_to_end(
             watcher=progress,
             check=interruption.check,
             max_ratio=spec.max_tpot_ratio,
+            steps=prepared.assignment.training.steps,
+            settle=spec.stop_when == "settled",
             deadline=None if spec.max_hours is None else began + spec.max_hours * 3600,
             served=served,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
-from search.names import ENGINES, METRIC_CHOICES, STRATEGIES, TASKS
+from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
 
 #: NumPy, which draws for the strategies, takes 32 bits.
 LARGEST_SEED = 2**32 - 1
@@ -36,6 +36,7 @@ class SearchSpec:
     ranks: tuple[int, ...] = (4, 8, 16)
     bands: int = 1
     strategy: str = "auto"
+    stop_when: str = "settled"
     engine: str = "transformers"
     endpoint: str | None = None
     max_tpot_ratio: float | None = None
@@ -89,6 +90,8 @@ class SearchSpec:
             raise RequestError(f"--task {self.task} is unknown: choose {' or '.join(TASKS)}")
         if self.strategy not in STRATEGIES:
             raise RequestError(f"--strategy {self.strategy} is unknown: choose one of {', '.join(STRATEGIES)}")
+        if self.stop_when not in STOPS:
+            raise RequestError(f"--stop-when {self.stop_when} is unknown: choose one of {', '.join(STOPS)}")
         if self.engine not in ENGINES:
             raise RequestError(f"--engine {self.engine} is unknown: choose one of {', '.join(ENGINES)}")
         if self.engine == "openai" and self.endpoint is None:

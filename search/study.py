@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 
 from objectives.placement import Placement
 from search.catalog.connect import clear_errors, parse
-from search.strategy.additive_sampler import LOSS
+from search.strategy.additive_sampler import COURSE, RATIO, Decision
+from search.strategy.fidelity import rungs
 from search.strategy.sampler import make_sampler
 from search.strategy.space import PlacementSpace
 
@@ -36,23 +37,48 @@ class Study:
         references: Sequence[Placement],
         budget: int,
         seed: int,
+        steps: int = 1,
+        max_ratio: float | None = None,
     ) -> None:
+        """``steps`` is what a whole training takes, ``max_ratio`` the cap on the latency ratio."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._space = space
         first = [p for p in references if space.allowed(p)]
-        sampler = make_sampler(strategy, space, first, budget=budget, seed=seed)
+        self._rungs = rungs(steps)
+        self._sampler = make_sampler(strategy, space, first, budget=budget, seed=seed, steps=steps, max_ratio=max_ratio)
         self._url = parse(url)
         with self._clear_errors():
             self._study = optuna.create_study(
                 storage=url,
                 study_name=search_id,
                 directions=["maximize", "minimize"],
-                sampler=sampler,
+                sampler=self._sampler,
                 load_if_exists=True,
             )
             self._study.set_metric_names(list(OBJECTIVES))
         self._open: dict[int, optuna.Trial] = {}
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether trials may stop on the way under this strategy."""
+        return self._sampler.stops_early
+
+    def decide(self, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
+        """What to do next, while the trials ``running`` are worked on; see :meth:`AdditiveSampler.decide`."""
+        with self._clear_errors():
+            return self._sampler.decide(self._study, running, may_begin, settle)
+
+    def until(self, number: int, early: bool) -> int:
+        """The steps to which an open trial goes next: all of them, or if it may stop ``early``, its next rung."""
+        reached = len(self._open[number].user_attrs.get(COURSE, ())) if early else len(self._rungs) - 1
+        return self._rungs[min(reached, len(self._rungs) - 1)]
+
+    def stopped(self, number: int, ratio: float, course: Sequence[float]) -> None:
+        """An open trial stopped on the way; it may go on. ``course``: see :mod:`search.strategy.fidelity`."""
+        with self._clear_errors():
+            self._open[number].set_user_attr(RATIO, ratio)
+            self._open[number].set_user_attr(COURSE, list(course))
 
     def ask(self, tried: Collection[Placement]) -> tuple[int, Placement] | None:
         """The number and placement of a new trial; None if ``tried`` is the whole space."""
@@ -95,9 +121,12 @@ class Study:
         values: tuple[float, float] | None,
         *,
         excess: float | None = None,
-        loss: float | None = None,
+        ratio: float | None = None,
+        course: Sequence[float] = (),
     ) -> None:
-        """Close an open trial with its (accuracy, latency ratio), and its validation ``loss`` for samplers that use it.
+        """Close an open trial with its (accuracy, latency ratio), and the ``course`` of its losses for samplers.
+
+        ``ratio`` is the latency ratio of a trial without values.
 
         ``excess`` is by how much the ratio exceeds its cap (infeasible above 0). Failed trials have no values. A trial
         that is closed already stays as it is.
@@ -105,10 +134,16 @@ class Study:
         trial = self._open.pop(number, None)
         if trial is None:
             return
-        state = {"complete": TrialState.COMPLETE, "infeasible": TrialState.PRUNED}.get(status, TrialState.FAIL)
+        state = {
+            "complete": TrialState.COMPLETE,
+            "infeasible": TrialState.PRUNED,
+            "stopped": TrialState.PRUNED,
+        }.get(status, TrialState.FAIL)
         with self._clear_errors(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             if excess is not None:
                 trial.set_constraint("latency_ratio", excess)
-            if loss is not None:
-                trial.set_user_attr(LOSS, loss)
+            if ratio is not None:
+                trial.set_user_attr(RATIO, ratio)
+            if course:
+                trial.set_user_attr(COURSE, list(course))
             self._study.tell(trial, values, state=state, skip_if_finished=True)

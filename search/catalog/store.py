@@ -210,6 +210,27 @@ class Catalog:
             session.add(_news(search_id, "trial", number))
             return True
 
+    def stop(self, search_id: str, number: int, measurement: dict[str, Any], steps: int) -> bool:
+        """A running trial stopped on the way, and may go on; False if it was not running."""
+        return self._turn(
+            search_id, number, "running", status="stopped", measurement=measurement, steps=steps, ended_at=_now()
+        )
+
+    def go_on(self, search_id: str, number: int) -> bool:
+        """A stopped trial runs again; False if it was not stopped."""
+        return self._turn(search_id, number, "stopped", status="running")
+
+    def give_up(self, search_id: str, number: int, reason: str) -> None:
+        """A stopped trial will not go on."""
+        with self._write() as session:
+            _get(session, Trial, (search_id, number)).reason = reason
+            session.add(_news(search_id, "trial", number))
+
+    def _turn(self, search_id: str, number: int, before: str, **values: Any) -> bool:
+        mine = (Trial.search_id == search_id, Trial.number == number, Trial.status == before)
+        with self._write() as session:
+            return session.scalar(update(Trial).where(*mine).values(**values).returning(Trial.number)) is not None
+
     def record_test(self, search_id: str, number: int | None, test: dict[str, Any]) -> None:
         """Figures on the test split, of a trial or, without a number, of the base model. Raises KeyError if unknown."""
         with self._write() as session:

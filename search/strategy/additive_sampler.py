@@ -1,40 +1,115 @@
-"""The additive model as an Optuna sampler: proposes what is expected to add most to the front."""
+"""The additive model as an Optuna sampler: which placement to begin, which trial to go on with, and when to stop.
+
+Freeze-thaw (Swersky, Snoek and Adams, 2014): trials begin with a few steps, and again and again that trial gets its
+next steps, or that placement is begun, which is expected to add most to the front for the steps that it still takes.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
-from search.strategy.additive import Observation, believe, expected_gain, explains
+from search.strategy.belief import Observation, believe, design, explains
+from search.strategy.fidelity import rungs
+from search.strategy.gain import area, axes, gains
 from search.strategy.space import PlacementSpace
 
-#: Where a trial keeps its validation loss; without it the model is fitted to accuracy.
-LOSS = "validation_loss"
+#: User attributes of a trial: its losses so far (see search.strategy.fidelity), and its latency ratio.
+COURSE, RATIO = "course", "latency_ratio"
 
-#: Complete trials that the model needs before it is asked, and before its fit is checked.
-_FEWEST, _CHECKED = 4, 12
-#: Placements weighed for one proposal; of a larger space a sample, and the neighbours of the front.
-_WEIGHED = 2048
+#: Placements weighed for one decision; of a larger space a sample, and the neighbours of what was tried last.
+_WEIGHED = 1024
+#: The search is settled if more trials would raise the front's hypervolume by this share,
+NOTABLE = 0.02
+#: with a probability below this.
+_UNLIKELY = 0.2
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do next: begin a placement, go on with trial ``number``, or nothing, since the front is settled."""
+
+    action: str  # "begin", "continue", "settled"
+    number: int | None = None
+    early: bool = True  # whether trials stop on the way
+    chance: float = 1.0  # that more trials change the front
+
+
+@dataclass
+class _History:
+    """The study's trials as the model sees them."""
+
+    seen: list[Observation] = field(default_factory=list)
+    open: dict[Placement, int] = field(default_factory=dict)  # begun, stopped on the way
+    held: set[Placement] = field(default_factory=set)  # complete, or running and believed to be
+    begun: set[Placement] = field(default_factory=set)
+    finished: int = 0
 
 
 class AdditiveSampler(BaseSampler):
     """For studies of (accuracy, maximised; latency ratio, minimised) over a :class:`PlacementSpace`.
 
-    Where there are too few trials, or the model does not explain those that there are, ``otherwise`` proposes.
+    As a sampler alone, all trials run to their end. With :meth:`decide` they may stop on the way. Where the model does
+    not explain the trials that there are, ``otherwise`` proposes, and none stops.
     """
 
-    def __init__(self, space: PlacementSpace, *, otherwise: BaseSampler, seed: int) -> None:
+    def __init__(
+        self,
+        space: PlacementSpace,
+        *,
+        otherwise: BaseSampler,
+        seed: int,
+        steps: int = 1,
+        max_ratio: float | None = None,
+    ) -> None:
+        """``steps`` is what a whole training takes; placements above ``max_ratio`` are worth nothing."""
         self._space = space
         self._otherwise = otherwise
         self._random = np.random.default_rng(seed)
+        self._rungs = rungs(steps)
+        self._max_ratio = max_ratio
+        #: Each effect is seen in several trials before effects decide.
+        self._designed = len(space.groups) * 2 + 2 * (len(space.ranks) > 1)
+        self._next: Placement | None = None
+
+    def decide(self, study: optuna.Study, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
+        """``running`` trials are being worked on; others that are RUNNING in the study have stopped on the way.
+
+        ``settle``: say so when more trials are unlikely to change the front, whether or not one ``may_begin``. Without
+        it all that may begin do; stopped ones go on only as far as that is likely to change the front.
+        """
+        history = self._history(study, running)
+        if may_begin and len(history.begun) < self._designed:
+            return Decision("begin")
+        if len([o for o in history.seen if o.course]) < 2:
+            return self._without_model(history, may_begin)
+        if not explains(history.seen, self._space.groups):
+            return self._without_model(history, may_begin)
+        about, gain, chance = self._weigh(history, may_begin)
+        if chance < _UNLIKELY and history.finished and (settle or not may_begin):
+            return Decision("settled", chance=chance)
+        best = about[int(gain.argmax())]
+        if best in history.open:
+            return Decision("continue", history.open[best], chance=chance)
+        if not may_begin or best in history.begun:
+            return Decision("settled", chance=chance)
+        self._next = best
+        return Decision("begin", chance=chance)
+
+    def _without_model(self, history: _History, may_begin: bool) -> Decision:
+        if history.open:
+            return Decision("continue", next(iter(history.open.values())), early=False)
+        return Decision("begin", early=False) if may_begin else Decision("settled")
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return dict(self._space.distributions)
@@ -43,39 +118,84 @@ class AdditiveSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """May be empty: then every parameter is sampled independently, by ``otherwise``."""
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        seen = [
-            Observation(self._space.placement(t.params), t.values[0], t.values[1], t.user_attrs.get(LOSS))
-            for t in others
-            if t.state == TrialState.COMPLETE and t.params.keys() == search_space.keys()
-        ]
-        groups = self._space.groups
-        if len(seen) < _FEWEST or (len(seen) >= _CHECKED and not explains(seen, groups)):
+        if self._next is not None:  # it was chosen by decide()
+            chosen, self._next = self._next, None
+            return self._space.params(chosen)
+        history = self._history(study, [], without=trial.number)
+        if len(history.begun) < self._designed:
+            return self._space.params(self._most_telling(history))
+        if len([o for o in history.seen if o.course]) < 2 or not explains(history.seen, self._space.groups):
             return self._otherwise.sample_relative(
                 study, trial, self._otherwise.infer_relative_search_space(study, trial)
             )
-        asked = {self._space.placement(t.params): t.state for t in others if t.params.keys() == search_space.keys()}
-        # A trial that runs counts as one that will hold what is believed of it: workers then propose different gains.
-        held = [o.placement for o in seen] + [p for p, state in asked.items() if state == TrialState.RUNNING]
-        about = list(dict.fromkeys([*held, *self._candidates(held)]))
-        belief = believe(seen, about, groups, self._random)
-        gain = expected_gain(belief, np.arange(len(about)) < len(held))
-        gain[[placement in asked for placement in about]] = -1.0
+        about, gain, _ = self._weigh(history, True)
+        gain[[placement in history.begun for placement in about]] = -1.0
         return self._space.params(about[int(gain.argmax())])
+
+    def _history(self, study: optuna.Study, running: Collection[int], without: int = -1) -> _History:
+        history = _History()
+        for trial in study.get_trials(deepcopy=False):
+            if trial.number == without or len(trial.params) < len(self._space.distributions):
+                continue
+            placement = self._space.placement(trial.params)
+            history.begun.add(placement)
+            is_open = trial.state == TrialState.RUNNING
+            complete = trial.state == TrialState.COMPLETE
+            ratio = trial.values[1] if complete else trial.user_attrs.get(RATIO)
+            # Without losses the model is fitted to accuracy itself.
+            course = tuple(trial.user_attrs.get(COURSE, (-trial.values[0],) * len(self._rungs) if complete else ()))
+            if ratio is not None:
+                accuracy = trial.values[0] if complete else None
+                history.seen.append(Observation(placement, ratio, course, accuracy))
+            if complete or (is_open and (trial.number in running or not course)):
+                # A trial that runs counts as one that will hold what is believed of it: workers then propose others.
+                history.held.add(placement)
+            elif is_open:
+                history.open[placement] = trial.number
+            history.finished += complete
+        return history
+
+    def _most_telling(self, history: _History) -> Placement:
+        candidates = [placement for placement in self._candidates(()) if placement not in history.begun]
+        if not candidates:
+            return next(iter(history.begun))
+        return candidates[int(design(sorted(history.begun), candidates, self._space.groups).argmax())]
+
+    def _weigh(self, history: _History, may_begin: bool) -> tuple[list[Placement], NDArray[np.float64], float]:
+        """Placements, the gain of each per step that it still takes, and the chance that the front changes."""
+        known = {o.placement: o for o in history.seen}
+        others = [p for p in self._candidates(list(known)) if p not in history.begun] if may_begin else []
+        about = list(dict.fromkeys([*history.held, *history.open, *others]))
+        belief = believe(history.seen, about, self._space.groups, len(self._rungs), self._random)
+        heights, speeds = axes(belief)
+        held = np.array([placement in history.held for placement in about])
+        gained = gains(heights, speeds, held)
+        if self._max_ratio is not None:
+            gained[:, belief.ratio > self._max_ratio] = 0.0
+        done = [self._rungs[len(known[p].course) - 1] if p in known and known[p].course else 0 for p in about]
+        left = self._rungs[-1] - np.array(done)
+        front = area(heights.mean(0)[held], speeds[held])
+        chance = float((gained.max(1) > NOTABLE * front).mean())
+        return about, gained.mean(0) / np.maximum(left, 1), chance
 
     def _candidates(self, centres: Sequence[Placement]) -> Iterator[Placement]:
         if self._space.size <= _WEIGHED:
             yield from self._space
             return
         groups, ranks = self._space.groups, self._space.ranks
-        for centre in centres[-50:]:
-            for group in groups:
-                yield Placement.of(set(centre.groups) ^ {group} or centre.groups, centre.rank)
-            for rank in ranks:
-                yield Placement.of(centre.groups, rank)
+        near = itertools.chain.from_iterable(
+            [
+                *(Placement.of(set(centre.groups) ^ {group} or centre.groups, centre.rank) for group in groups),
+                *(Placement.of(centre.groups, rank) for rank in ranks),
+            ]
+            for centre in centres[-20:]
+        )
         picks = self._random.random((_WEIGHED, len(groups))) < self._random.random((_WEIGHED, 1))
-        for pick, rank in zip(picks, self._random.choice(ranks, _WEIGHED), strict=True):
-            placement = Placement.of(itertools.compress(groups, pick), int(rank))
+        far = (
+            Placement.of(itertools.compress(groups, pick), int(rank))
+            for pick, rank in zip(picks, self._random.choice(ranks, _WEIGHED), strict=True)
+        )
+        for placement in itertools.chain(near, far):
             if not placement.is_base and self._space.allowed(placement):
                 yield placement
 

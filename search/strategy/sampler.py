@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
-from search.strategy.additive_sampler import AdditiveSampler
+from search.strategy.additive_sampler import AdditiveSampler, Decision
 from search.strategy.space import PlacementSpace
 
 #: A model of the past proposes the same placement again when it is sure of it; after so many repeats chance decides.
@@ -32,6 +32,16 @@ class PlacementSampler(BaseSampler):
         self._inner = inner
         self._first = first
         self._random = np.random.default_rng(seed)
+
+    @property
+    def stops_early(self) -> bool:
+        return isinstance(self._inner, AdditiveSampler)
+
+    def decide(self, study: optuna.Study, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
+        """What to do next; see :meth:`AdditiveSampler.decide`. Under other strategies a trial runs to its end."""
+        if isinstance(self._inner, AdditiveSampler):
+            return self._inner.decide(study, running, may_begin, settle)
+        return Decision("begin", early=False) if may_begin else Decision("settled")
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return dict(self._space.distributions)
@@ -87,9 +97,19 @@ class PlacementSampler(BaseSampler):
 
 
 def make_sampler(
-    strategy: str, space: PlacementSpace, first: Sequence[Placement], *, budget: int, seed: int
+    strategy: str,
+    space: PlacementSpace,
+    first: Sequence[Placement],
+    *,
+    budget: int,
+    seed: int,
+    steps: int = 1,
+    max_ratio: float | None = None,
 ) -> PlacementSampler:
-    """``auto`` is a grid where the budget covers the space, else multi-objective TPE (see docs/decisions.md)."""
+    """``auto`` is a grid where the budget covers the space, else multi-objective TPE (see docs/decisions.md).
+
+    ``steps`` is what a whole training takes, ``max_ratio`` the cap on latency.
+    """
     if strategy == "auto":
         strategy = "grid" if space.size <= budget else "tpe"
     inner: BaseSampler | None = None
@@ -98,7 +118,7 @@ def make_sampler(
     if strategy == "tpe":
         inner = tpe
     elif strategy == "additive":
-        inner = AdditiveSampler(space, otherwise=tpe, seed=seed)
+        inner = AdditiveSampler(space, otherwise=tpe, seed=seed, steps=steps, max_ratio=max_ratio)
     elif strategy == "nsga2":
         inner = optuna.samplers.NSGAIISampler(population_size=max(4, min(50, budget // 3)), seed=seed)
     elif strategy == "gp":

@@ -1,0 +1,107 @@
+"""What the trials so far say of the accuracy and latency of any placement.
+
+The validation loss is far less noisy than accuracy, so it is the loss that is modelled
+(:mod:`search.strategy.curves`), and a line maps it to accuracy: over the trials of a search the two are close to a
+line, and what is left is mostly the noise of counting. What is believed of a placement is therefore not its own lucky
+figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objectives.placement import Placement
+from search.strategy.curves import CurvePosterior
+from search.strategy.gain import Belief
+from search.strategy.linear import Array, LinearPosterior, features
+
+_DRAWS = 128
+#: Complete trials that it takes to draw a line.
+_LINE = 3
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A trial: ``course`` holds its losses so far, see :mod:`search.strategy.fidelity`; ``accuracy`` if it is complete.
+
+    ``ratio`` is its latency ratio. Nothing is known yet of the course of one that has just begun.
+    """
+
+    placement: Placement
+    ratio: float
+    course: tuple[float, ...] = ()
+    accuracy: float | None = None
+
+
+def believe(
+    seen: Sequence[Observation],
+    about: Sequence[Placement],
+    groups: Sequence[str],
+    levels: int,
+    random: np.random.Generator,
+) -> Belief:
+    """Of the placements ``about``, from trials of ``levels`` losses each if complete; two or more have a course."""
+    learned = [o for o in seen if o.course]
+    losses = np.full((len(learned), levels), np.nan)
+    for row, observation in zip(losses, learned, strict=True):
+        row[: len(observation.course)] = observation.course
+    rows = features(about, groups)
+    posterior = CurvePosterior(features([o.placement for o in learned], groups), losses)
+    known = {o.placement: i for i, o in enumerate(learned)}
+    index = np.array([known.get(placement, -1) for placement in about])
+    draws = _to_accuracy(learned, posterior.draws(rows, index, _DRAWS, random))
+    measured = {o.placement: o.ratio for o in seen}
+    ratios = LinearPosterior(features(list(measured), groups), np.log(list(measured.values())))
+    expected = np.exp(ratios.expected(rows))
+    return Belief(draws, np.array([measured.get(p, e) for p, e in zip(about, expected, strict=True)]))
+
+
+def _to_accuracy(learned: Sequence[Observation], losses: Array) -> Array:
+    """As long as too few trials are complete to draw a line, less loss is as good a figure as more accuracy."""
+    complete = [(o.course[-1], o.accuracy) for o in learned if o.accuracy is not None]
+    if len(complete) < _LINE:
+        return -losses
+    loss, accuracy = np.array(complete).T
+
+    def scaled(values: Array) -> Array:
+        return np.column_stack([np.ones_like(values), (values - loss.mean()) / (loss.std() or 1.0)])
+
+    line = LinearPosterior(scaled(loss), accuracy)
+    better, worse = line.expected(scaled(np.array([loss.min(), loss.max()])))
+    if better <= worse:  # less loss with less accuracy: the few differ by chance
+        return -losses
+    return line.expected(scaled(losses.reshape(-1))).reshape(losses.shape)
+
+
+def explains(seen: Sequence[Observation], groups: Sequence[str]) -> bool:
+    """Whether the model predicts trials that it is not shown: by rank, better than chance would.
+
+    Asked of the level that most trials have reached. Leave-one-out residuals of a linear model follow from one fit
+    (Allen's PRESS, 1974); the bar is Spearman's correlation above its 90% quantile under independence.
+    """
+    reached = max(range(1, 1 + max(len(o.course) for o in seen)), key=lambda n: sum(len(o.course) >= n for o in seen))
+    known = [o for o in seen if len(o.course) >= reached]
+    rows = features([o.placement for o in known], groups)
+    values = np.array([o.course[reached - 1] for o in known])
+    predicted = LinearPosterior(rows, values).left_out(rows, values)
+    correlation = np.corrcoef(predicted.argsort().argsort(), values.argsort().argsort())[0, 1]
+    return bool(correlation > 1.28 / np.sqrt(len(known) - 1))
+
+
+def design(tried: Sequence[Placement], candidates: Sequence[Placement], groups: Sequence[str]) -> NDArray[np.float64]:
+    """(candidates,) how much a trial of each would tell of all effects: the variance that a linear model has of it.
+
+    To take the largest again and again is the greedy D-optimal design (Fedorov, 1972). With flags for two-level factors
+    it ends near a Plackett-Burman design, and it takes bands, ranks and forbidden placements as they are.
+    """
+    rows = features(candidates, groups)
+    precision = 0.1 * np.eye(rows.shape[1])
+    if tried:
+        known = features(tried, groups)
+        precision += known.T @ known
+    variance: NDArray[np.float64] = np.einsum("nd,de,ne->n", rows, np.linalg.inv(precision), rows)
+    return variance

@@ -1,0 +1,82 @@
+"""Bayesian linear regression with every scale chosen by the evidence, and what placements look like to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objectives.placement import Placement
+
+Array = NDArray[np.float64]
+
+#: Prior standard deviations of an effect, in units of the noise; the evidence chooses among them.
+_SPREADS = np.geomspace(0.1, 30.0, 12)
+
+
+def features(placements: Sequence[Placement], groups: Sequence[str]) -> Array:
+    """(placements, 4 + groups): constant, square root of the count, log2 of the rank, their product, a flag a group."""
+    index = {name: i for i, name in enumerate(groups)}
+    rows = np.zeros((len(placements), 4 + len(groups)))
+    for row, placement in zip(rows, placements, strict=True):
+        count = np.sqrt(len(placement.groups))
+        rank = np.log2(placement.rank) - 3.0
+        row[:4] = 1.0, count, rank, rank * count
+        for name in placement.groups:
+            row[4 + index[name]] = 1.0
+    return rows
+
+
+class LinearPosterior:
+    """Of the weights of a linear model with Gaussian noise, both scales chosen by the evidence."""
+
+    def __init__(self, rows: Array, values: Array) -> None:
+        """``rows`` (n, d), the first column constant; ``values`` (n,). Needs n >= 2."""
+        self._centre, self._scale = float(values.mean()), float(values.std()) or 1.0
+        scaled = (values - self._centre) / self._scale
+        fits = [_fit(rows, scaled, spread) for spread in _SPREADS]
+        _, self.mean, self._root, self.noise = max(fits, key=lambda fit: fit[0])
+        self.noise *= self._scale
+
+    @property
+    def covariance(self) -> Array:
+        """(d, d) of the weights for noise of 1: the inverse of prior precision and rows' products together."""
+        root = self._root / (self.noise / self._scale)
+        covariance: Array = root @ root.T
+        return covariance
+
+    def draws(self, rows: Array, count: int, random: np.random.Generator) -> Array:
+        """(count, n) joint draws of the noiseless values at ``rows`` (n, d)."""
+        weights = self.mean + random.standard_normal((count, len(self.mean))) @ self._root.T
+        drawn: Array = self._centre + self._scale * weights @ rows.T
+        return drawn
+
+    def left_out(self, rows: Array, values: Array) -> Array:
+        """(n,) what the model would predict for each of the rows that it was fitted to, without that row."""
+        leverage = np.einsum("nd,de,ne->n", rows, self.covariance, rows)
+        left_out: Array = values - (values - self.expected(rows)) / np.clip(1 - leverage, 1e-3, None)
+        return left_out
+
+    def expected(self, rows: Array) -> Array:
+        """(n,) posterior means."""
+        expected: Array = self._centre + self._scale * rows @ self.mean
+        return expected
+
+
+def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array, float]:
+    """Log evidence, mean, a root of the covariance and the noise, for weights of ``spread`` times the noise.
+
+    The noise variance is integrated out under an inverse gamma prior (the normal inverse gamma model), which keeps few
+    trials from being believed exactly.
+    """
+    count, width = rows.shape
+    prior = np.full(width, spread**-2.0)
+    prior[0] = 1e-4  # the level is free
+    precision = rows.T @ rows + np.diag(prior)
+    root = np.linalg.cholesky(precision)
+    mean = np.asarray(np.linalg.solve(precision, rows.T @ values), dtype=np.float64)
+    shape, rate = 1.0 + count / 2, 0.05 + 0.5 * max(float(values @ values - mean @ precision @ mean), 0.0)
+    log_evidence = float(0.5 * np.log(prior).sum() - np.log(np.diag(root)).sum() - shape * np.log(rate))
+    noise = float(np.sqrt(rate / shape))
+    return log_evidence, mean, noise * np.linalg.inv(root).T, noise

@@ -1,0 +1,306 @@
+"""The additive model against brute force, and on worlds that it can and cannot explain."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from objectives.placement import Placement
+from search.pareto import hypervolume
+from search.strategy.additive_sampler import COURSE, RATIO, AdditiveSampler
+from search.strategy.belief import Observation, believe, design, explains
+from search.strategy.fidelity import rungs
+from search.strategy.gain import area, gains
+from search.strategy.linear import LinearPosterior, features
+from search.strategy.space import PlacementSpace
+from search.study import Study
+
+GROUPS = ("down", "gate", "k", "o", "q", "up", "v")
+SPACE = PlacementSpace(GROUPS, (4, 8))
+EFFECTS = dict(zip(GROUPS, (0.09, 0.02, 0.01, 0.06, 0.02, 0.10, 0.03), strict=True))
+
+
+def truth(placement: Placement) -> Observation:
+    loss = 2.0 - sum(EFFECTS[name] for name in placement.groups) * 4 - 0.02 * placement.rank
+    return Observation(placement, 1.0 + 0.1 * len(placement.groups), (loss,), 0.9 - 0.25 * loss)
+
+
+def noisy(placements: list[Placement], seed: int, noise: float = 0.05) -> list[Observation]:
+    random = np.random.default_rng(seed)
+    found = []
+    for placement in placements:
+        exact = truth(placement)
+        assert exact.accuracy is not None
+        accuracy, loss = exact.accuracy + random.normal(0, noise / 2), exact.course[0] + random.normal(0, noise)
+        found.append(Observation(placement, exact.ratio, (loss,), accuracy))
+    return found
+
+
+def some(count: int, seed: int) -> list[Placement]:
+    every = list(SPACE)
+    return [every[i] for i in np.random.default_rng(seed).permutation(len(every))[:count]]
+
+
+def test_features_tell_all_placements_apart() -> None:
+    rows = features(list(SPACE), GROUPS)
+    assert rows.shape == (SPACE.size, 4 + len(GROUPS))
+    assert len(np.unique(rows, axis=0)) == SPACE.size
+    assert np.all(rows[:, 0] == 1)
+
+
+@given(st.integers(0, 1000), st.integers(5, 30))
+@settings(max_examples=30, deadline=None)
+def test_left_out_predictions_are_those_of_a_fit_without_the_row(seed: int, count: int) -> None:
+    """For the scales that the whole fit chose."""
+    random = np.random.default_rng(seed)
+    rows = np.column_stack([np.ones(count), random.normal(size=(count, 3))])
+    values = rows @ random.normal(size=4) + random.normal(size=count)
+    fit = LinearPosterior(rows, values)
+    precision = np.linalg.inv(fit.covariance)
+    scaled = (values - values.mean()) / values.std()
+    for i, got in enumerate(fit.left_out(rows, values)):
+        without = precision - np.outer(rows[i], rows[i])
+        weights = np.linalg.solve(without, rows.T @ scaled - rows[i] * scaled[i])
+        assert got == pytest.approx(values.mean() + values.std() * float(rows[i] @ weights), abs=1e-6)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_the_gain_is_that_of_the_hypervolume(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    count = int(random.integers(1, 12))
+    heights, speeds = random.random((3, count)).round(1), random.random(count).round(1)  # with ties
+    held = random.random(count) < 0.5
+    gain = gains(heights, speeds, held)
+    for drawn, found in zip(heights, gain, strict=True):
+        known = area(drawn[held], speeds[held])
+        for i in range(count):
+            with_it = area(np.append(drawn[held], drawn[i]), np.append(speeds[held], speeds[i]))
+            assert found[i] == pytest.approx(0.0 if held[i] else with_it - known, abs=1e-12)
+    points = [(float(height), 1 / float(speed)) for height, speed in zip(heights[0], speeds, strict=True) if speed]
+    assert area(heights[0], speeds) == pytest.approx(hypervolume(points), abs=1e-12)
+
+
+@pytest.mark.parametrize("by_loss", [True, False])
+def test_what_was_not_tried_is_predicted_and_the_spread_is_honest(by_loss: bool) -> None:
+    every = list(SPACE)
+    exact = np.array([truth(placement).accuracy for placement in every])
+    inside = []
+    for seed in range(10):
+        seen = noisy(some(20, seed), seed)
+        if not by_loss:
+            seen = [Observation(o.placement, o.ratio, (-(o.accuracy or 0),), o.accuracy) for o in seen]
+        belief = believe(seen, every, GROUPS, 1, np.random.default_rng(seed))
+        assert np.corrcoef(belief.accuracy, exact)[0, 1] > 0.9
+        assert belief.ratio == pytest.approx([truth(placement).ratio for placement in every], rel=0.02)
+        low, high = np.quantile(belief.draws, [0.05, 0.95], axis=0)
+        inside.append(np.mean((low <= exact) & (exact <= high)))
+    assert np.mean(inside) > 0.7
+
+
+def test_a_world_without_structure_is_found_out() -> None:
+    explained, chance = [], []
+    for seed in range(20):
+        placements = some(24, seed)
+        explained.append(explains(noisy(placements, seed), GROUPS))
+        random = np.random.default_rng(seed)
+        chance.append(explains([Observation(p, 1.2, (float(random.normal()),), 0.5) for p in placements], GROUPS))
+    assert np.mean(explained) == 1
+    assert np.mean(chance) <= 0.3
+
+
+class _Never(optuna.samplers.RandomSampler):
+    def sample_relative(self, *_: object) -> dict[str, object]:
+        raise AssertionError("the model should have been asked")
+
+
+def told_study(placements: list[Placement]) -> tuple[optuna.Study, AdditiveSampler]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = AdditiveSampler(SPACE, otherwise=_Never(seed=0), seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for observed in noisy(placements, 0):
+        trial = optuna.create_trial(
+            params=SPACE.params(observed.placement),
+            distributions=dict(SPACE.distributions),
+            values=[observed.accuracy, observed.ratio],
+            user_attrs={COURSE: list(observed.course)},
+        )
+        study.add_trial(trial)
+    return study, sampler
+
+
+def propose(study: optuna.Study) -> Placement:
+    trial = study.ask(dict(SPACE.distributions))
+    return SPACE.placement(trial.params)
+
+
+def test_a_proposal_is_new_and_better_than_what_there_is() -> None:
+    tried = [Placement.of(GROUPS[: i + 1], rank) for i in range(len(GROUPS)) for rank in (4, 8)] + some(8, 3)
+    tried = list(dict.fromkeys(tried))
+    study, _ = told_study(tried)
+
+    def reached(placements: list[Placement]) -> float:
+        heights = np.array([truth(p).accuracy for p in placements]) - min(truth(p).accuracy or 0 for p in SPACE)
+        return area(heights, 1.8 - np.array([truth(p).ratio for p in placements]))
+
+    proposed = propose(study)
+    assert proposed not in tried
+    gained = sorted(reached([*tried, placement]) for placement in SPACE)
+    assert reached([*tried, proposed]) >= gained[int(len(gained) * 0.8)], "among the best fifth"
+
+
+def test_workers_side_by_side_get_different_placements() -> None:
+    study, _ = told_study(some(8, 1))
+    proposed = [propose(study) for _ in range(6)]
+    assert len(set(proposed)) == 6
+
+
+def test_with_plain_optuna_and_no_loss_it_works_too() -> None:
+    study, sampler = told_study([])
+    sampler._otherwise = optuna.samplers.RandomSampler(seed=1)
+    for _ in range(10):
+        trial = study.ask(dict(SPACE.distributions))
+        placement = SPACE.placement(trial.params)
+        if placement.is_base:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, (truth(placement).accuracy or 0, truth(placement).ratio))
+    assert any(trial.values for trial in study.trials)
+
+
+def test_a_space_too_large_to_list_gets_proposals_that_are_allowed() -> None:
+    groups = tuple(f"g{i:02d}" for i in range(20))
+    space = PlacementSpace(groups, (4, 8), lambda p: len(p.groups) <= 10)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    sampler = AdditiveSampler(space, otherwise=_Never(seed=0), seed=0)
+    study.sampler = sampler
+    for names in itertools.combinations(groups[:4], 2):
+        placement = Placement.of(names, 4)
+        study.add_trial(
+            optuna.create_trial(
+                params=space.params(placement), distributions=dict(space.distributions), values=[0.5, 1.2]
+            )
+        )
+    proposed = space.placement(study.ask(dict(space.distributions)).params)
+    assert space.allowed(proposed)
+    assert not proposed.is_base
+
+
+def test_the_loss_reaches_the_sampler_through_the_study(tmp_path: object) -> None:
+    study = Study(
+        f"sqlite:///{tmp_path}/s.db", "s", SPACE, strategy="additive", references=some(4, 0), budget=9, seed=0
+    )
+    for _ in range(9):
+        asked = study.ask(())
+        assert asked is not None
+        number, placement = asked
+        exact = truth(placement)
+        study.tell(number, "complete", (exact.accuracy or 0, exact.ratio), course=exact.course)
+    assert [trial.user_attrs[COURSE] for trial in study._study.trials] == [
+        list(truth(SPACE.placement(trial.params)).course) for trial in study._study.trials
+    ]
+
+
+def test_a_designed_batch_shows_all_effects_in_few_trials() -> None:
+    tried: list[Placement] = []
+    for _ in range(16):
+        candidates = [placement for placement in SPACE if placement not in tried]
+        tried.append(candidates[int(design(tried, candidates, GROUPS).argmax())])
+
+    def worst(placements: list[Placement]) -> float:
+        return float(design(placements, list(SPACE), GROUPS).max())
+
+    assert worst(tried) < 0.6 * min(worst(some(16, seed)) for seed in range(10))
+    assert {placement.rank for placement in tried} == {4, 8}
+
+
+def staged(misleading: float, seed: int) -> tuple[list[Observation], list[Placement]]:
+    """32 placements at the first of four rungs, eight of them trained to the end."""
+    random = np.random.default_rng(seed)
+    seen, placements = [], some(32, seed)
+    for count, placement in enumerate(placements):
+        final = truth(placement)
+        early = [final.course[0] + gap + random.normal(0, misleading) for gap in (1.5, 0.8, 0.3)]
+        losses = (*early, final.course[0]) if count < 8 else early[:1]
+        noisy_course = tuple(loss + random.normal(0, 0.02) for loss in losses)
+        seen.append(Observation(placement, final.ratio, noisy_course, final.accuracy if count < 8 else None))
+    return seen, placements[8:]
+
+
+def test_early_losses_count_as_far_as_they_told_the_end_of_other_trials() -> None:
+    spread = {}
+    for misleading in (0.0, 1.0):
+        found = []
+        for seed in range(3):
+            seen, stopped = staged(misleading, seed)
+            belief = believe(seen, stopped, GROUPS, 4, np.random.default_rng(seed))
+            exact = np.array([truth(placement).accuracy for placement in stopped])
+            found.append((np.corrcoef(belief.accuracy, exact)[0, 1], float(belief.draws.std(0).mean())))
+        spread[misleading] = np.mean(found, axis=0)
+    assert spread[0.0][0] > 0.95
+    assert spread[1.0][1] > 2 * spread[0.0][1], "what misleads leaves it unsure"
+
+
+def search(seed: int, settle: bool = True, budget: int = 40) -> tuple[optuna.Study, AdditiveSampler, int, float]:
+    """A whole search by decide() and plain Optuna: steps that it took, and the chance at which it ended."""
+    random = np.random.default_rng(seed)
+    sampler = AdditiveSampler(SPACE, otherwise=optuna.samplers.RandomSampler(seed=seed), seed=seed, steps=200)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    steps, open_trials, spent = rungs(200), {}, 0
+    while True:
+        decision = sampler.decide(study, [], len(study.trials) < budget, settle)
+        if decision.action == "settled":
+            return study, sampler, spent, decision.chance
+        if decision.number is None:
+            trial = study.ask(dict(SPACE.distributions))
+            open_trials[trial.number] = trial
+            if SPACE.placement(trial.params).is_base:
+                study.tell(open_trials.pop(trial.number), state=optuna.trial.TrialState.FAIL)
+                continue
+        else:
+            trial = open_trials[decision.number]
+        placement = SPACE.placement(trial.params)
+        losses = list(trial.user_attrs.get(COURSE, []))
+        level = len(losses) if decision.early else len(steps) - 1
+        gaps = (1.5, 0.8, 0.3, 0.0)
+        while len(losses) <= level:
+            spent += steps[len(losses)] - (steps[len(losses) - 1] if losses else 0)
+            losses.append(truth(placement).course[0] + gaps[len(losses)] + random.normal(0, 0.03))
+        trial.set_user_attr(COURSE, losses)
+        trial.set_user_attr(RATIO, truth(placement).ratio)
+        if level == len(steps) - 1:
+            accuracy = (truth(placement).accuracy or 0) + random.normal(0, 0.02)
+            study.tell(open_trials.pop(trial.number), (accuracy, truth(placement).ratio))
+
+
+def test_a_search_settles_near_the_front_for_a_fraction_of_the_steps() -> None:
+    def reached(placements: list[Placement]) -> float:
+        heights = np.array([truth(p).accuracy for p in placements]) - min(truth(p).accuracy or 0 for p in SPACE)
+        return area(heights, 1.8 - np.array([truth(p).ratio for p in placements]))
+
+    for seed in range(2):
+        study, _, spent, chance = search(seed)
+        complete = [SPACE.placement(trial.params) for trial in study.trials if trial.values]
+        assert chance < 0.2
+        assert len(study.trials) < 40
+        assert spent < 20 * 200
+        assert reached(complete) > 0.9 * reached(list(SPACE))
+
+
+def test_without_settling_the_budget_is_used_up() -> None:
+    study, _, _, _ = search(0, settle=False, budget=24)
+    assert len(study.trials) == 24
+    placements = [SPACE.placement(trial.params) for trial in study.trials]
+    assert len(set(placements)) == len(placements)
+
+
+def test_rungs_are_whole_entries_of_the_training_losses() -> None:
+    assert rungs(200) == (20, 50, 100, 200)
+    assert rungs(60) == (30, 60)
+    assert rungs(30) == (30,)
+    assert rungs(1) == (1,)
