@@ -133,12 +133,17 @@ def robust_default(comparison: Comparison, ratios: Sequence[float], max_ratio: f
     return min(tied, key=lambda i: (ratios[i], worst[i]))
 
 
-def rival(comparison: Comparison, ratios: Sequence[float], default: int) -> int | None:
-    """What a default is told against: the most accurate placement on average or, if it is that itself, the slowest."""
-    best = min(range(len(ratios)), key=lambda i: (comparison.mean_regrets[i].value, ratios[i]))
-    if best == default:
-        best = max(range(len(ratios)), key=lambda i: ratios[i])
-    return None if best == default else best
+def rival(comparison: Comparison, ratios: Sequence[float], default: int) -> tuple[int, str] | None:
+    """What a default is told against, and what that is: another placement of interest; None where there is no other."""
+    every = range(len(ratios))
+    for what, other in (
+        ("the most accurate on average", min(every, key=lambda i: (comparison.mean_regrets[i].value, ratios[i]))),
+        ("the slowest", max(every, key=lambda i: ratios[i])),
+        ("the fastest", min(every, key=lambda i: ratios[i])),
+    ):
+        if other != default:
+            return other, what
+    return None
 
 
 def tail_saving(one: Requests, other: Requests, seed: int = 0) -> Bounded:
