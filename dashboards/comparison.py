@@ -127,10 +127,10 @@ def default_why(document: dict[str, Any]) -> str:
     best = min(allowed, key=lambda each: (each["worst_regret"], each["tpot_ratio"]))
     under = "" if cap is None else f" of those up to {latency} ratio {cap:g}"
     if best is default:
-        return f"it has the smallest worst regret{under}, and no faster one is within one standard error of it"
+        return f"it has the smallest worst regret{under}, and every faster one has a larger one beyond its interval"
     return (
-        f"the fastest whose worst regret is within one standard error of the smallest{under}, the "
-        f"{points(best['worst_regret'])} points of {called(best)}"
+        f"the fastest whose worst regret cannot be told from the smallest{under}, the {points(best['worst_regret'])} "
+        f"points of {called(best)}"
     )
 
 

@@ -120,16 +120,16 @@ def covariance(task: Task) -> Array:
 def robust_default(comparison: Comparison, ratios: Sequence[float], max_ratio: float | None = None) -> int | None:
     """Index of the placement for tasks that are not known yet; None if the cap allows none.
 
-    Minimax regret (Savage, 1951) with the one-standard-error rule of :mod:`search.recommend`: of the placements under
-    the cap, the fastest whose worst regret is within one standard error (of the difference, which rows share) of the
-    smallest. So latency decides where accuracy cannot, and not the luck of a few rows.
+    Minimax regret (Savage, 1951) up to ties: of the placements under the cap, the fastest whose worst regret the rows
+    cannot tell from the smallest, at 95% by the standard error of the difference, which rows share. So latency decides
+    where accuracy cannot, and not the luck of a few rows.
     """
     allowed = [i for i, ratio in enumerate(ratios) if max_ratio is None or ratio <= max_ratio]
     if not allowed:
         return None
     worst = [each.value for each in comparison.worst_regrets]
     best = min(allowed, key=lambda i: (worst[i], ratios[i]))
-    tied = [i for i in allowed if worst[i] - worst[best] <= comparison.worst_errors[i, best]]
+    tied = [i for i in allowed if worst[i] - worst[best] <= _Z * comparison.worst_errors[i, best]]
     return min(tied, key=lambda i: (ratios[i], worst[i]))
 
 

@@ -90,12 +90,11 @@ def test_an_only_placement_has_no_rival() -> None:
 
 def test_why_this_default() -> None:
     assert words.default_why(documents.comparison()) == (
-        "the fastest whose worst regret is within one standard error of the smallest, the 1.0 points of "
-        "k_proj+v_proj r8"
+        "the fastest whose worst regret cannot be told from the smallest, the 1.0 points of k_proj+v_proj r8"
     )
     assert words.default_why(documents.comparison(max_tpot_ratio=1.3)) == (
-        "it has the smallest worst regret of those up to TPOT ratio 1.3, and no faster one is within one standard "
-        "error of it"
+        "it has the smallest worst regret of those up to TPOT ratio 1.3, and every faster one has a larger one beyond "
+        "its interval"
     )
 
 

@@ -83,7 +83,9 @@ def test_the_default_and_its_sentence(both: Catalog) -> None:
     chosen = comparison_document(both, ["a", "b"])["robust_default"]
     assert (chosen["targets"], chosen["rank"]) == (["o_proj", "q_proj"], 8)
     assert chosen["against"]["label"] == "o_proj r8", "it is itself the most accurate and the slowest"
-    assert chosen["why"] == "it has the smallest worst regret, and no faster one is within one standard error of it"
+    assert (
+        chosen["why"] == "it has the smallest worst regret, and every faster one has a larger one beyond its interval"
+    )
     assert chosen["sentence"].startswith("o_proj+q_proj r8 is within 5.0 points of the best on every task (with 95%")
     capped = comparison_document(both, ["a", "b"], max_tpot_ratio=1.15)["robust_default"]
     assert capped["targets"] == ["o_proj"]
