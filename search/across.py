@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -40,7 +41,7 @@ def comparison_document(
     left_out = _left_out(trials, split)
     shared = [p for p in trials[names[0]] if p not in left_out]
     if not shared:
-        most = f"; of {min(left_out).label}: {left_out[min(left_out)]}" if left_out else ""
+        most = "".join(f" ({why}: {n})" for why, n in Counter(left_out.values()).most_common(1))
         raise RequestError(
             f"searches {', '.join(names)} have no placement that all of them completed and measured on the {split} "
             f"split{most}: run them with the same --ranks and --bands, or take `python -m search ablate`"

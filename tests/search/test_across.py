@@ -155,8 +155,8 @@ def test_what_cannot_be_compared_is_refused(both: Catalog) -> None:
         "one model"
     )
     assert refusal(both, "a", "apart") == (
-        "searches a, apart have no placement that all of them completed and measured on the validation split; of "
-        "k_proj r8: not tried by apart: run them with the same --ranks and --bands, or take `python -m search ablate`"
+        "searches a, apart have no placement that all of them completed and measured on the validation split "
+        "(not tried by apart: 3): run them with the same --ranks and --bands, or take `python -m search ablate`"
     )
     assert refusal(both, "a", "begun") == (
         "search begun has not measured its base model yet: wait for it, or continue it with `python -m search resume "
