@@ -42,7 +42,7 @@ def front_figure(document: dict[str, Any]) -> Figure:
     test = {member["trial"]: member for member in document["front"]}
     front = sorted((point for point in drawn if point["front"]), key=lambda point: point["tpot_ratio"])
     rest = [point for point in drawn if not point["front"]]
-    figure = _figure(
+    figure = empty_figure(
         f"{document['search']}: {metric} against {latency}", f"{latency} ratio to base model (merged = 1.0)"
     )
     figure.update_yaxes(title={"text": f"validation {metric}", "font": {"size": 13}})
@@ -98,7 +98,7 @@ def learning_curves(document: dict[str, Any]) -> Figure:
     """Training loss by step: the front's trials in colour, all others in grey."""
     trials = [point for point in document["points"] if point.get("losses")]
     most = max(10, CURVE_POINTS // max(1, len(trials)))
-    figure = _figure(f"{document['search']}: learning curves", "training step")
+    figure = empty_figure(f"{document['search']}: learning curves", "training step")
     figure.update_yaxes(title={"text": "training loss", "font": {"size": 13}})
     steps: list[float | None] = []
     losses: list[float | None] = []
@@ -129,7 +129,7 @@ def learning_curves(document: dict[str, Any]) -> Figure:
         curve = _thinned(point["losses"], most)
         figure.add_trace(
             Scatter(
-                name=_lines(point["label"]),
+                name=label_lines(point["label"]),
                 x=[step for step, _ in curve],
                 y=[loss for _, loss in curve],
                 mode="lines",
@@ -196,7 +196,7 @@ _DRAW = """
 """
 
 
-def _figure(title: str, x_title: str) -> Figure:
+def empty_figure(title: str, x_title: str) -> Figure:
     """The title is not drawn, since the page has it: it names the figure to readers who cannot see it."""
     axis = {"gridcolor": "#dfe3e8", "zeroline": False, "automargin": True}
     return Figure(
@@ -235,7 +235,7 @@ def _point_out(figure: Figure, point: dict[str, Any], names: str, hover: Any) ->
     recommended = "recommended" in names
     colour = RECOMMENDED if recommended else KNEE
     symbol, size = ("star", 18) if recommended else ("hexagon-open", 17)
-    name = f"{names}: {_lines(point['label'])}"
+    name = f"{names}: {label_lines(point['label'])}"
     marker = {"symbol": symbol, "size": size, "color": colour, "line": {"width": 0 if recommended else 3}}
     figure.add_trace(_scatter(name, [point], hover, marker=marker))
     figure.add_annotation(
@@ -255,7 +255,7 @@ def _hover(document: dict[str, Any], test: dict[int, dict[str, Any]], point: dic
     metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
     axis, member = document["latency_axis"], test.get(point["trial"], {})
     rows = [
-        f"<b>{_lines(point['label'])}</b>",
+        f"<b>{label_lines(point['label'])}</b>",
         f"trial {point['trial']}, rank {point['rank']}, {point['status']}",
         f"validation {metric} {with_interval(point['validation_accuracy'], point.get('validation_accuracy_ci'))}",
         f"test {metric} {with_interval(member['accuracy'], member.get('accuracy_ci'))}"
@@ -264,12 +264,12 @@ def _hover(document: dict[str, Any], test: dict[int, dict[str, Any]], point: dic
         f"{latency} ratio {with_interval(point['tpot_ratio'], point.get('tpot_ratio_ci'))}",
         f"{latency} p50 {decimal(point.get(f'{axis}_p50_ms'), 2)} ms, p95 {decimal(point.get(f'{axis}_p95_ms'), 2)} ms",
         f"{count(point.get('parameters'))} parameters",
-        f"reference placement: {_lines(point['reference'])}" if point.get("reference") else "",
+        f"reference placement: {label_lines(point['reference'])}" if point.get("reference") else "",
     ]
     return "<br>".join(row for row in rows if row)
 
 
-def _lines(label: str) -> str:
+def label_lines(label: str) -> str:
     """A label in plotly's text, which reads a little HTML: escaped, broken where it is long."""
     return "<br>".join(escape(line, quote=False) for line in wrapped(plain(label), 32))
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a search: it opens from a mail or an archive, with no network."""
+"""Self-contained HTML pages, of a search or a comparison: they open from a mail or an archive, with no network."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dashboards import comparison as compared
 from dashboards import format as written
 from dashboards import words
 from dashboards.figures import FIGURE_CSS, figure_html, front_figure, learning_curves, plotly_library
+from dashboards.heat_map import regret_map
 
 
 def report_page(document: dict[str, Any]) -> str:
     """HTML; every value of the document is escaped, since names and paths come from users."""
-    pages = Environment(
-        loader=PackageLoader("dashboards", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters["breakable"] = _breakable
     points = document["points"]
     header, rows = words.front_table(document)
     trial_header, trial_rows = _trial_table(document)
-    return pages.get_template("report.html").render(
+    return _page(
+        "report.html",
         document=document,
         words=words,
         written=written,
@@ -38,11 +33,39 @@ def report_page(document: dict[str, Any]) -> str:
         undrawn=sum(None in (point.get("tpot_ratio"), point.get("validation_accuracy")) for point in points),
         curves=any(point.get("losses") for point in points),
         ended_early=[point for point in points if point.get("reason")],
-        figure_css=Markup(FIGURE_CSS),
-        front_figure=Markup(figure_html(front_figure(document), full_page=False)),
-        learning_curves=Markup(figure_html(learning_curves(document), full_page=False)),
-        plotly_library=Markup(plotly_library()),
+        front_figure=_part(front_figure(document)),
+        learning_curves=_part(learning_curves(document)),
     )
+
+
+def comparison_page(document: dict[str, Any]) -> str:
+    """As :func:`report_page`, from the document that ``compare --json`` prints."""
+    return _page(
+        "comparison.html",
+        document=document,
+        names=compared.task_names(document),
+        sentences=compared.sentences(document),
+        regrets=compared.regret_table(document),
+        accuracies=compared.accuracy_table(document),
+        regret_map=_part(regret_map(document)),
+    )
+
+
+def _page(template: str, **values: Any) -> str:
+    pages = Environment(
+        loader=PackageLoader("dashboards", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["breakable"] = _breakable
+    library = Markup(plotly_library())
+    return pages.get_template(template).render(figure_css=Markup(FIGURE_CSS), plotly_library=library, **values)
+
+
+def _part(figure: Any) -> Markup:
+    return Markup(figure_html(figure, full_page=False))
 
 
 def _trial_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -32,6 +32,8 @@ class Evaluation:
             "standard_error": standard_error(self.scores),
             "loss": self.loss,
             "rows": len(self.scores),
+            # By row, so that placements can be compared on the same rows: a paired difference is far more exact.
+            "scores": list(self.scores),
         }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -14,30 +13,22 @@ import click
 
 from objectives.errors import RequestError
 from objectives.latency.settings import LatencySettings
+from search.cli_across import ablate, compare, print_several
 from search.names import PICKS
-from search.options import as_json, debug, latency_protocol, request, stores, structure
-from search.spec import SearchSpec, home_folder, parse_numbers, parse_ranks, read_config, with_absolute_paths
-
-
-def _spec(config: str | None, flags: dict[str, Any]) -> SearchSpec:
-    settings = read_config(Path(config)) if config else {}
-    settings |= {name: value for name, value in flags.items() if value is not None}
-    if "ranks" in settings:
-        settings["ranks"] = parse_ranks(settings["ranks"])
-    return SearchSpec.from_json(with_absolute_paths(settings))
-
-
-def _home(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
-    from search.run import Home
-
-    for flag, value in (("--home", home), ("--storage", storage), ("--tracking-uri", tracking_uri)):
-        if value is not None and not value.strip():
-            raise RequestError(f"{flag} is empty: give a value, or leave the option out")
-    return Home.at(home_folder(home), storage, tracking_uri)
-
-
-def _print_json(document: Any) -> None:
-    click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+from search.options import (
+    as_json,
+    asked_for,
+    debug,
+    home_of,
+    latency_protocol,
+    print_json,
+    print_result,
+    request,
+    stores,
+    structure,
+    write_page,
+)
+from search.spec import SearchSpec, parse_numbers, parse_ranks
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -66,9 +57,10 @@ def run(
     tracking_uri: str | None,
     as_json: bool,
     debug: bool,
+    data: tuple[str, ...],
     **flags: Any,
 ) -> None:
-    """Search the placements of one model on one task.
+    """Search the placements of one model on one task, or on several, one after another.
 
     With no flags at all, a small model and task that ship with the package are searched.
 
@@ -76,10 +68,13 @@ def run(
     Example:
       python -m search run --model ./llama --data ./tickets --budget 24 --steps 200 --ranks 8
     """
-    spec = _spec(config, flags)
+    specs, place = asked_for(config, data, flags), home_of(home, storage, tracking_uri)
+    if len(specs) > 1:
+        print_several(specs, place, as_json)
+        return
     from search.run import start
 
-    _print_result(start(spec, _home(home, storage, tracking_uri)), as_json)
+    print_result(start(specs[0], place), as_json)
 
 
 @cli.command()
@@ -106,17 +101,8 @@ def resume(
     """
     from search.run import resume as continue_search
 
-    document = continue_search(name, _home(home, storage, tracking_uri), budget=budget, workers=workers)
-    _print_result(document, as_json)
-
-
-def _print_result(document: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(document)
-    else:
-        from search.terminal import print_result
-
-        print_result(document, sys.stdout)
+    document = continue_search(name, home_of(home, storage, tracking_uri), budget=budget, workers=workers)
+    print_result(document, as_json)
 
 
 @contextmanager
@@ -124,7 +110,7 @@ def _opened(name: str, *place: str | None) -> Iterator[tuple[Any, Any]]:
     """The catalog and its search NAME."""
     from search.catalog.store import Catalog
 
-    home = _home(*place)
+    home = home_of(*place)
     with closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
         catalog.follow_adapters(search.id, home.adapters(search.id))
@@ -136,6 +122,10 @@ def _document(name: str, *place: str | None) -> dict[str, Any]:
 
     with _opened(name, *place) as (catalog, search):
         return result_document(catalog, search)
+
+
+cli.add_command(ablate)
+cli.add_command(compare)
 
 
 @cli.command()
@@ -151,7 +141,7 @@ def show(
     Example:
       python -m search show demo --json
     """
-    _print_result(_document(name, home, storage, tracking_uri), as_json)
+    print_result(_document(name, home, storage, tracking_uri), as_json)
 
 
 @cli.command("list")
@@ -162,10 +152,10 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
     from search.catalog.store import Catalog
     from search.result import result_row
 
-    with closing(Catalog(_home(home, storage, tracking_uri).storage)) as catalog:
+    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
         rows = [result_row(catalog, search) for search in catalog.searches()]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
         from search.terminal import print_list
 
@@ -199,7 +189,7 @@ def export(
     with _opened(name, home, storage, tracking_uri) as (catalog, search):
         manifest = export_adapter(catalog, search, pick, Path(out))
     if as_json:
-        _print_json(manifest)
+        print_json(manifest)
     else:
         click.echo(
             f"{manifest['label']} (trial {manifest['trial']}) of {name} is in {out}; {out}/README.md shows its use"
@@ -223,7 +213,7 @@ def verify(folder: str, model: str | None, data: str | None, as_json: bool, debu
 
     result = verify_adapter(Path(folder), model, data)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         click.echo(f"test {result['metric']}: recorded {result['recorded']!r}, measured again {result['measured']!r}")
     if result["measured"] != result["recorded"]:
@@ -247,11 +237,7 @@ def report(name: str, out: str, home: str | None, storage: str | None, tracking_
     from dashboards.report import report_page
 
     page = report_page(_document(name, home, storage, tracking_uri))
-    try:
-        Path(out).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"--out {out} cannot be written ({error.strerror}): choose another file") from error
-    click.echo(f"{out} written")
+    write_page(page, out)
 
 
 @cli.command()
@@ -279,7 +265,7 @@ def modules(
         SearchSpec(model=model, bands=1 if bands is None else bands, trust_remote_code=bool(trust_remote_code)), rank
     )
     if as_json:
-        _print_json(document)
+        print_json(document)
     else:
         from search.terminal import print_modules
 
@@ -339,10 +325,10 @@ def latency(
         graphs=graphs,
     )
     document = latency_command(
-        spec, settings, parse_numbers("--concurrency", concurrency), _home(home, storage, None).storage, fresh=fresh
+        spec, settings, parse_numbers("--concurrency", concurrency), home_of(home, storage, None).storage, fresh=fresh
     )
     if as_json:
-        _print_json(document)
+        print_json(document)
     else:
         from search.terminal import print_latency
 
@@ -360,7 +346,7 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     Example:
       python -m search ui --port 5001
     """
-    place = _home(home, storage, tracking_uri)
+    place = home_of(home, storage, tracking_uri)
     if place.tracking.startswith(("http://", "https://")):
         click.echo(f"the searches are at {place.tracking}")
         return

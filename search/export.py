@@ -92,13 +92,18 @@ def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord
         "labels": document["provenance"]["labels"],
         "scoring": search.facts.get("scoring"),  # searches of older versions lack it
         "notes": document["notes"],
-        "validation": measurement.get("validation"),
-        "test": trial.test,
+        "validation": _figures(measurement.get("validation")),
+        "test": _figures(trial.test),
         "latency": measurement.get("latency"),
         "adapter_sha256": trial.adapter_sha256,
         "spec": search.spec,
         "provenance": document["provenance"],
     }
+
+
+def _figures(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Without the scores of single rows, which no reader of a manifest looks for."""
+    return evaluation and {name: value for name, value in evaluation.items() if name != "scores"}
 
 
 def _serving(adapter: Path, document: dict[str, Any], name: str) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dashboards.words import DESCRIPTION_LIMIT
 from search.catalog import Catalog, OutboxRecord, SearchRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ placements that it trained and measured.
   `tpot_ratio` is latency relative to the base model.
 - For parallel coordinates, take the parameters `group.*` and `rank`, and the metrics `accuracy` and `tpot_ratio`.
 - A trial's trained adapter is its artifact folder `adapter`.
+- `tags.comparison = 'true'` finds comparisons of searches across tasks: regret by placement and task as a heat map
+  (`comparison.html`) and as a table (`comparison.json`).
 """
 
 _ENVIRONMENT = {
@@ -164,10 +168,35 @@ class MlflowRuns:
             "mlflow.loggedArtifacts": json.dumps([{"path": "front.json", "type": "table"}]),
         }
         self._log(parent, [(name, value, ended, 0) for name, value in metrics.items()], tags=tags)
-        rows = front_rows(document)
-        table = {"columns": list(rows[0]) if rows else [], "data": [list(row.values()) for row in rows]}
-        self._client.log_dict(parent, table, "front.json")
+        self._client.log_dict(parent, _table(front_rows(document)), "front.json")
         self._client.log_text(parent, figure_html(front_figure(document), full_page=True), "front.html")
+
+    def write_comparison(self, document: dict[str, Any]) -> None:
+        """A run of its own beside those of the searches; the same searches again write to the same run."""
+        from dashboards.comparison import called, rows_of, sentences
+        from dashboards.report import comparison_page
+
+        key = f"comparison {' '.join(document['tasks'])}"
+        run = self._find(key, None)
+        if run is None:
+            tags = {"search.key": key, "model": document["model"], "mlflow.source.name": "lora-target-search"}
+            name = f"comparison of {len(document['tasks'])} tasks"
+            run = self._client.create_run(self._experiment, tags=tags, run_name=name)
+        run_id, ended = str(run.info.run_id), int(time.time() * 1000)
+        figures = {"kendall_tau_b": document["rank_stability"]["kendall_tau_b"]}
+        for placement in document["placements"]:
+            name = called(placement)
+            figures |= {f"{name}.{key}": placement[key] for key in ("mean_regret", "worst_regret", "tpot_ratio")}
+        tags = {
+            "comparison": "true",
+            "searches": ", ".join(document["tasks"]),
+            "mlflow.note.content": "\n\n".join(sentences(document))[:DESCRIPTION_LIMIT],
+            "mlflow.loggedArtifacts": json.dumps([{"path": "comparison.json", "type": "table"}]),
+        }
+        self._log(run_id, [(name, value, ended, 0) for name, value in figures.items()], tags=tags)
+        self._client.log_dict(run_id, _table(rows_of(document)), "comparison.json")
+        self._client.log_text(run_id, comparison_page(document), "comparison.html")
+        self._client.set_terminated(run_id, "FINISHED", ended)
 
     def _mark_trials(self, parent: str, document: dict[str, Any], trials: dict[int, TrialRecord]) -> None:
         """Front, recommendation and test figures: known at the end, and for few; runs that have them are left alone."""
@@ -282,6 +311,11 @@ def _trial_metrics(trial: TrialRecord) -> dict[str, Any]:
 
 def _test_metrics(trial: TrialRecord) -> dict[str, Any]:
     return {"test_accuracy": trial.test["accuracy"]} if trial.test else {}
+
+
+def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """As MLflow's table view reads it."""
+    return {"columns": list(rows[0]) if rows else [], "data": [list(row.values()) for row in rows]}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

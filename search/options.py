@@ -1,14 +1,18 @@
-"""Options that several commands share, in groups."""
+"""Options that several commands share, in groups, and what they ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from objectives.errors import RequestError
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
-from search.spec import SearchSpec
+from search.spec import SearchSpec, home_folder, parse_ranks, read_config, with_absolute_paths
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULTS = SearchSpec()
@@ -48,21 +52,30 @@ structure = group(
     click.option("--bands", type=int, help="Split every group into N bands of layers.  [default: 1]"),
     click.option("--trust-remote-code", is_flag=True, default=None, help="Let the model's own Python code run."),
 )
-request = group(
+question = group(
     structure,
-    click.option("--data", metavar="DIR|FILE|HUB_ID", help="Rows of text and label, or of prompt and completion."),
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="DIR|FILE|HUB_ID",
+        help="Rows of text and label, or of prompt and completion. Several: a search each, and their comparison.",
+    ),
     click.option("--task", type=click.Choice(TASKS), help="[default: what the columns say]"),
     click.option("--metric", metavar="|".join(METRIC_CHOICES), help="[default: accuracy, or rouge_l for generation]"),
+)
+proposals = group(
     click.option("--budget", type=int, metavar="N", help=f"Placements to try.  [default: {_DEFAULTS.budget}]"),
-    click.option("--max-hours", type=float, metavar="H", help="Begin no trial after so long."),
-    click.option("--steps", type=int, metavar="N", help="Training steps of a trial.  [default: 200; generation: 300]"),
-    click.option("--ranks", metavar="R,R", help="LoRA ranks to try; alpha is twice the rank.  [default: 4,8,16]"),
     click.option("--strategy", metavar="|".join(STRATEGIES), help="Who proposes placements.  [default: auto]"),
     click.option(
         "--stop-when",
         metavar="|".join(STOPS),
         help="End when more trials are unlikely to change the front, under strategies that know.  [default: settled]",
     ),
+)
+trials = group(
+    click.option("--max-hours", type=float, metavar="H", help="Begin no trial after so long."),
+    click.option("--steps", type=int, metavar="N", help="Training steps of a trial.  [default: 200; generation: 300]"),
+    click.option("--ranks", metavar="R,R", help="LoRA ranks to try; alpha is twice the rank.  [default: 4,8,16]"),
     engine,
     click.option("--max-tpot-ratio", type=float, metavar="X", help="Train nothing slower than X times the base model."),
     click.option("--max-adapter-mb", type=float, metavar="Y", help="Try no adapter larger than Y MB in float32."),
@@ -82,9 +95,10 @@ request = group(
     ),
     click.option("--test-rows", type=int, metavar="N", help="Sample of the split.  [default: 2000; generation: 200]"),
     click.option("--seed", type=int, metavar="N", help="[default: 0]"),
-    click.option("--name", metavar="NAME", help="Of the search.  [default: from model and data]"),
+    click.option("--name", metavar="NAME", help="Of the search; a prefix of several.  [default: from model and data]"),
     click.option("--config", metavar="FILE", help="YAML of the same settings; flags win over it."),
 )
+request = group(question, proposals, trials)
 latency_protocol = group(
     engine,
     click.option("--prompt-tokens", type=int, default=32, show_default=True, metavar="N", help="Length of a prompt."),
@@ -111,3 +125,45 @@ latency_protocol = group(
     click.option("--fresh", is_flag=True, help="Measure also what the catalog has from before."),
     click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of prompts and random adapters."),
 )
+
+
+def asked_for(config: str | None, data: Sequence[str], flags: dict[str, Any]) -> list[SearchSpec]:
+    """One request for each data set, equal in all else. Raises RequestError."""
+    settings = read_config(Path(config)) if config else {}
+    settings |= {name: value for name, value in flags.items() if value is not None}
+    if "ranks" in settings:
+        settings["ranks"] = parse_ranks(settings["ranks"])
+    each = [{"data": source} for source in data] or [{}]
+    return [SearchSpec.from_json(with_absolute_paths(settings | source)) for source in each]
+
+
+def home_of(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
+    from search.run import Home
+
+    for flag, value in (("--home", home), ("--storage", storage), ("--tracking-uri", tracking_uri)):
+        if value is not None and not value.strip():
+            raise RequestError(f"{flag} is empty: give a value, or leave the option out")
+    return Home.at(home_folder(home), storage, tracking_uri)
+
+
+def print_json(document: Any) -> None:
+    click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+def print_result(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+    else:
+        from search import terminal
+
+        terminal.print_result(document, sys.stdout)
+
+
+def write_page(page: str, out: str, *, quiet: bool = False) -> None:
+    """Raises RequestError where the file cannot be written."""
+    try:
+        Path(out).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"--out {out} cannot be written ({error.strerror}): choose another file") from error
+    if not quiet:
+        click.echo(f"{out} written")

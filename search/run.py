@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -236,6 +236,10 @@ def _served(catalog: Catalog, prepared: Prepared) -> ServedProfiles | None:
 
 def _free_name(catalog: Catalog, spec: SearchSpec, prepared: Prepared) -> str:
     stem = "demo" if spec.data is None else f"{Path(prepared.facts['model']).name}-{Path(prepared.facts['data']).stem}"
+    return free_name(stem, {search.name for search in catalog.searches()})
+
+
+def free_name(stem: str, taken: Collection[str]) -> str:
+    """The stem as a search may be called, with a number where that name is taken."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80] or "search"
-    taken = {search.name for search in catalog.searches()}
     return next(name for i in range(1, 10**6) if (name := stem if i == 1 else f"{stem}-{i}") not in taken)

@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dashboards import comparison
 from dashboards.format import (
     MISSING,
     count,
@@ -210,7 +211,24 @@ def print_result(document: dict[str, Any], stream: TextIO) -> None:
     if document["front"]:
         say(console, f"Export it: {export_command(document)}")
         say(console, latency_meaning(document), style="dim")
-    for text in [*reasons(document), *(f"note: {plain(note)}" for note in document["notes"])]:
+    for text in [*reasons(document), *map(_note, document["notes"])]:
+        say(console, text, style="yellow")
+
+
+def print_comparison(document: dict[str, Any], stream: TextIO) -> None:
+    """The document of `compare --json`: regret, accuracy and gain by placement and task, and what follows from them."""
+    console = open_console(stream)
+    say(
+        console,
+        f"{plain(document['model'])} on {len(document['tasks'])} tasks: {plain(', '.join(document['tasks']))}",
+        style="bold",
+    )
+    for header, rows in (comparison.regret_table(document), comparison.accuracy_table(document)):
+        styles = ["bold green" if row[-1] == comparison.DEFAULT else "" for row in rows]
+        show(console, header, rows, left=1, styles=styles)
+    for text in comparison.sentences(document):
+        say(console, text)
+    for text in filter(None, [comparison.left_out_sentence(document), *map(_note, document["notes"])]):
         say(console, text, style="yellow")
 
 
@@ -296,6 +314,10 @@ def print_latency(document: dict[str, Any], stream: TextIO) -> None:
     if document.get("unmerged"):
         say(console, f"Unmerged, on this engine: {plain(document['unmerged'])}.", style="dim")
     say(console, "A merged adapter costs the base model's latency, whatever it targets.", style="dim")
+
+
+def _note(text: str) -> str:
+    return f"note: {plain(text)}"
 
 
 def _times(profile: dict[str, Any]) -> list[str]:

@@ -73,7 +73,19 @@ def test_every_command_of_the_program_parses(file: Path) -> None:
 
 def test_the_readme_names_commands() -> None:
     named = {arguments[1] for arguments in commands(ROOT / "README.md", "search")}
-    assert {"run", "modules", "latency", "resume", "list", "report", "ui", "export", "verify"} <= named
+    assert {
+        "run",
+        "modules",
+        "latency",
+        "resume",
+        "list",
+        "report",
+        "ui",
+        "export",
+        "verify",
+        "ablate",
+        "compare",
+    } <= named
 
 
 @each_page

@@ -182,6 +182,7 @@ def test_figures_of_an_evaluation() -> None:
         "standard_error": standard_error(scores),
         "loss": 0.5,
         "rows": 4,
+        "scores": [1.0, 0.0, 1.0, 1.0],
     }
 
 

@@ -67,7 +67,7 @@ def test_a_trial_from_start_to_end(zoo: Zoo, tmp_path: Path) -> None:
     assert measurement["latency"]["ratio"] > 0
     assert [step for step, _ in measurement["losses"]] == [10, 20, 30]
     assert measurement["losses"][-1][1] < measurement["losses"][0][1]
-    assert measurement["validation"].keys() == {"accuracy", "accuracy_ci", "standard_error", "loss", "rows"}
+    assert measurement["validation"].keys() == {"accuracy", "accuracy_ci", "standard_error", "loss", "rows", "scores"}
     assert measurement["validation"]["rows"] == 18
     assert measurement["seconds"].keys() == {"attach", "latency", "training", "evaluation", "saving"}
     assert all(seconds > 0 for seconds in measurement["seconds"].values())

@@ -9,6 +9,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from objectives.metrics import mean_interval, standard_error
 from objectives.placement import Placement
 from search.catalog import Catalog, SearchRecord
 from search.mlflow_runs import EXPERIMENT
@@ -75,3 +76,75 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def evaluation(right: int, rows: int = 100, *, kept: bool = True) -> dict[str, Any]:
+    """The first so many rows right."""
+    scores = [1.0] * right + [0.0] * (rows - right)
+    figures = {
+        "accuracy": right / rows,
+        "accuracy_ci": list(mean_interval(scores)),
+        "standard_error": standard_error(scores),
+        "rows": rows,
+    }
+    return figures | ({"scores": scores} if kept else {})
+
+
+def latency(ratio: float, axis: str = "tpot") -> dict[str, Any]:
+    times = {"ttft_ms": [9.0] * 20, "itl_ms": [[4.0, 4.0 + n / 100] for n in range(20)], "output_tokens": [3] * 20}
+    slower = {
+        "ttft_ms": [9.0 * ratio] * 20,
+        "itl_ms": [[gap * ratio for gap in gaps] for gaps in times["itl_ms"]],
+        "output_tokens": [3] * 20,
+    }
+    return {
+        "ratio": ratio,
+        "ratio_ci": [ratio - 0.02, ratio + 0.02],
+        "axis": axis,
+        "engine": "transformers",
+        f"{axis}_p95_ms": 4.1 * ratio,
+        "samples": {"base": times, "adapted": slower},
+    }
+
+
+def record_task(
+    catalog: Catalog,
+    name: str,
+    right: dict[str, int],
+    *,
+    base: int = 20,
+    facts: dict[str, Any] | None = None,
+    spec: dict[str, Any] | None = None,
+    kept: bool = True,
+) -> SearchRecord:
+    """A finished search over placements such as ``o_proj`` or ``q_proj+v_proj``, with so many of 100 rows right each.
+
+    Each target costs a tenth of the base model's TPOT; the first placement is on the front, the only one tested.
+    """
+    about = {
+        "model": "models/tiny",
+        "data": f"data/{name}",
+        "metric": "accuracy",
+        "structure": "5ca1ab1e",
+        "groups": [],
+    }
+    asked = SPEC | {"steps": 200, "learning_rate": 1e-3}
+    search = catalog.create_search(name, asked | (spec or {}), about | (facts or {}))
+    catalog.set_base(
+        search.id,
+        {"validation": evaluation(base, kept=kept), "latency": latency(1.0), "device": "cpu, 1 thread"},
+    )
+    for number, (targets, rows) in enumerate(right.items()):
+        placement = Placement.of(targets.split("+"), 8)
+        catalog.add_trial(search.id, number, placement, f"{targets} only" if number == 0 else None)
+        measurement = {
+            "validation": evaluation(rows, kept=kept),
+            "latency": latency(1 + 0.1 * len(placement.groups)),
+            "parameters": 1000,
+        }
+        assert catalog.record(search.id, number, "complete", measurement=measurement, adapter=f"adapters/{number}")
+        if number == 0:
+            catalog.record_test(search.id, number, evaluation(rows - 5))
+    catalog.record_test(search.id, None, evaluation(base))
+    catalog.set_status(search.id, "complete")
+    return catalog.search(name)

@@ -1,0 +1,267 @@
+"""Searches of one model on several tasks, side by side: the comparison document, from the catalog alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from dashboards.comparison import default_sentence, default_why
+from objectives.errors import RequestError
+from objectives.placement import Placement
+from search.catalog.records import SearchRecord, TrialRecord
+from search.catalog.store import Catalog
+from search.comparison import (
+    Bounded,
+    Measured,
+    Requests,
+    Task,
+    compare,
+    rank_stability,
+    rival,
+    robust_default,
+    tail_saving,
+)
+
+Trials = Mapping[Placement, TrialRecord]
+
+
+def comparison_document(
+    catalog: Catalog, names: Sequence[str], *, split: str = "validation", max_tpot_ratio: float | None = None
+) -> dict[str, Any]:
+    """What ``compare --json`` prints. Figures are fractions of 1: 0.01 is one point.
+
+    Placements that every search has completed, and measured on ``split``, are compared; the others are listed with the
+    reason. Raises RequestError for searches that cannot be compared.
+    """
+    searches = [catalog.search(name) for name in names]
+    _check(searches)
+    trials = {search.name: {t.placement: t for t in catalog.trials(search.id)} for search in searches}
+    left_out = _left_out(trials, split)
+    shared = [p for p in trials[names[0]] if p not in left_out]
+    if not shared:
+        most = "".join(f" ({why}: {n})" for why, n in Counter(left_out.values()).most_common(1))
+        raise RequestError(
+            f"searches {', '.join(names)} have no placement that all of them completed and measured on the {split} "
+            f"split{most}: run them with the same --ranks and --bands, or take `python -m search ablate`"
+        )
+    shared.sort(key=lambda p: _ratio(trials, p))
+    tasks = [_task(search, trials[search.name], shared, split) for search in searches]
+    result = compare(tasks)
+    ratios = [_ratio(trials, p) for p in shared]
+    chosen = robust_default(result, ratios, max_tpot_ratio)
+    axis = _latency(searches[0].base).get("axis", "tpot")
+    accuracies = [[each.accuracy for each in task.placements] for task in tasks]
+    document: dict[str, Any] = {
+        "tasks": list(names),
+        "model": searches[0].facts["model"],
+        "data": {search.name: search.facts["data"] for search in searches},
+        "metric": {search.name: search.facts["metric"] for search in searches},
+        "split": split,
+        "rows": {name: task.base.rows for name, task in zip(names, tasks, strict=True)},
+        "paired": {name: task.paired for name, task in zip(names, tasks, strict=True)},
+        "latency_axis": axis,
+        "max_tpot_ratio": max_tpot_ratio,
+        "base": {
+            search.name: {key: (search.base or {})[split].get(key) for key in ("accuracy", "accuracy_ci")}
+            for search in searches
+        },
+        "placements": [
+            {
+                **_shape(p, trials, axis, ratio),
+                "accuracy": {name: _evaluation(trials[name][p], split)["accuracy"] for name in names},
+                "accuracy_ci": {name: _evaluation(trials[name][p], split).get("accuracy_ci") for name in names},
+                **_by_task("gain", names, [gains[i] for gains in result.gains]),
+                **_by_task("regret", names, [regrets[i] for regrets in result.regrets]),
+                **_bounded("mean_regret", result.mean_regrets[i]),
+                **_bounded("worst_regret", result.worst_regrets[i]),
+            }
+            for i, (p, ratio) in enumerate(zip(shared, ratios, strict=True))
+        ],
+        "rank_stability": {"kendall_tau_b": rank_stability(accuracies)},
+        "robust_default": None,
+        "left_out": [
+            {"targets": list(p.groups), "rank": p.rank, "label": p.label, "why": why} for p, why in left_out.items()
+        ],
+        "notes": _notes(searches),
+    }
+    if chosen is not None:
+        against = rival(result, ratios, chosen)
+        document["robust_default"] = _named(document["placements"][chosen]) | {
+            "against": against
+            and {
+                **_named(document["placements"][against[0]]),
+                "what": against[1],
+                **_saving(trials, axis, shared[chosen], shared[against[0]]),
+            }
+        }
+        document["robust_default"] |= {"why": default_why(document), "sentence": default_sentence(document)}
+    return document
+
+
+def _named(placement: dict[str, Any]) -> dict[str, Any]:
+    return {key: placement[key] for key in ("targets", "rank", "label")}
+
+
+def _saving(trials: Mapping[str, Trials], axis: str, one: Placement, other: Placement) -> dict[str, Any]:
+    """How much lower the latency of ``one`` is, as a fraction; of percentiles only where requests were kept."""
+    saving: dict[str, Any] = {"tpot_saving": 1 - _ratio(trials, one) / _ratio(trials, other)}
+    mine, theirs = (_requests(trials, axis, placement) for placement in (one, other))
+    if min(len(mine[0]), len(theirs[0])) > 1:
+        saving |= _bounded(f"{axis}_p95_saving", tail_saving(mine, theirs))
+    return saving
+
+
+def _requests(trials: Mapping[str, Trials], axis: str, placement: Placement) -> Requests:
+    """Milliseconds of every request, in all searches: one profile that several of them used counts once."""
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for tried in trials.values():
+        samples = _latency(tried[placement].measurement).get("samples") or {}
+        if samples:
+            base, adapted = (_times(samples[side], axis) for side in ("base", "adapted"))
+            found[repr(adapted)] = (base, adapted)
+    return [t for base, _ in found.values() for t in base], [t for _, adapted in found.values() for t in adapted]
+
+
+def _times(samples: Mapping[str, Any], axis: str) -> list[float]:
+    """Of a request: TPOT, the time behind the first token over the tokens that it took, or of an encoder all of it."""
+    if axis == "ttft":
+        return list(samples["ttft_ms"])
+    return [sum(gaps) / (n - 1) for gaps, n in zip(samples["itl_ms"], samples["output_tokens"], strict=True) if n > 1]
+
+
+def _check(searches: Sequence[SearchRecord]) -> None:
+    names = [search.name for search in searches]
+    if len(names) < 2:
+        raise RequestError(
+            f"{len(names)} search cannot be compared: name at least two; `python -m search list` shows them"
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise RequestError(f"search {twice[0]} is named twice: name each search once")
+    first = searches[0]
+    for search in searches:
+        if search.base is None:
+            raise RequestError(
+                f"search {search.name} has not measured its base model yet: wait for it, or continue it with "
+                f"`python -m search resume {search.name}`"
+            )
+    for search in searches[1:]:
+        if _structure(search) != _structure(first):
+            raise RequestError(
+                f"searches {first.name} and {search.name} are of models of different structure "
+                f"({first.facts['model']}, {search.facts['model']}): compare searches of one model"
+            )
+        engines = [_latency(each.base).get("engine", "transformers") for each in (first, search)]
+        if engines[0] != engines[1]:
+            raise RequestError(
+                f"searches {first.name} and {search.name} have latencies of different engines ({', '.join(engines)}): "
+                "compare searches of one --engine"
+            )
+
+
+def _structure(search: SearchRecord) -> Any:
+    facts = search.facts
+    # The structure of an encoder holds its head, which has the size of the task's labels: name and groups stand for it.
+    return (facts["model"], facts["groups"]) if facts.get("kind") == "encoder" else facts["structure"]
+
+
+def _left_out(trials: Mapping[str, Trials], split: str) -> dict[Placement, str]:
+    """Why a placement is not compared: the first reason found."""
+    found: dict[Placement, str] = {}
+    for placement in sorted({p for tried in trials.values() for p in tried}):
+        for name, tried in trials.items():
+            trial = tried.get(placement)
+            if trial is None:
+                found[placement] = f"not tried by {name}"
+            elif trial.status != "complete":
+                found[placement] = f"{trial.status} in {name}" + (f": {trial.reason}" if trial.reason else "")
+            elif not _evaluation(trial, split):
+                found[placement] = f"not measured on the {split} split by {name}, where it is not on the front"
+            else:
+                continue
+            break
+    return found
+
+
+def _task(search: SearchRecord, tried: Trials, shared: Sequence[Placement], split: str) -> Task:
+    """Raises RequestError if the base model was not measured on the split."""
+    base = (search.base or {}).get(split)
+    if not base:
+        raise RequestError(
+            f"search {search.name} has not read its {split} split yet: continue it with "
+            f"`python -m search resume {search.name}`"
+        )
+    return Task(_measured(base), tuple(_measured(_evaluation(tried[p], split)) for p in shared))
+
+
+def _measured(evaluation: Mapping[str, Any]) -> Measured:
+    return Measured(
+        evaluation["accuracy"],
+        evaluation["standard_error"],
+        evaluation["rows"],
+        tuple(evaluation.get("scores") or ()),  # searches of older versions lack them
+    )
+
+
+def _evaluation(trial: TrialRecord, split: str) -> dict[str, Any]:
+    return (trial.test if split == "test" else (trial.measurement or {}).get("validation")) or {}
+
+
+def _latency(measurement: Mapping[str, Any] | None) -> dict[str, Any]:
+    return (measurement or {}).get("latency") or {}
+
+
+def _ratio(trials: Mapping[str, Trials], placement: Placement) -> float:
+    """Mean over the searches: latency does not depend on the task, and profiles that are shared are equal."""
+    return fmean(_latency(tried[placement].measurement)["ratio"] for tried in trials.values())
+
+
+def _shape(placement: Placement, trials: Mapping[str, Trials], axis: str, ratio: float) -> dict[str, Any]:
+    found = [tried[placement] for tried in trials.values()]
+    latencies = [_latency(trial.measurement) for trial in found]
+    bounds = [each["ratio_ci"] for each in latencies if each.get("ratio_ci")]
+    tail = f"{axis}_p95_ms"
+    times = [each[tail] for each in latencies if each.get(tail)]
+    return {
+        "targets": list(placement.groups),
+        "rank": placement.rank,
+        "label": placement.label,
+        "reference": next((trial.reference for trial in found if trial.reference), None),
+        "tpot_ratio": ratio,
+        "tpot_ratio_ci": [fmean(ends) for ends in zip(*bounds, strict=True)] if bounds else None,
+        tail: fmean(times) if times else None,
+        "parameters": (found[0].measurement or {}).get("parameters"),
+    }
+
+
+def _by_task(key: str, names: Sequence[str], figures: Sequence[Bounded]) -> dict[str, Any]:
+    return {
+        key: {name: each.value for name, each in zip(names, figures, strict=True)},
+        f"{key}_ci": {name: [each.low, each.high] for name, each in zip(names, figures, strict=True)},
+    }
+
+
+def _bounded(key: str, figure: Bounded) -> dict[str, Any]:
+    return {key: figure.value, f"{key}_ci": [figure.low, figure.high]}
+
+
+def _notes(searches: Sequence[SearchRecord]) -> list[str]:
+    """What differs between the searches and is no difference of tasks."""
+    notes = []
+    for what, values in (
+        ("model", [search.facts["model"] for search in searches]),
+        ("--steps", [search.spec["steps"] for search in searches]),
+        ("--learning-rate", [search.spec["learning_rate"] for search in searches]),
+        ("--seed", [search.spec["seed"] for search in searches]),
+        ("device", [(search.base or {}).get("device") for search in searches]),
+    ):
+        if len(set(values)) > 1:
+            pairs = ", ".join(f"{value} in {search.name}" for value, search in zip(values, searches, strict=True))
+            notes.append(f"the searches differ in {what}: {pairs}")
+    notes += [
+        f"search {search.name} is {search.status}: placements may be missing"
+        for search in searches
+        if search.status != "complete"
+    ]
+    return notes

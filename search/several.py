@@ -1,0 +1,90 @@
+"""One search for each of several data sets, one after another, and their comparison."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
+from search.across import comparison_document
+from search.catalog.store import Catalog
+from search.prepare import prepare
+from search.run import Home, free_name, start
+from search.spec import SearchSpec
+
+
+def run_each(
+    specs: Sequence[SearchSpec], home: Home, *, standard_list: bool = False, progress_stream: TextIO | None = None
+) -> dict[str, Any]:
+    """``{"searches": their documents, "comparison": its document, or None for one search}``.
+
+    With ``standard_list`` each search trains its reference placements, every one of them to the end, and nothing else.
+    Every request is read and checked before the first search begins. Raises as :func:`search.run.start`; searches that
+    have ended until then are kept.
+    """
+    stream = progress_stream or sys.stderr
+    specs = _named(specs, home, "ablate" if standard_list else "")
+    prepared = [prepare(spec) for spec in specs]
+    if standard_list:
+        # References are the first proposals of every strategy; a grid is the one that never stops a training early.
+        counts = [sum(map(each.space.allowed, each.references)) for each in prepared]
+        specs = [replace(spec, strategy="grid", budget=n) for spec, n in zip(specs, counts, strict=True)]
+    del prepared  # the encoded data
+    names = [spec.name or "" for spec in specs]
+    documents: list[dict[str, Any]] = []
+    for position, spec in enumerate(specs, start=1):
+        print(f"search {position} of {len(specs)}: {spec.name}", file=stream, flush=True)
+        try:
+            documents.append(start(spec, home, progress_stream))
+        except (Interrupted, NoTrialSucceeded) as error:
+            if left := [str(other.data) for other in specs[position:]]:
+                raise type(error)(
+                    f"{error}; not begun: {', '.join(left)}: repeat the command with these, then compare all"
+                ) from error
+            raise
+    if len(specs) == 1:
+        return {"searches": documents, "comparison": None}
+    with closing(Catalog(home.storage)) as catalog:
+        comparison = comparison_document(catalog, names, max_tpot_ratio=specs[0].max_tpot_ratio)
+        _track(catalog, home, comparison, stream)
+    return {"searches": documents, "comparison": comparison}
+
+
+def _named(specs: Sequence[SearchSpec], home: Home, kind: str) -> list[SearchSpec]:
+    """With a name for each search: its prefix (``--name``, else kind and model) and its data. Raises RequestError."""
+    sources = [str(spec.data) for spec in specs]
+    if twice := [source for source in sources if sources.count(source) > 1]:
+        raise RequestError(f"--data {twice[0]} is given twice: give each data set once")
+    with closing(Catalog(home.storage)) as catalog:
+        taken = {search.name for search in catalog.searches()}
+        named: list[SearchSpec] = []
+        for spec in specs:
+            model = Path(spec.model).name if spec.model else "demo"
+            stem = "-".join(filter(None, [spec.name or f"{kind}-{model}".strip("-"), Path(spec.data or "").stem]))
+            own = {search.name or "" for search in named}
+            if spec.name is None:
+                name = free_name(stem, taken | own)
+            elif (name := free_name(stem, own)) in taken:
+                catalog.create_search(name, {}, {})  # raises, and says how to go on
+            named.append(replace(spec, name=name))
+    return named
+
+
+def _track(catalog: Catalog, home: Home, comparison: dict[str, Any], stream: TextIO) -> None:
+    """A copy for people, in MLflow, which may be away: the catalog has all that it is made of."""
+    from search.mlflow_runs import MlflowRuns
+    from search.tracking import redacted
+
+    try:
+        MlflowRuns(catalog, home.tracking, home.folder / "mlartifacts", lambda _: {}).write_comparison(comparison)
+    except Exception as error:
+        reason = redacted(f"{type(error).__name__}: {error}".split("\n", 1)[0])
+        print(
+            f"note: MLflow did not take the comparison ({reason}): `python -m search compare "
+            f"{' '.join(comparison['tasks'])} --out FILE.html` writes it as a page",
+            file=stream,
+        )

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dashboards import comparison as words
+from dashboards.heat_map import regret_map
+from dashboards.report import comparison_page
+from tests.dashboards import documents
+from tests.dashboards.test_report import Page
+
+
+def against(**changes: Any) -> dict[str, Any]:
+    document = documents.comparison()
+    document["robust_default"]["against"] |= changes
+    return document
+
+
+@pytest.mark.parametrize(
+    ("tasks", "names"),
+    [
+        (["ablate-m-mails", "ablate-m-talks"], ["mails", "talks"]),
+        (["trec6", "trec"], ["trec6", "trec"]),
+        (["ablate-trec6", "ablate-trec"], ["trec6", "trec"]),
+        (["a-b", "a-"], ["b", "a-"]),
+        (["x", "y"], ["x", "y"]),
+    ],
+)
+def test_a_task_is_called_by_what_is_its_own(tasks: list[str], names: list[str]) -> None:
+    assert list(words.task_names({"tasks": tasks}).values()) == names
+
+
+def test_regret_is_in_points_with_intervals() -> None:
+    header, rows = words.regret_table(documents.comparison())
+    assert header == ["regret in points", "mails", "talks", "mean", "worst", "TPOT ratio", ""]
+    assert rows[1] == [
+        "o_proj only r8",
+        "2.0 [0.0, 5.0]",
+        "0.0 [0.0, 3.0]",
+        "1.0 [0.0, 3.0]",
+        "2.0 [0.0, 5.0]",
+        "1.200 [1.180, 1.220]",
+        "robust default",
+    ]
+    assert [row[-1] for row in rows] == ["", "robust default", ""]
+
+
+def test_gain_stands_beside_accuracy_of_each_tasks_metric() -> None:
+    header, rows = words.accuracy_table(documents.comparison())
+    assert header == ["placement", "mails accuracy, gain in points", "talks ROUGE-L, gain in points"]
+    assert rows[0] == ["base model", "0.200 [0.170, 0.230]", "0.200 [0.170, 0.230]"]
+    assert rows[1] == ["q_proj r8", "0.500  +30.0 [+25.0, +35.0]", "0.700  +50.0 [+45.0, +55.0]"]
+
+
+def test_the_sentence_for_a_platform_team() -> None:
+    assert words.default_sentence(documents.comparison()) == (
+        "o_proj only r8 is within 2.0 points of the best on every task (with 95% confidence within 5.0), at 22.6% "
+        "[18.0, 26.1] lower TPOT p95 than k_proj+v_proj r8, the most accurate on average (TPOT ratio 1.200 instead of "
+        "1.500)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "says"),
+    [(0.1, [-0.3, 0.4], "10.0% [-30.0, 40.0] lower"), (-0.5, [-0.9, -0.1], "50.0% [10.0, 90.0] higher")],
+)
+def test_a_percentile_that_other_load_made_is_no_headline(value: float, bounds: list[float], says: str) -> None:
+    assert words.default_sentence(against(tpot_p95_saving=value, tpot_p95_saving_ci=bounds)) == (
+        "o_proj only r8 is within 2.0 points of the best on every task (with 95% confidence within 5.0), at 20.0% "
+        "lower TPOT than k_proj+v_proj r8, the most accurate on average (ratio 1.200 instead of 1.500; TPOT p95, with "
+        f"all else that this machine did, is {says})."
+    )
+
+
+def test_a_dearer_default_is_said_to_be_dearer() -> None:
+    document = against(tpot_saving=-0.25, tpot_p95_saving=-0.3, tpot_p95_saving_ci=[-0.35, -0.2])
+    assert "at 30.0% [20.0, 35.0] higher TPOT p95 than" in words.default_sentence(document)
+    document = against(tpot_saving=-0.25)
+    del document["robust_default"]["against"]["tpot_p95_saving"]
+    assert "at 25.0% higher TPOT than k_proj+v_proj r8" in words.default_sentence(document)
+
+
+def test_an_only_placement_has_no_rival() -> None:
+    document = documents.comparison(placements=[documents.compared("o_proj r8", 1.2, (0.0, 0.0))])
+    document["robust_default"]["against"] = None
+    assert words.default_sentence(document).endswith("within 3.0).")
+
+
+def test_why_this_default() -> None:
+    assert words.default_why(documents.comparison()) == (
+        "the fastest whose worst regret cannot be told from the smallest, the 1.0 points of k_proj+v_proj r8"
+    )
+    assert words.default_why(documents.comparison(max_tpot_ratio=1.3)) == (
+        "it has the smallest worst regret of those up to TPOT ratio 1.3, and every faster one has a larger one beyond "
+        "its interval"
+    )
+
+
+def test_what_follows_is_said() -> None:
+    assert words.sentences(documents.comparison()) == [
+        "Robust default: o_proj only r8 is it. Why: the fastest of those.",
+        "Rank stability: Kendall's tau-b of the placements' order is 0.33, the mean over pairs of tasks (1: all tasks "
+        "order them alike, 0: as by chance).",
+        "Figures are of the validation split (rows: 500 of mails, 500 of talks). Brackets hold 95% intervals over its "
+        "rows, paired by row; each placement was trained once, with one seed, and what another seed would change is "
+        "not in them.",
+    ]
+
+
+def test_a_default_that_is_no_gain_and_intervals_that_are_not_paired_are_said() -> None:
+    document = documents.comparison(paired={"ablate-mails": True, "ablate-talks": False})
+    document["placements"][1]["gain_ci"]["ablate-mails"] = [-0.01, 0.05]
+    _, useless, _, meaning = words.sentences(document)
+    assert useless == "On mails it is not better than the base model beyond its interval."
+    assert "not paired by row on talks" in meaning
+
+
+def test_no_default_under_the_cap_is_said() -> None:
+    document = documents.comparison(robust_default=None, max_tpot_ratio=1.05)
+    assert words.sentences(document)[0] == (
+        "No robust default: no placement has a TPOT ratio up to 1.05; the fastest, q_proj r8, has 1.100."
+    )
+
+
+def test_what_is_left_out_is_counted_by_reason() -> None:
+    assert words.left_out_sentence(documents.comparison()) == (
+        "2 placements are not compared: 1 not tried by ablate-talks; 1 failed in ablate-mails: out of memory."
+    )
+    assert words.left_out_sentence(documents.comparison(left_out=[])) == ""
+
+
+def test_rows_are_flat_and_serialisable() -> None:
+    rows = words.rows_of(documents.comparison())
+    assert len(rows) == 6
+    assert len({tuple(row) for row in rows}) == 1
+    assert (rows[2]["task"], rows[2]["regret"], rows[2]["robust_default"]) == ("ablate-mails", 0.02, True)
+    json.dumps(rows)
+
+
+def test_the_map_shows_every_regret_once() -> None:
+    figure = regret_map(documents.comparison())
+    (cells,) = figure.data
+    assert [list(row) for row in cells.z] == [
+        pytest.approx(row) for row in ([30, 10, 20, 30], [2, 0, 1, 2], [0, 1, 0.5, 1])
+    ]
+    assert list(figure.layout.xaxis.ticktext) == ["mails", "talks", "mean", "worst"]
+    assert figure.layout.yaxis.ticktext[1] == "<b>o_proj only r8<br>TPOT x1.20</b>"
+    assert "regret 2.0 [0.0, 5.0] points" in cells.hovertext[1][0]
+
+
+def test_the_page_holds_the_whole_comparison_and_asks_for_nothing() -> None:
+    html = comparison_page(documents.comparison())
+    assert "://" not in html
+    assert html.count('id="plotly"') == 1
+    text = Page(html).text
+    for part in (
+        "Placements across 2 tasks",
+        "Which modules of models/tiny should LoRA adapt if the task is not known yet?",
+        "mails (search ablate-mails, data/mails)",
+        "o_proj only r8 is it.",
+        "2.0 [0.0, 5.0]",
+        "+30.0 [+25.0, +35.0]",
+        "2 placements that are not compared",
+        "failed in ablate-mails: out of memory",
+        "the searches differ in --steps",
+    ):
+        assert part in text, part
+
+
+def test_names_are_escaped_everywhere() -> None:
+    evil = "<script>alert(1)</script>"
+    placements = [documents.compared("o_proj r8", 1.2, (0.0, 0.0), reference=evil)]
+    html = comparison_page(documents.comparison(model=evil, placements=placements, notes=[evil]))
+    assert "<script>alert" not in html
+    assert evil in Page(html).text

@@ -1,0 +1,240 @@
+"""Searches side by side, from a real catalog: what is compared, what is left out, what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from objectives.errors import RequestError
+from objectives.placement import Placement
+from search.across import comparison_document
+from search.catalog import Catalog
+from search.mlflow_runs import EXPERIMENT, MlflowRuns
+from search.run import Home
+from search.several import _named
+from search.spec import SearchSpec
+from search.terminal import print_comparison
+from tests.search.recorded import begin, evaluation, record_task
+
+A = {"o_proj": 60, "o_proj+q_proj": 80, "k_proj": 30}
+B = {"o_proj": 70, "o_proj+q_proj": 65, "k_proj": 30}
+
+
+@pytest.fixture
+def storage(sqlite: str) -> str:
+    """What is read here is read the same from both backends (test_catalog)."""
+    return sqlite
+
+
+@pytest.fixture
+def both(catalog: Catalog) -> Catalog:
+    record_task(catalog, "a", A)
+    record_task(catalog, "b", B)
+    return catalog
+
+
+def by_label(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["label"]: each for each in document["placements"]}
+
+
+def refusal(catalog: Catalog, *names: str, **options: Any) -> str:
+    with pytest.raises(RequestError) as caught:
+        comparison_document(catalog, names, **options)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_the_document_is_the_contract(both: Catalog) -> None:
+    document = comparison_document(both, ["a", "b"])
+    json.dumps(document, allow_nan=False)
+    assert document["tasks"] == ["a", "b"]
+    assert (document["split"], document["rows"], document["paired"]) == (
+        "validation",
+        {"a": 100, "b": 100},
+        {"a": True, "b": True},
+    )
+    assert document["base"]["a"]["accuracy"] == 0.2
+    found = by_label(document)
+    assert list(found) == ["o_proj r8", "k_proj r8", "o_proj+q_proj r8"], "the fastest first"
+    one = found["o_proj r8"]
+    assert (one["targets"], one["rank"], one["reference"]) == (["o_proj"], 8, "o_proj only")
+    assert one["tpot_ratio"] == pytest.approx(1.1)
+    assert one["accuracy"] == {"a": 0.6, "b": 0.7}
+    assert one["gain"] == pytest.approx({"a": 0.4, "b": 0.5})
+    assert one["regret"] == pytest.approx({"a": 0.2, "b": 0.0})
+    assert (one["mean_regret"], one["worst_regret"]) == pytest.approx((0.1, 0.2))
+    assert found["o_proj+q_proj r8"]["worst_regret"] == pytest.approx(0.05)
+    low, high = found["o_proj+q_proj r8"]["regret_ci"]["b"]
+    assert low == 0.0
+    assert high > 0.05
+    assert document["rank_stability"]["kendall_tau_b"] == pytest.approx(1 / 3)
+    assert document["left_out"] == document["notes"] == []
+
+
+def test_the_default_and_its_sentence(both: Catalog) -> None:
+    chosen = comparison_document(both, ["a", "b"])["robust_default"]
+    assert (chosen["targets"], chosen["rank"]) == (["o_proj", "q_proj"], 8)
+    assert chosen["against"]["label"] == "o_proj r8", "it is itself the most accurate and the slowest"
+    assert (
+        chosen["why"] == "it has the smallest worst regret, and every faster one has a larger one beyond its interval"
+    )
+    assert chosen["sentence"].startswith("o_proj+q_proj r8 is within 5.0 points of the best on every task (with 95%")
+    capped = comparison_document(both, ["a", "b"], max_tpot_ratio=1.15)["robust_default"]
+    assert capped["targets"] == ["o_proj"]
+    assert capped["against"]["tpot_saving"] == pytest.approx(1 - 1.1 / 1.2)
+    assert capped["against"]["tpot_p95_saving"] == pytest.approx(1 - 1.1 / 1.2)
+    assert " lower TPOT p95 than o_proj+q_proj r8, the most accurate on average (TPOT ratio 1.100" in capped["sentence"]
+    assert comparison_document(both, ["a", "b"], max_tpot_ratio=1.05)["robust_default"] is None
+
+
+def test_without_scores_of_rows_intervals_are_wider_and_said_to_be_unpaired(both: Catalog) -> None:
+    record_task(both, "old a", A, kept=False)
+    record_task(both, "old b", B, kept=False)
+    old, new = comparison_document(both, ["old a", "old b"]), comparison_document(both, ["a", "b"])
+    assert old["paired"] == {"old a": False, "old b": False}
+    for before, now in zip(old["placements"], new["placements"], strict=True):
+        assert before["regret"]["old a"] == now["regret"]["a"]
+        assert before["worst_regret_ci"][1] > now["worst_regret_ci"][1]
+
+
+def test_what_is_left_out_has_a_reason(both: Catalog) -> None:
+    record_task(both, "c", {"o_proj": 50, "v_proj": 50})
+    unlucky = both.search("c")
+    both.add_trial(unlucky.id, 2, Placement.of(["k_proj"], 8), None)
+    both.record(unlucky.id, 2, "failed", reason="the loss is NaN at step 3", measurement=None)
+    document = comparison_document(both, ["a", "b", "c"])
+    assert list(by_label(document)) == ["o_proj r8"]
+    assert {each["label"]: each["why"] for each in document["left_out"]} == {
+        "k_proj r8": "failed in c: the loss is NaN at step 3",
+        "o_proj+q_proj r8": "not tried by c",
+        "v_proj r8": "not tried by a",
+    }
+    assert document["rank_stability"] == {"kendall_tau_b": None}
+    assert document["robust_default"]["against"] is None
+
+
+def test_the_test_split_is_compared_where_all_have_it(both: Catalog) -> None:
+    document = comparison_document(both, ["a", "b"], split="test")
+    assert list(by_label(document)) == ["o_proj r8"]
+    assert document["placements"][0]["accuracy"] == {"a": 0.55, "b": 0.65}
+    assert document["left_out"][0]["why"] == "not measured on the test split by a, where it is not on the front"
+
+
+def test_what_is_no_difference_of_tasks_is_noted(both: Catalog) -> None:
+    record_task(both, "c", A, spec={"steps": 400})
+    both.set_status(both.search("c").id, "interrupted")
+    assert comparison_document(both, ["a", "c"])["notes"] == [
+        "the searches differ in --steps: 200 in a, 400 in c",
+        "search c is interrupted: placements may be missing",
+    ]
+
+
+def test_heads_of_encoders_are_no_difference_of_structure(catalog: Catalog) -> None:
+    record_task(catalog, "two labels", A, facts={"kind": "encoder", "structure": "2"})
+    record_task(catalog, "six labels", A, facts={"kind": "encoder", "structure": "6"})
+    assert comparison_document(catalog, ["two labels", "six labels"])["tasks"] == ["two labels", "six labels"]
+
+
+def test_what_cannot_be_compared_is_refused(both: Catalog) -> None:
+    record_task(both, "other", A, facts={"structure": "0ff", "model": "models/large"})
+    record_task(both, "apart", {"v_proj": 50})
+    begin(both, "begun")
+    assert refusal(both, "a") == ("1 search cannot be compared: name at least two; `python -m search list` shows them")
+    assert refusal(both, "a", "b", "a") == "search a is named twice: name each search once"
+    assert refusal(both, "a", "x").startswith("no search is named 'x': known are ")
+    assert refusal(both, "a", "other") == (
+        "searches a and other are of models of different structure (models/tiny, models/large): compare searches of "
+        "one model"
+    )
+    assert refusal(both, "a", "apart") == (
+        "searches a, apart have no placement that all of them completed and measured on the validation split "
+        "(not tried by apart: 3): run them with the same --ranks and --bands, or take `python -m search ablate`"
+    )
+    assert refusal(both, "a", "begun") == (
+        "search begun has not measured its base model yet: wait for it, or continue it with `python -m search resume "
+        "begun`"
+    )
+    served = both.search("b").base or {}
+    both.set_base(both.search("b").id, served | {"latency": served["latency"] | {"engine": "vllm"}})
+    assert refusal(both, "a", "b") == (
+        "searches a and b have latencies of different engines (transformers, vllm): compare searches of one --engine"
+    )
+
+
+def test_a_split_that_was_not_read_is_refused(both: Catalog) -> None:
+    base = both.search("b").base or {}
+    both.set_base(both.search("b").id, {"validation": evaluation(20), "latency": base["latency"]})
+    assert refusal(both, "a", "b", split="test") == (
+        "search b has not read its test split yet: continue it with `python -m search resume b`"
+    )
+
+
+def compare(home: Path, *args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "search", "compare", *args, "--home", str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_the_command(both: Catalog, tmp_path: Path) -> None:
+    home = tmp_path / "home of 100% ünïcode"
+    shown = compare(home, "a", "b", "--out", str(tmp_path / "page.html"))
+    assert "Robust default: o_proj+q_proj r8" in shown.stdout
+    assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    printed = json.loads(compare(home, "a", "b", "--json", "--out", str(tmp_path / "page.html")).stdout)
+    assert printed == comparison_document(both, ["a", "b"])
+    refused = compare(home, "a", "b", "--max-tpot-ratio", "0.5", code=2)
+    assert refused.stderr.startswith("error: --max-tpot-ratio 0.5 is below 1")
+    assert refused.stdout == ""
+    assert compare(home, "a", "none", code=2).stderr.startswith("error: no search is named 'none'")
+
+
+def test_the_terminal_shows_both_tables_and_what_follows(both: Catalog) -> None:
+    stream = io.StringIO()
+    print_comparison(comparison_document(both, ["a", "b"]), stream)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "models/tiny on 2 tasks: a, b"
+    assert lines[1].split() == ["regret", "in", "points", "a", "b", "mean", "worst", "TPOT", "ratio"]
+    assert any(line.startswith("o_proj+q_proj r8") and line.rstrip().endswith("robust default") for line in lines)
+    assert any(line.startswith("Rank stability: Kendall's tau-b") for line in lines)
+
+
+def test_mlflow_has_one_run_of_a_comparison(both: Catalog, tracking_uri: str, tmp_path: Path) -> None:
+    runs = MlflowRuns(both, tracking_uri, tmp_path / "mlartifacts", lambda _: {})
+    for _ in range(2):
+        runs.write_comparison(comparison_document(both, ["a", "b"]))
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.comparison = 'true'")
+    assert (run.info.run_name, run.info.status) == ("comparison of 2 tasks", "FINISHED")
+    assert run.data.tags["mlflow.note.content"].startswith("Robust default: o_proj+q_proj r8")
+    assert run.data.metrics["o_proj only r8.worst_regret"] == pytest.approx(0.2)
+    assert {each.path for each in client.list_artifacts(run.info.run_id)} == {"comparison.html", "comparison.json"}
+    table = json.loads(Path(client.download_artifacts(run.info.run_id, "comparison.json", str(tmp_path))).read_text())
+    assert len(table["data"]) == 6
+
+
+def test_searches_of_several_data_sets_are_named_by_prefix_and_data(both: Catalog, tmp_path: Path) -> None:
+    home = Home(tmp_path, both.url, "")
+
+    def names(prefix: str | None, *data: str, kind: str = "") -> list[str | None]:
+        specs = [SearchSpec(name=prefix, model="models/tiny", data=source) for source in data]
+        return [spec.name for spec in _named(specs, home, kind)]
+
+    assert names(None, "x/a.jsonl", "y/a", kind="ablate") == ["ablate-tiny-a", "ablate-tiny-a-2"]
+    assert names(None, "x/mails", "x/talks") == ["tiny-mails", "tiny-talks"]
+    assert names("nightly", "x/mails", "x/talks") == ["nightly-mails", "nightly-talks"]
+    record_task(both, "nightly-talks", A)
+    with pytest.raises(RequestError, match="a search named 'nightly-talks' exists already"):
+        names("nightly", "x/mails", "x/talks")
+    with pytest.raises(RequestError, match=r"--data x/mails is given twice: give each data set once"):
+        names(None, "x/mails", "x/mails")

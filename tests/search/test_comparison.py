@@ -1,0 +1,225 @@
+"""Statistics across tasks: by hand, against scipy, and what holds for every comparison."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from search.comparison import (
+    Measured,
+    Task,
+    compare,
+    covariance,
+    kendall_tau_b,
+    rank_stability,
+    rival,
+    robust_default,
+    tail_saving,
+)
+
+ROWS = 40
+
+
+def measured(scores: list[float], *, kept: bool = True) -> Measured:
+    error = float(np.std(scores, ddof=1)) / math.sqrt(len(scores))
+    return Measured(float(np.mean(scores)), error, len(scores), tuple(scores) if kept else ())
+
+
+def task(*right: int, base: int = 0, rows: int = 100) -> Task:
+    """Placements that answer the first so many of the rows right: as alike as two can be."""
+    scores = [[1.0] * n + [0.0] * (rows - n) for n in (base, *right)]
+    return Task(measured(scores[0]), tuple(measured(each) for each in scores[1:]))
+
+
+SCORES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=ROWS, max_size=ROWS)
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> list[Task]:
+    placements, kept = draw(st.integers(1, 4)), draw(st.booleans())
+    return [
+        Task(
+            measured(draw(SCORES), kept=kept),
+            tuple(measured(draw(SCORES), kept=kept) for _ in range(placements)),
+        )
+        for _ in range(draw(st.integers(1, 3)))
+    ]
+
+
+@given(tasks())
+@settings(deadline=None, max_examples=30)
+def test_what_regrets_and_gains_are(given_tasks: list[Task]) -> None:
+    result = compare(given_tasks)
+    for each, gains, regrets in zip(given_tasks, result.gains, result.regrets, strict=True):
+        best = max(p.accuracy for p in each.placements)
+        assert [g.value for g in gains] == pytest.approx([p.accuracy - each.base.accuracy for p in each.placements])
+        assert [r.value for r in regrets] == pytest.approx([best - p.accuracy for p in each.placements])
+        assert min(r.value for r in regrets) == 0
+    columns = [[regrets[i].value for regrets in result.regrets] for i in range(len(result.mean_regrets))]
+    assert [m.value for m in result.mean_regrets] == pytest.approx([sum(each) / len(each) for each in columns])
+    assert [w.value for w in result.worst_regrets] == pytest.approx([max(each) for each in columns])
+    every = [*result.mean_regrets, *result.worst_regrets, *(r for regrets in result.regrets for r in regrets)]
+    assert all(0 <= each.low <= each.value <= each.high <= 1 for each in every)
+    assert all(-1 <= g.low <= g.value <= g.high <= 1 for gains in result.gains for g in gains)
+
+
+@given(tasks())
+@settings(deadline=None, max_examples=20)
+def test_a_second_run_gives_the_same(given_tasks: list[Task]) -> None:
+    one, other = compare(given_tasks), compare(given_tasks)
+    assert one.regrets == other.regrets
+    assert (one.worst_errors == other.worst_errors).all()
+
+
+@given(tasks(), st.lists(st.floats(1, 3), min_size=4, max_size=4), st.none() | st.floats(1, 3))
+@settings(deadline=None, max_examples=50)
+def test_the_default_is_under_the_cap_and_no_slower_than_the_minimax_one(
+    given_tasks: list[Task], some: list[float], cap: float | None
+) -> None:
+    result = compare(given_tasks)
+    ratios = some[: len(result.worst_regrets)]
+    allowed = [i for i, ratio in enumerate(ratios) if cap is None or ratio <= cap]
+    chosen = robust_default(result, ratios, cap)
+    if not allowed:
+        assert chosen is None
+        return
+    assert chosen in allowed
+    minimax = min(allowed, key=lambda i: (result.worst_regrets[i].value, ratios[i]))
+    assert ratios[chosen] <= ratios[minimax]
+    excess = result.worst_regrets[chosen].value - result.worst_regrets[minimax].value
+    assert excess <= 1.96 * result.worst_errors[chosen, minimax]
+    other = rival(result, ratios, chosen)
+    assert other is None or other[0] != chosen
+
+
+def test_a_clear_minimax_is_taken_although_it_is_slower() -> None:
+    result = compare([task(90, 20, 88), task(30, 90, 88)])
+    assert [w.value for w in result.worst_regrets] == pytest.approx([0.6, 0.7, 0.02])
+    assert robust_default(result, [1.1, 1.2, 1.5]) == 2
+    assert robust_default(result, [1.1, 1.2, 1.5], 1.3) == 0
+    assert robust_default(result, [1.1, 1.2, 1.5], 1.05) is None
+
+
+def test_what_rows_cannot_tell_apart_is_decided_by_latency() -> None:
+    random = np.random.default_rng(0)
+    same = [
+        Task(measured([0.0] * 100), tuple(measured(list(map(float, random.random(100) < 0.7))) for _ in range(2)))
+        for _ in range(3)
+    ]
+    assert robust_default(compare(same), [1.3, 1.1]) == 1
+
+
+def test_the_rival_is_the_most_accurate_else_the_slowest_else_the_fastest() -> None:
+    result = compare([task(90, 70, 20)])
+    assert rival(result, [1.4, 1.2, 1.1], 1) == (0, "the most accurate on average")
+    assert rival(result, [1.2, 1.4, 1.1], 0) == (1, "the slowest")
+    assert rival(result, [1.4, 1.2, 1.1], 0) == (2, "the fastest")
+    assert rival(compare([task(90)]), [1.2], 0) is None
+
+
+def test_shared_rows_make_differences_exact() -> None:
+    """Two placements that differ in two of a hundred rows: known to a few points, from standard errors to over ten."""
+    paired = task(60, 62, base=10)
+    unpaired = Task(
+        Measured(paired.base.accuracy, paired.base.standard_error, 100),
+        tuple(Measured(p.accuracy, p.standard_error, 100) for p in paired.placements),
+    )
+    assert (paired.paired, unpaired.paired) == (True, False)
+    (exact,), (wide,) = compare([paired]).regrets, compare([unpaired]).regrets
+    assert exact[0].value == wide[0].value == pytest.approx(0.02)
+    assert exact[0].high < 0.06
+    assert wide[0].high > 0.13
+
+
+def test_the_covariance_of_means() -> None:
+    alike = task(50, 50)
+    found = covariance(alike)
+    variance = 0.25 / 99 + 1 / (2 * 100**2)
+    assert found[1, 1] == pytest.approx(variance)
+    assert found[1, 2] == pytest.approx(0.25 / 99)
+    difference = found[1, 1] + found[2, 2] - 2 * found[1, 2]
+    assert difference == pytest.approx(1 / 100**2), "equal answers on every row are not certain to stay equal"
+
+
+def test_regret_intervals_hold_for_placements_that_are_equal() -> None:
+    """The hard case: the best of six equal ones is luck, and an interval around its lead would exclude the truth."""
+    random = np.random.default_rng(1)
+    covered = total = 0
+    for _ in range(150):
+        difficulty = random.random(200)
+        rows = [list(map(float, random.random(200) < difficulty)) for _ in range(7)]
+        result = compare([Task(measured(rows[0]), tuple(map(measured, rows[1:])))])
+        for regret in result.regrets[0]:
+            covered += regret.low == 0
+            total += 1
+    assert covered / total >= 0.95
+
+
+def test_intervals_hold_for_placements_that_differ() -> None:
+    random = np.random.default_rng(2)
+    base, chances = 0.3, np.array([0.5, 0.62, 0.66, 0.7])
+    held: dict[str, list[bool]] = {"regret": [], "worst": [], "gain": []}
+    for _ in range(150):
+        made = []
+        for own in (chances, chances[::-1]):
+            luck = random.random(300)  # of a row, for all placements
+            rows = [list(map(float, luck + random.normal(0, 0.1, 300) < chance)) for chance in (base, *own)]
+            made.append(Task(measured(rows[0]), tuple(map(measured, rows[1:]))))
+        result = compare(made)
+        regret = 0.7 - chances
+        for kind, figures, truth in (
+            ("regret", result.regrets[0], regret),
+            ("worst", result.worst_regrets, np.maximum(regret, regret[::-1])),
+            ("gain", result.gains[0], chances - base),
+        ):
+            held[kind] += [f.low <= true <= f.high for f, true in zip(figures, truth, strict=True)]
+    assert {kind: np.mean(each) >= 0.94 for kind, each in held.items()} == dict.fromkeys(held, True), held
+
+
+RANKED = st.integers(2, 8).flatmap(
+    lambda n: st.tuples(*[st.lists(st.integers(0, 5).map(float), min_size=n, max_size=n)] * 2)
+)
+
+
+@given(RANKED)
+def test_tau_b_is_scipys(pair: tuple[list[float], list[float]]) -> None:
+    ours = kendall_tau_b(*pair)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = stats.kendalltau(*pair).statistic
+    if ours is None:
+        assert math.isnan(theirs)
+    else:
+        assert ours == pytest.approx(theirs)
+
+
+def test_rank_stability() -> None:
+    assert rank_stability([[0.1, 0.2, 0.3], [0.5, 0.6, 0.9]]) == 1
+    assert rank_stability([[0.1, 0.2, 0.3], [0.9, 0.6, 0.5]]) == -1
+    assert rank_stability([[0.1, 0.2, 0.3], [0.5, 0.6, 0.9], [0.3, 0.2, 0.1]]) == pytest.approx(-1 / 3)
+    assert rank_stability([[0.1, 0.2], [0.5, 0.5]]) is None
+    assert rank_stability([[0.1], [0.5]]) is None
+
+
+def test_a_tail_is_relative_to_the_base_model_beside_it() -> None:
+    """The second placement was measured on a machine twice as slow."""
+    base = [4.0 + 0.01 * n for n in range(40)]
+    saving = tail_saving((base, [1.2 * t for t in base]), ([2 * t for t in base], [3 * t for t in base]))
+    assert saving.value == pytest.approx(0.2)
+    assert saving.low <= 0.2 <= saving.high
+    assert saving.high - saving.low < 0.05
+    noisy = tail_saving((base, [1.2 * t for t in base]), ([2 * t for t in base], [*(3 * t for t in base[1:]), 60.0]))
+    assert noisy.high > saving.high
+
+
+def test_nothing_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="a task and a placement"):
+        compare([])
+    with pytest.raises(ValueError, match="a task and a placement"):
+        compare([Task(measured([0.0, 1.0]), ())])
