@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,12 @@ class TrainingSettings:
 class TrainingResult:
     steps: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the entry before)
+
+    def record(self, step: int, mean: float) -> None:
+        """Raises TrainingDiverged if the mean loss since the entry before is no finite number."""
+        if not math.isfinite(mean):
+            raise TrainingDiverged(f"the training loss became {mean} by step {step}")
+        self.losses.append((step, mean))
 
 
 def default_learning_rate(hidden_size: int) -> float:
@@ -75,6 +81,41 @@ def learning_rate_at(step: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * (settings.steps - step) / max(1, settings.steps - warmup)
 
 
+def step_batches(task: EncodedTask, settings: TrainingSettings) -> Iterator[list[tuple[list[EncodedRow], float]]]:
+    """For each step its batches of training rows, each with its share of the step's loss; the shares sum to one."""
+    rows = task.splits["train"]
+    lengths = [len(row.prompt) + len(row.completion) for row in rows]
+    order = training_order(lengths, settings.batch_size, settings.steps * settings.accumulate, settings.seed)
+    for _ in range(settings.steps):
+        batches = [[rows[i] for i in next(order)] for _ in range(settings.accumulate)]
+        weights = [_targets(batch) for batch in batches]
+        yield [(batch, weight / sum(weights)) for batch, weight in zip(batches, weights, strict=True)]
+
+
+def is_logged(step: int, settings: TrainingSettings) -> bool:
+    """Whether losses are read after ``step``, counted from 1: reading each would make a GPU wait each time."""
+    return step % _LOG_EVERY == 0 or step == settings.steps
+
+
+def make_optimiser(parameters: list[Tensor], settings: TrainingSettings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def update(optimiser: torch.optim.Optimizer, step: int, settings: TrainingSettings) -> None:
+    """Step number ``step``, counted from 0, of the schedule; the gradients are gone after it."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate_at(step, settings)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+
+
+def checkpoint_activations(model: Any, settings: TrainingSettings) -> None:
+    """Turn gradient checkpointing on where the settings ask for it."""
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+
+
 def train(
     model: Any,
     task: EncodedTask,
@@ -90,38 +131,26 @@ def train(
     the training goes on as if nobody had looked. Raises TrainingDiverged; lets out-of-memory errors of the device
     through.
     """
-    rows = task.splits["train"]
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = parameters[0].device
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    lengths = [len(row.prompt) + len(row.completion) for row in rows]
-    order = training_order(lengths, settings.batch_size, settings.steps * settings.accumulate, settings.seed)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
+    optimiser = make_optimiser(parameters, settings)
+    steps = step_batches(task, settings)
+    checkpoint_activations(model, settings)
     result = TrainingResult()
     since_log: list[Tensor] = []
 
     def step() -> None:
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate_at(result.steps, settings)
-        batches = [[rows[i] for i in next(order)] for _ in range(settings.accumulate)]
-        weights = [_targets(batch) for batch in batches]
-        for batch, weight in zip(batches, weights, strict=True):
-            loss = _loss(model, batch, task, device, cut) * (weight / sum(weights))
+        for rows, share in next(steps):
+            loss = _loss(model, rows, task, device, cut) * share
             torch.autograd.backward(loss)
             since_log.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        update(optimiser, result.steps, settings)
         result.steps += 1
-        if result.steps % _LOG_EVERY == 0 or result.steps == settings.steps:
-            # One transfer for several steps: reading every loss would make a GPU wait each time.
+        if is_logged(result.steps, settings):
             mean = torch.stack(since_log).mean().item() * settings.accumulate
             since_log.clear()
-            if not math.isfinite(mean):
-                raise TrainingDiverged(f"the training loss became {mean} by step {result.steps}")
-            result.losses.append((result.steps, mean))
+            result.record(result.steps, mean)
 
     try:
         for end in sorted({step for step in pauses if 0 < step < settings.steps} | {settings.steps}):
