@@ -78,7 +78,8 @@ class _StackedLayer:
     """A linear layer of the base, and what the slots put onto it.
 
     ``down`` (slots, rank, inputs) is A, ``up`` (slots, rank, outputs) is B transposed. They hold zeros where a slot has
-    a lower rank or no adapter; the gradient of these is zero as well, so AdamW leaves them there.
+    a lower rank or no adapter; the gradient of these is zero as well, so AdamW leaves them there. Multiplying
+    zeros was measured to cost less than picking the slots that have an adapter and putting their rows back.
     """
 
     def __init__(self, base: Any, adapters: dict[int, Any], slots: int) -> None:
@@ -115,7 +116,7 @@ class _StackedLayer:
             weight = torch.baddbmm(self._frozen.expand(len(up), -1, -1), self.down.mT, up)
             out = by_slot.bmm(weight)
             if self._base.bias is not None:
-                out = out + self._base.bias
+                out.add_(self._base.bias)
         else:
             out = type(self._base).forward(self._base, x).view(len(up), -1, up.shape[-1])
             out.add_(by_slot.to(up.dtype).bmm(self.down.mT).bmm(up))

@@ -223,12 +223,12 @@ def test_a_base_with_dropout_is_refused_and_no_random_number_is_drawn(zoo: Zoo) 
     assert torch.equal(drawn, torch.rand(4))
 
 
-class Transposed(LlamaMLP):  # type: ignore[misc]  # transformers has no types
+class Transposed(LlamaMLP):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.transpose(0, 1)).transpose(0, 1)
 
 
-class Expert(LlamaMLP):  # type: ignore[misc]  # transformers has no types
+class Expert(LlamaMLP):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Only some tokens are sent here."""
         flat = x.flatten(0, 1)
