@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,12 @@ class TrainingResult:
     steps: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the entry before)
     moments: dict[str, dict[str, Tensor]] = field(default_factory=dict, compare=False, repr=False)
+
+    def record(self, step: int, mean: float) -> None:
+        """Raises TrainingDiverged if the mean loss since the entry before is no finite number."""
+        if not math.isfinite(mean):
+            raise TrainingDiverged(f"the training loss became {mean} by step {step}")
+        self.losses.append((step, mean))
 
 
 def default_learning_rate(hidden_size: int) -> float:
@@ -79,6 +85,41 @@ def learning_rate_at(step: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * (settings.steps - step) / max(1, settings.steps - warmup)
 
 
+def step_batches(task: EncodedTask, settings: TrainingSettings) -> Iterator[list[tuple[list[EncodedRow], float]]]:
+    """For each step its batches of training rows, each with its share of the step's loss; the shares sum to one."""
+    rows = task.splits["train"]
+    lengths = [len(row.prompt) + len(row.completion) for row in rows]
+    order = training_order(lengths, settings.batch_size, settings.steps * settings.accumulate, settings.seed)
+    for _ in range(settings.steps):
+        batches = [[rows[i] for i in next(order)] for _ in range(settings.accumulate)]
+        weights = [_targets(batch) for batch in batches]
+        yield [(batch, weight / sum(weights)) for batch, weight in zip(batches, weights, strict=True)]
+
+
+def is_logged(step: int, settings: TrainingSettings) -> bool:
+    """Whether losses are read after ``step``, counted from 1: reading each would make a GPU wait each time."""
+    return step % LOSS_EVERY == 0 or step == settings.steps
+
+
+def make_optimiser(parameters: list[Tensor], settings: TrainingSettings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def update(optimiser: torch.optim.Optimizer, step: int, settings: TrainingSettings) -> None:
+    """Step number ``step``, counted from 0, of the schedule; the gradients are gone after it."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate_at(step, settings)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+
+
+def checkpoint_activations(model: Any, settings: TrainingSettings) -> None:
+    """Turn gradient checkpointing on where the settings ask for it."""
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+
+
 def train(
     model: Any,
     task: EncodedTask,
@@ -100,48 +141,36 @@ def train(
     the training goes on as if nobody had looked. Raises TrainingDiverged; lets out-of-memory errors of the device
     through.
     """
-    rows = task.splits["train"]
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     parameters = list(named.values())
     device = parameters[0].device
     last = settings.steps if until is None else min(until, settings.steps)
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    lengths = [len(row.prompt) + len(row.completion) for row in rows]
-    order = training_order(lengths, settings.batch_size, settings.steps * settings.accumulate, settings.seed)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
+    optimiser = make_optimiser(parameters, settings)
+    steps = step_batches(task, settings)
+    checkpoint_activations(model, settings)
     result = TrainingResult()
     if before is not None:
         result = TrainingResult(before.steps, list(before.losses))
         optimiser.state.update({named[name]: dict(moments) for name, moments in before.moments.items()})
-        for _ in range(before.steps * settings.accumulate):
-            next(order)
+        for _ in range(before.steps):
+            next(steps)
     since_log: list[Tensor] = []
 
     def step() -> None:
         if result.steps % LOSS_EVERY == 0:
             # For the base model's own dropout: a training in parts then draws what one in one go draws.
             torch.manual_seed(settings.seed * 1_000_003 + result.steps)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate_at(result.steps, settings)
-        batches = [[rows[i] for i in next(order)] for _ in range(settings.accumulate)]
-        weights = [_targets(batch) for batch in batches]
-        for batch, weight in zip(batches, weights, strict=True):
-            loss = _loss(model, batch, task, device, cut) * (weight / sum(weights))
+        for rows, share in next(steps):
+            loss = _loss(model, rows, task, device, cut) * share
             torch.autograd.backward(loss)
             since_log.append(loss.detach())
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        update(optimiser, result.steps, settings)
         result.steps += 1
-        if result.steps % LOSS_EVERY == 0 or result.steps == settings.steps:
-            # One transfer for several steps: reading every loss would make a GPU wait each time.
+        if is_logged(result.steps, settings):
             mean = torch.stack(since_log).mean().item() * settings.accumulate
             since_log.clear()
-            if not math.isfinite(mean):
-                raise TrainingDiverged(f"the training loss became {mean} by step {result.steps}")
-            result.losses.append((result.steps, mean))
+            result.record(result.steps, mean)
 
     try:
         for end in sorted({step for step in pauses if result.steps < step < last} | {last}):
