@@ -10,6 +10,7 @@ section of benchmarks/README.md. Peers of other packages need the `bench` extra.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -60,6 +61,11 @@ def _score(file: Path, strategy: str, seed: int, budget: int, workers: int) -> S
     return yardstick.score(run(table, strategy, seed=seed, budget=budget, workers=workers))
 
 
+def _quiet() -> None:
+    """Optuna's GP warns at each proposal that it leaves a rank that has one value to another sampler."""
+    logging.getLogger("optuna.samplers._gp").setLevel(logging.ERROR)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="+", type=Path)
@@ -82,16 +88,20 @@ def main() -> None:
     # One thread each, also for linear algebra: processes side by side are what uses the cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     scores: dict[tuple[str, str], list[Score]] = {(f.stem, s): [] for f in args.tables for s in strategies}
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(args.jobs, get_context("spawn"), _quiet) as pool:
         tasks = {
             pool.submit(_score, file, strategy, seed, args.budget, args.workers): (file.stem, strategy)
             for file in args.tables
             for strategy in strategies
             for seed in range(args.runs)
         }
-        for count, task in enumerate(as_completed(tasks), start=1):
-            scores[tasks[task]].append(task.result())
-            print(f"{count}/{len(tasks)} {' '.join(tasks[task])}", file=sys.stderr)
+        try:
+            for count, task in enumerate(as_completed(tasks), start=1):
+                scores[tasks[task]].append(task.result())
+                print(f"{count}/{len(tasks)} {' '.join(tasks[task])}", file=sys.stderr)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     tables = {file.stem: Table(file) for file in args.tables}
     text = markdown(tables, scores, runs=args.runs, budget=args.budget, workers=args.workers)
     if args.plot:

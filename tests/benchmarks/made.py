@@ -18,25 +18,32 @@ FIDELITIES = (12, 25, 38, 50, 75, 100, 150, 200)
 VALIDATION_ROWS, TEST_ROWS = 500, 500
 
 
-def write_table(file: Path, *, seeds: int = 2, ranks: tuple[int, ...] = (8,), noise: float = 0.01) -> Path:
-    """Every placement of seven groups, with ``noise`` as the standard deviation of the loss between seeds."""
+def write_table(
+    file: Path,
+    *,
+    groups: tuple[str, ...] = GROUPS,
+    seeds: int = 2,
+    ranks: tuple[int, ...] = (8,),
+    noise: float = 0.01,
+) -> Path:
+    """Every placement of the groups, with ``noise`` as the standard deviation of the loss between seeds."""
     random = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
-    for rank, count in itertools.product(ranks, range(1, len(GROUPS) + 1)):
-        for groups in itertools.combinations(GROUPS, count):
-            gain = sum(GAIN[name] for name in groups) * (1 - 0.03 * count) * (rank / 8) ** 0.1
-            ratio = 1.0 + 0.04 + sum(COST[name] for name in groups)
+    for rank, count in itertools.product(ranks, range(1, len(groups) + 1)):
+        for chosen in itertools.combinations(groups, count):
+            gain = sum(GAIN[name] for name in chosen) * (1 - 0.03 * count) * (rank / 8) ** 0.1
+            ratio = 1.0 + 0.04 + sum(COST[name] for name in chosen)
             for seed, step in itertools.product(range(seeds), FIDELITIES):
                 loss = 1.2 - gain * (step / FIDELITIES[-1]) ** 0.5 + noise * random.standard_normal()
                 accuracy = random.binomial(VALIDATION_ROWS, np.exp(-loss)) / VALIDATION_ROWS
-                row = {"groups": list(groups), "rank": rank, "seed": seed, "step": step, "ratio": ratio}
+                row = {"groups": list(chosen), "rank": rank, "seed": seed, "step": step, "ratio": ratio}
                 row |= {"accuracy": accuracy, "loss": loss}
                 row["standard_error"] = float(np.sqrt(accuracy * (1 - accuracy) / VALIDATION_ROWS))
                 if step == FIDELITIES[-1]:
                     right = random.binomial(TEST_ROWS, np.exp(-loss))
                     row |= {"test_accuracy": right / TEST_ROWS, "test_loss": loss}
                 rows.append(row)
-    about = {"groups": GROUPS, "validation_rows": VALIDATION_ROWS, "test_rows": TEST_ROWS}
+    about = {"groups": groups, "validation_rows": VALIDATION_ROWS, "test_rows": TEST_ROWS}
     made = pyarrow.Table.from_pylist(sorted(rows, key=lambda row: -row["step"]))  # so that all columns are seen
     pyarrow.parquet.write_table(made.replace_schema_metadata({b"about": json.dumps(about).encode()}), file)
     return file
