@@ -3,7 +3,7 @@
 The truth of a placement is its mean accuracy over the table's seeds, validation and test rows together, and its latency
 ratio. Both are scaled by the table: accuracy from 0 at its least accurate placement to 1 at its most accurate one, and
 latency from 0 at its slowest placement to 1 at the base model's. Hypervolume is the area dominated over (-0.1, -0.1):
-over (0, 0) the most accurate placement, which is often the slowest one, would count nothing, nor would the fastest.
+over (0, 0) the slowest and the least accurate placement would count nothing, even as the ends of the front.
 """
 
 from __future__ import annotations
