@@ -1,4 +1,4 @@
-"""A recorded table gives what a workbench would, and searches are replayed on it through the real search code."""
+"""A recorded table gives what a workbench would."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from benchmarks.strategies import REFERENCES, replay, shares, trials_to
 from objectives.errors import RequestError
 from objectives.placement import Placement
 from objectives.tabular import Table
@@ -51,19 +50,6 @@ def test_figures_are_those_of_full_fidelity_and_the_truth_is_over_seeds_and_spli
     assert [row["step"] for row in table.curve(placement, 0)] == [100, 200]
     assert table.truth(placement) == pytest.approx((0.555 * 300 + 0.5 * 100) / 400)
     assert (len(table.placements), table.ranks, table.seeds, table.steps) == (127, (8,), [0, 1], 200)
-
-
-@pytest.mark.parametrize("strategy", ["random", "additive"])
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_replay_tries_the_references_first_and_nothing_twice(table: Table, strategy: str, workers: int) -> None:
-    tried = replay(table, strategy, seed=0, budget=12, workers=workers)
-    assert len(set(tried)) == len(tried) == 12
-    assert set(tried[: len(REFERENCES)]) == {Placement.of(groups, 8) for groups in REFERENCES}
-    curve = shares(table, tried)
-    assert curve == sorted(curve)
-    assert 0 < curve[0] < curve[-1] <= 1
-    assert trials_to(curve[-1], curve) <= 12
-    assert trials_to(1.1, curve) == 13
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Our own search on a recorded table: plan, catalog and study as in a live search, only the workers are simulated."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+from benchmarks.runs import Run, Workers, references
+from cluster.jobs import Job
+from objectives.placement import Placement
+from objectives.tabular import Table
+from search.catalog.store import Catalog
+from search.plan import SearchPlan
+from search.strategy.space import PlacementSpace
+from search.study import Study
+
+
+class _Silent:
+    def trial_started(self, *_: Any) -> None: ...
+    def trial_finished(self, *_: Any) -> None: ...
+    def phase(self, *_: Any) -> None: ...
+
+
+def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int) -> Run:
+    """A search by a strategy of `--strategy`, to the steps of ``budget`` whole trainings, without settling before.
+
+    ``seed`` is the strategy's, and chooses the recorded seed whose figures it sees. A strategy that stops trials on the
+    way may begin as many as there are placements.
+    """
+    recorded = table.seeds[seed % len(table.seeds)]
+    ceiling = budget * table.steps
+    trained: list[tuple[int, Placement]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = Catalog(f"sqlite:///{folder}/search.db")
+        search = catalog.create_search("replay", {}, {})
+        space = PlacementSpace(table.groups, table.ranks)
+        first = references(table)
+        study = Study(
+            catalog.url,
+            search.id,
+            space,
+            strategy=strategy,
+            references=first,
+            budget=budget,
+            seed=seed,
+            steps=table.steps,
+        )
+        plan = SearchPlan(
+            catalog,
+            study,
+            search.id,
+            budget=len(table.placements) if study.stops_early else min(budget, len(table.placements)),
+            references={placement: placement.label for placement in first},
+            watcher=_Silent(),
+            steps=table.steps,
+            settle=False,
+        )
+        plan.reconcile()
+        pool = Workers[Job](workers)
+        reached: dict[int | None, int] = {}
+        while not plan.done() and pool.spent < ceiling:
+            job = plan.next(pool.running) if pool.free else None
+            if job is not None:
+                to = (job.until or table.steps) if job.kind == "trial" else 0
+                pool.start(job, to - reached.get(job.number, 0) if to else 0)
+                reached[job.number] = to
+                continue
+            if not pool.running:
+                break
+            job = pool.wait()
+            if job.kind == "trial":
+                assert job.placement is not None
+                outcome = table.outcome(job.placement, recorded, job.until)
+                plan.finished(job, outcome)
+                if outcome["status"] == "complete":
+                    trained.append((pool.spent, job.placement))
+            else:
+                plan.finished(job, {"latency_context": "replayed"} if job.kind == "base" else {})
+        catalog.close()
+    return Run.of(table, recorded, trained)

@@ -1,0 +1,84 @@
+"""Simulated time, and searches replayed through the real search code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.replay import replay
+from benchmarks.runs import REFERENCES, Run, Workers
+from objectives.placement import Placement
+from objectives.tabular import Table
+from tests.benchmarks.made import write_table
+
+
+def test_workers_side_by_side_spend_together_what_each_trains() -> None:
+    pool = Workers[str](2)
+    pool.start("long", 100)
+    pool.start("short", 30)
+    assert not pool.free
+    assert (pool.wait(), pool.spent, pool.free) == ("short", 60, True)
+    pool.start("none", 0)
+    assert (pool.wait(), pool.spent) == ("none", 60)
+    assert (pool.wait(), pool.spent, pool.running) == ("long", 130, 0)
+
+
+@given(st.lists(st.integers(0, 50), max_size=12), st.integers(1, 4))
+def test_in_the_end_every_step_was_spent_once(steps: list[int], count: int) -> None:
+    pool = Workers[int](count)
+    ended, spent = [], []
+    waiting = list(enumerate(steps))
+    while waiting or pool.running:
+        if waiting and pool.free:
+            pool.start(*waiting.pop(0))
+        else:
+            ended.append(pool.wait())
+            spent.append(pool.spent)
+    assert sorted(ended) == list(range(len(steps)))
+    assert spent == sorted(spent)
+    assert pool.spent == sum(steps)
+
+
+@pytest.mark.parametrize("strategy", ["random", "tpe"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_replay_tries_the_references_first_and_nothing_twice(table: Table, strategy: str, workers: int) -> None:
+    run = replay(table, strategy, seed=0, budget=12, workers=workers)
+    tried = [placement for _, placement in run.trained]
+    assert len(set(tried)) == len(tried) == 12
+    assert set(tried[: len(REFERENCES)]) == {Placement.of(groups, 8) for groups in REFERENCES}
+    assert [spent for spent, _ in run.trained] == sorted(spent for spent, _ in run.trained)
+    assert run.trained[-1][0] == 12 * table.steps
+    assert run.recommended in tried
+
+
+def test_a_replay_stops_trials_on_the_way_and_counts_their_steps(table: Table) -> None:
+    run = replay(table, "additive", seed=0, budget=12, workers=2)
+    placements = [placement for _, placement in run.trained]
+    assert len(set(placements)) == len(placements) >= 3
+    spent = [steps for steps, _ in run.trained]
+    assert spent == sorted(spent)
+    assert len(placements) * table.steps < spent[-1] < 12.5 * table.steps, "others were begun, and not trained to the end"
+    assert run.recommended in placements
+
+
+def test_a_replay_ends_where_the_space_does_and_is_the_same_again(tmp_path: Path) -> None:
+    small = Table(write_table(tmp_path / "small.parquet", groups=("down_proj", "o_proj", "q_proj")))
+    run = replay(small, "tpe", seed=1, budget=500, workers=1)
+    assert len(run.trained) == len(small.placements) == 7
+    assert run == replay(small, "tpe", seed=1, budget=500, workers=1)
+
+
+def test_the_recommendation_is_by_the_figures_of_the_seed_that_was_seen(table: Table) -> None:
+    trained = [(200 * count, placement) for count, placement in enumerate(table.placements, start=1)]
+    for seed in table.seeds:
+        figures = {p: table.outcome(p, seed)["measurement"]["validation"] for p in table.placements}
+        best = max(figures.values(), key=lambda found: found["accuracy"])
+        enough = [p for p in figures if figures[p]["accuracy"] >= best["accuracy"] - best["standard_error"]]
+        recommended = Run.of(table, seed, trained).recommended
+        assert recommended in enough
+        assert table.ratio(recommended) == min(table.ratio(p) for p in enough)
+    with pytest.raises(ValueError, match="no placement got all its steps: raise the budget"):
+        Run.of(table, 0, [])
