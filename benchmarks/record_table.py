@@ -3,7 +3,8 @@
     python -m benchmarks.record_table --model DIR --data DIR --ranks 8 --seeds 0,1 --steps 200 --out TABLE.parquet
 
 One row is one placement at one fidelity under one seed: validation loss and accuracy, at full fidelity also the test
-split's and the training's own losses, and the latency ratio. Finished trainings stand in TABLE.parquet.jsonl, so an
+split's and the training's own losses, and the latency ratio, which is measured at the end for all placements together.
+Finished trainings stand in TABLE.parquet.jsonl, so an
 interrupted recording goes on where it was; the Parquet file is written when the last one is there.
 """
 
@@ -23,7 +24,7 @@ import torch
 
 from objectives.accuracy import evaluate
 from objectives.backbone import attach
-from objectives.latency.engine import measure
+from objectives.latency.rounds import measure_in_rounds
 from objectives.placement import Placement
 from objectives.training import train
 from objectives.workbench import Workbench
@@ -32,6 +33,9 @@ from search.spec import SearchSpec, parse_ranks
 
 #: Shares of all steps at which validation is measured.
 FIDELITIES = (0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0)
+
+#: Most for one placement. Other placements' intervals are pooled with its own, so the ratios are better than that.
+LATENCY_SECONDS = 1.5
 
 
 def record_training(bench: Workbench, prepared: Prepared, placement: Placement, seed: int) -> list[dict[str, Any]]:
@@ -107,21 +111,24 @@ def main() -> None:
     with journal.open("a") as file:
         for count, (placement, seed) in enumerate(todo, start=1):
             rows = record_training(bench, prepared, placement, seed)
-            pair = bench.engine.open(placement, seed)
-            profile = measure(pair, prepared.assignment.latency, seed=seed, engine=bench.engine.name)
-            rows = [row | {"ratio": profile["ratio"]} for row in rows]
             file.write(json.dumps(rows) + "\n")
             file.flush()
             done.append(rows)
             left = (time.monotonic() - began) / count * (len(todo) - count)
             figure = f"{placement.label} seed {seed}: {rows[-1]['accuracy']:.3f}"
             print(f"{count}/{len(todo)} {figure}, left {left / 60:.0f} min", file=sys.stderr)
+    print("measuring latency", file=sys.stderr)
+    settings = replace(prepared.assignment.latency, max_seconds=LATENCY_SECONDS)
+    profiles = measure_in_rounds(bench.engine, list(prepared.space), settings, seed=seeds[0])
     facts = {name: prepared.facts[name] for name in ("data_hash", "structure", "metric", "versions", "groups")}
     sizes = {f"{split}_rows": len(prepared.assignment.task.splits[split]) for split in ("validation", "test")}
-    about = (
-        facts | sizes | {"command": "python -m benchmarks.record_table " + " ".join(sys.argv[1:]), "ranks": spec.ranks}
-    )
-    table = pyarrow.Table.from_pylist([row for rows in done for row in rows])
+    # Of paths the names alone: a table is read on other machines.
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    about = facts | sizes | {"command": " ".join(["python -m benchmarks.record_table", *words]), "ranks": spec.ranks}
+    rows = [
+        row | {"ratio": profiles[Placement.of(row["groups"], row["rank"])]["ratio"]} for trial in done for row in trial
+    ]
+    table = pyarrow.Table.from_pylist(sorted(rows, key=lambda row: -row["step"]))  # so that all columns are seen
     table = table.replace_schema_metadata({b"about": json.dumps(about).encode()})
     pyarrow.parquet.write_table(table, args.out, compression="zstd")
 

@@ -58,7 +58,7 @@ def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int)
         plan.reconcile()
         pool = Workers[Job](workers)
         reached: dict[int | None, int] = {}
-        while not plan.done() and pool.spent < ceiling:
+        while not plan.done() and not (study.stops_early and pool.spent >= ceiling):
             job = plan.next(pool.running) if pool.free else None
             if job is not None:
                 to = (job.until or table.steps) if job.kind == "trial" else 0

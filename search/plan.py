@@ -190,7 +190,7 @@ class SearchPlan:
         """What stopped on the way stays as it is: no step more of it was worth its cost."""
         for number, measurement in self._stopped.items():
             reached = measurement["losses"][-1][0]
-            reason = f"stopped at {reached} of {self._steps} steps: going on was not expected to change the front"
+            reason = f"at {reached} of {self._steps} steps, since going on was not expected to change the front"
             self._catalog.give_up(self._id, number, reason)
             self._tell(number, "stopped", measurement)
             self._report(number, "stopped", measurement, reason)
