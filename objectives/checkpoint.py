@@ -15,6 +15,9 @@ from safetensors.torch import save_file
 from objectives.errors import StoreError
 from objectives.training import TrainingResult
 
+#: Beside the adapters' folders: the checkpoint of adapter NAME is NAME + SUFFIX.
+SUFFIX = ".checkpoint.safetensors"
+CHECKPOINTS = f"*{SUFFIX}"
 _WEIGHT = "weight"
 
 

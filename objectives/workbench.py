@@ -15,7 +15,7 @@ import torch
 from objectives.accuracy import evaluate
 from objectives.adapter import save_adapter
 from objectives.backbone import attach
-from objectives.checkpoint import load_checkpoint, save_checkpoint
+from objectives.checkpoint import SUFFIX, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError, StoreError
@@ -121,7 +121,7 @@ class Workbench:
             if given.max_ratio is not None and ratio > given.max_ratio:
                 reason = f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
                 return outcome | {"status": "infeasible", "reason": reason}
-            checkpoint = given.adapters / f"{name}.checkpoint.safetensors"
+            checkpoint = given.adapters / f"{name}{SUFFIX}"
             with _timed(seconds, "training"):
                 before = load_checkpoint(checkpoint, model)
                 trained = train(model, given.task, given.training, cut=self.cut, until=until, before=before)

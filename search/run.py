@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.session import check_gpus, ray_session
+from objectives.checkpoint import CHECKPOINTS
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from search.catalog.records import SearchRecord
@@ -213,6 +214,8 @@ def _run_to_end(
     finally:
         if served is not None:
             served.engine.close()
+    for checkpoint in home.adapters(search.id).glob(CHECKPOINTS):
+        checkpoint.unlink()  # what stopped on the way has been given up
     end("complete", plan.ended_by)
     progress.phase("writing to MLflow")
     if waiting := tracker.stop(120.0):
