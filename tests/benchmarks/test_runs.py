@@ -60,9 +60,7 @@ def test_a_replay_stops_trials_on_the_way_and_counts_their_steps(table: Table) -
     assert len(set(placements)) == len(placements) >= 3
     spent = [steps for steps, _ in run.trained]
     assert spent == sorted(spent)
-    assert len(placements) * table.steps < spent[-1] < 12.5 * table.steps, (
-        "others were begun, and not trained to the end"
-    )
+    assert len(placements) * table.steps < spent[-1] < 14 * table.steps, "others were begun, and not trained to the end"
     assert run.recommended in placements
 
 
