@@ -17,7 +17,6 @@ from objectives.training import TrainingResult
 
 #: Beside the adapters' folders: the checkpoint of adapter NAME is NAME + SUFFIX.
 SUFFIX = ".checkpoint.safetensors"
-CHECKPOINTS = f"*{SUFFIX}"
 _WEIGHT = "weight"
 
 
@@ -68,3 +67,9 @@ def load_checkpoint(file: Path, model: Any) -> TrainingResult | None:
         for name, parameter in named.items():
             parameter.copy_(weights[name])
     return TrainingResult(int(state["steps"]), losses, moments)
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Of trainings that will not go on; ``folder`` is the adapters' own, and need not exist."""
+    for file in folder.glob(f"*{SUFFIX}"):
+        file.unlink()

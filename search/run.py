@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.session import check_gpus, ray_session
-from objectives.checkpoint import CHECKPOINTS
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from search.catalog.records import SearchRecord
@@ -158,6 +157,7 @@ def _run_to_end(
     tracker: Tracker,
 ) -> None:
     from cluster.tune import run_plan
+    from objectives.checkpoint import drop_checkpoints
     from search.plan import SearchPlan
     from search.study import Study
     from search.tracking import redacted
@@ -214,8 +214,7 @@ def _run_to_end(
     finally:
         if served is not None:
             served.engine.close()
-    for checkpoint in home.adapters(search.id).glob(CHECKPOINTS):
-        checkpoint.unlink()  # what stopped on the way has been given up
+    drop_checkpoints(home.adapters(search.id))  # what stopped on the way has been given up
     end("complete", plan.ended_by)
     progress.phase("writing to MLflow")
     if waiting := tracker.stop(120.0):

@@ -305,6 +305,11 @@ def test_latency_of_several_concurrencies_names_them() -> None:
     assert "The base model against itself with 1 at once: 1.000 [0.990, 1.010]." in stream.getvalue()
 
 
+def test_a_search_is_imported_without_torch_so_that_ray_can_start_beside_it() -> None:
+    code = "import sys, search.run, search.several; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
 def test_importing_it_stays_light() -> None:
     code = "import sys, search.terminal; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
