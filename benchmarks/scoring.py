@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from benchmarks.runs import Run
 from objectives.placement import Placement
 from objectives.tabular import Table
-from search.pareto import Point, front
+from search.pareto import Point, area, front
 from search.recommend import Candidate, recommend
 
 #: How far the reference point lies beyond the worst of each axis, in lengths of that axis.
@@ -83,8 +83,8 @@ class Yardstick:
         return area(
             [
                 (
-                    MARGIN + _scaled(accuracy, self._lowest, self._highest),
                     MARGIN + _scaled(max(ratio, 1.0), self._slowest, 1.0),
+                    MARGIN + _scaled(accuracy, self._lowest, self._highest),
                 )
                 for accuracy, ratio in points
             ]
@@ -113,16 +113,6 @@ class Yardstick:
             ratio - best_ratio,
             regret <= self.standard_error(self.best),
         )
-
-
-def area(points: Iterable[Point]) -> float:
-    """Area over (0, 0) that the points dominate, both axes maximised; a coordinate below 0 counts as 0."""
-    total, highest = 0.0, 0.0
-    for x, y in sorted(points, reverse=True):
-        if y > highest:
-            total += max(x, 0.0) * (y - highest)
-            highest = y
-    return total
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

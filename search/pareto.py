@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Point = tuple[float, float]
 
@@ -29,13 +29,17 @@ def hypervolume(points: Sequence[Point]) -> float:
     Both axes are in [0, 1] by nature and the reference point is (0, 0), so the figure needs no normalisation and can be
     compared between searches of one task (Zitzler and Thiele, 1998). A ratio below 1, which is noise, counts as 1.
     """
-    speeds = [(accuracy, 1 / max(ratio, 1.0)) for accuracy, ratio in points]
-    area, highest = 0.0, 0.0
-    for accuracy, speed in sorted(speeds, key=lambda p: (-p[1], -p[0])):
-        if accuracy > highest:
-            area += (accuracy - highest) * speed
-            highest = accuracy
-    return area
+    return area((accuracy, 1 / max(ratio, 1.0)) for accuracy, ratio in points)
+
+
+def area(points: Iterable[Point]) -> float:
+    """Area over (0, 0) that the points dominate, both axes maximised; a coordinate below 0 counts as 0."""
+    total, highest = 0.0, 0.0
+    for height, speed in sorted(points, key=lambda p: (-p[1], -p[0])):
+        if height > highest:
+            total += (height - highest) * max(speed, 0.0)
+            highest = height
+    return total
 
 
 def knee(points: Sequence[Point]) -> int | None:

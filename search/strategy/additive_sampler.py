@@ -19,9 +19,10 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
+from search.pareto import area
 from search.strategy.belief import Observation, believe, design, explains
 from search.strategy.fidelity import rungs
-from search.strategy.gain import area, axes, gains
+from search.strategy.gain import axes, gains
 from search.strategy.space import PlacementSpace
 
 #: User attributes of a trial: its losses so far (see search.strategy.fidelity), and its latency ratio.
@@ -91,9 +92,7 @@ class AdditiveSampler(BaseSampler):
         history = self._history(study, running)
         if may_begin and len(history.begun) < self._designed:
             return Decision("begin")
-        if len([o for o in history.seen if o.course]) < 2:
-            return self._without_model(history, may_begin)
-        if not explains(history.seen, self._space.groups):
+        if not self._is_explained(history):
             return self._without_model(history, may_begin)
         about, gain, chance = self._weigh(history, may_begin)
         if chance < _UNLIKELY and history.finished and (settle or not may_begin):
@@ -124,13 +123,16 @@ class AdditiveSampler(BaseSampler):
         history = self._history(study, [], without=trial.number)
         if len(history.begun) < self._designed:
             return self._space.params(self._most_telling(history))
-        if len([o for o in history.seen if o.course]) < 2 or not explains(history.seen, self._space.groups):
+        if not self._is_explained(history):
             return self._otherwise.sample_relative(
                 study, trial, self._otherwise.infer_relative_search_space(study, trial)
             )
         about, gain, _ = self._weigh(history, True)
         gain[[placement in history.begun for placement in about]] = -1.0
         return self._space.params(about[int(gain.argmax())])
+
+    def _is_explained(self, history: _History) -> bool:
+        return sum(bool(o.course) for o in history.seen) >= 2 and explains(history.seen, self._space.groups)
 
     def _history(self, study: optuna.Study, running: Collection[int], without: int = -1) -> _History:
         history = _History()
@@ -174,7 +176,7 @@ class AdditiveSampler(BaseSampler):
             gained[:, belief.ratio > self._max_ratio] = 0.0
         done = [self._rungs[len(known[p].course) - 1] if p in known and known[p].course else 0 for p in about]
         left = self._rungs[-1] - np.array(done)
-        front = area(heights.mean(0)[held], speeds[held])
+        front = area(zip(heights.mean(0)[held].tolist(), speeds[held].tolist(), strict=True))
         chance = float((gained.max(1) > NOTABLE * front).mean())
         return about, gained.mean(0) / np.maximum(left, 1), chance
 

@@ -38,13 +38,6 @@ def axes(belief: Belief) -> tuple[Array, Array]:
     return (belief.draws - low) / span + _MARGIN, (slowest - belief.ratio) / reach + _MARGIN
 
 
-def area(heights: Array, speeds: Array) -> float:
-    """That points with ``heights`` and ``speeds`` (n,) dominate together, over (0, 0)."""
-    order = np.argsort(-speeds, kind="stable")
-    front = np.maximum.accumulate(np.maximum(heights[order], 0.0))
-    return float(front @ -np.diff(np.append(speeds[order], 0.0)))
-
-
 def gains(heights: Array, speeds: Array, held: NDArray[np.bool_]) -> Array:
     """(draws, n) area over (0, 0) that each point adds to the ``held`` ones in each draw; zero for those.
 

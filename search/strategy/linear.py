@@ -36,21 +36,13 @@ class LinearPosterior:
         self._centre, self._scale = float(values.mean()), float(values.std()) or 1.0
         scaled = (values - self._centre) / self._scale
         fits = [_fit(rows, scaled, spread) for spread in _SPREADS]
-        _, self.mean, self._root, self.noise = max(fits, key=lambda fit: fit[0])
-        self.noise *= self._scale
+        _, self.mean, self._root = max(fits, key=lambda fit: fit[0])
 
     @property
     def covariance(self) -> Array:
         """(d, d) of the weights for noise of 1: the inverse of prior precision and rows' products together."""
-        root = self._root / (self.noise / self._scale)
-        covariance: Array = root @ root.T
+        covariance: Array = self._root @ self._root.T
         return covariance
-
-    def draws(self, rows: Array, count: int, random: np.random.Generator) -> Array:
-        """(count, n) joint draws of the noiseless values at ``rows`` (n, d)."""
-        weights = self.mean + random.standard_normal((count, len(self.mean))) @ self._root.T
-        drawn: Array = self._centre + self._scale * weights @ rows.T
-        return drawn
 
     def left_out(self, rows: Array, values: Array) -> Array:
         """(n,) what the model would predict for each of the rows that it was fitted to, without that row."""
@@ -64,8 +56,8 @@ class LinearPosterior:
         return expected
 
 
-def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array, float]:
-    """Log evidence, mean, a root of the covariance and the noise, for weights of ``spread`` times the noise.
+def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array]:
+    """Log evidence, mean, and a root of the covariance for noise of 1, for weights of ``spread`` times the noise.
 
     The noise variance is integrated out under an inverse gamma prior (the normal inverse gamma model), which keeps few
     trials from being believed exactly.
@@ -78,5 +70,4 @@ def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array
     mean = np.asarray(np.linalg.solve(precision, rows.T @ values), dtype=np.float64)
     shape, rate = 1.0 + count / 2, 0.05 + 0.5 * max(float(values @ values - mean @ precision @ mean), 0.0)
     log_evidence = float(0.5 * np.log(prior).sum() - np.log(np.diag(root)).sum() - shape * np.log(rate))
-    noise = float(np.sqrt(rate / shape))
-    return log_evidence, mean, noise * np.linalg.inv(root).T, noise
+    return log_evidence, mean, np.linalg.inv(root).T

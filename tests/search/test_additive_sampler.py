@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives.placement import Placement
-from search.pareto import hypervolume
+from search.pareto import area, hypervolume
 from search.strategy.additive_sampler import COURSE, RATIO, AdditiveSampler
 from search.strategy.belief import Observation, believe, design, explains
 from search.strategy.fidelity import rungs
-from search.strategy.gain import area, gains
+from search.strategy.gain import gains
 from search.strategy.linear import LinearPosterior, features
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -78,12 +78,12 @@ def test_the_gain_is_that_of_the_hypervolume(seed: int) -> None:
     held = random.random(count) < 0.5
     gain = gains(heights, speeds, held)
     for drawn, found in zip(heights, gain, strict=True):
-        known = area(drawn[held], speeds[held])
+        known = area(zip(drawn[held], speeds[held], strict=True))
         for i in range(count):
-            with_it = area(np.append(drawn[held], drawn[i]), np.append(speeds[held], speeds[i]))
+            with_it = area([*zip(drawn[held], speeds[held], strict=True), (drawn[i], speeds[i])])
             assert found[i] == pytest.approx(0.0 if held[i] else with_it - known, abs=1e-12)
     points = [(float(height), 1 / float(speed)) for height, speed in zip(heights[0], speeds, strict=True) if speed]
-    assert area(heights[0], speeds) == pytest.approx(hypervolume(points), abs=1e-12)
+    assert area(zip(heights[0], speeds, strict=True)) == pytest.approx(hypervolume(points), abs=1e-12)
 
 
 @pytest.mark.parametrize("by_loss", [True, False])
@@ -146,7 +146,7 @@ def test_a_proposal_is_new_and_better_than_what_there_is() -> None:
 
     def reached(placements: list[Placement]) -> float:
         heights = np.array([truth(p).accuracy for p in placements]) - min(truth(p).accuracy or 0 for p in SPACE)
-        return area(heights, 1.8 - np.array([truth(p).ratio for p in placements]))
+        return area(zip(heights, (1.8 - truth(p).ratio for p in placements), strict=True))
 
     proposed = propose(study)
     assert proposed not in tried
@@ -281,7 +281,7 @@ def search(seed: int, settle: bool = True, budget: int = 40) -> tuple[optuna.Stu
 def test_a_search_settles_near_the_front_for_a_fraction_of_the_steps() -> None:
     def reached(placements: list[Placement]) -> float:
         heights = np.array([truth(p).accuracy for p in placements]) - min(truth(p).accuracy or 0 for p in SPACE)
-        return area(heights, 1.8 - np.array([truth(p).ratio for p in placements]))
+        return area(zip(heights, (1.8 - truth(p).ratio for p in placements), strict=True))
 
     for seed in range(2):
         study, _, spent, chance = search(seed)
