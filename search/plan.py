@@ -148,43 +148,45 @@ class SearchPlan:
         return job
 
     def _next_trial(self) -> Job | None:
-        self.ended_by, early = None, self._study.stops_early
-        if self._again:
-            number = self._again.pop(0)
-        else:
-            if self._deadline is not None and time.monotonic() > self._deadline:
-                self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
-                return None
-            may_begin = len(self._placements) < self._budget
-            decision = self._study.decide(self._running, may_begin, self._settle)
-            early = decision.early
-            if decision.action == "settled":
-                if may_begin:
-                    self.ended_by = (
-                        f"settled after {len(self._placements)} of {self._budget} trials: with a probability of "
-                        f"{decision.chance:.0%} more of them would raise the front's hypervolume by {NOTABLE:.0%}"
-                    )
-                return None
-            if decision.number is not None:
-                number = decision.number
-                self._catalog.go_on(self._id, number)
-                del self._stopped[number]
-            else:
-                asked = self._study.ask(self._placements.values())
-                if asked is None:
-                    self.ended_by = (
-                        f"all {len(self._placements)} placements that are allowed were tried: the budget of "
-                        f"{self._budget} was not needed"
-                    )
-                    return None
-                number = asked[0]
-                self._add(*asked)
+        chosen = (self._again.pop(0), self._study.stops_early) if self._again else self._choose()
+        if chosen is None:
+            return None
+        number, early = chosen
         placement = self._placements[number]
         self._running.add(number)
         self.first_trial_at = self.first_trial_at or time.monotonic()
         self._watcher.trial_started(number, placement.label)
         until = self._study.until(number, early)
         return Job("trial", number, placement, profile=self._known_profile(placement), until=until)
+
+    def _choose(self) -> tuple[int, bool] | None:
+        """A trial to begin or to go on with, and whether it may stop early; None, and why, if there is none."""
+        self.ended_by = None
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
+            return None
+        may_begin = len(self._placements) < self._budget
+        decision = self._study.decide(self._running, may_begin, self._settle)
+        if decision.action == "settled":
+            if may_begin:
+                self.ended_by = (
+                    f"settled after {len(self._placements)} of {self._budget} trials: with a probability of "
+                    f"{decision.chance:.0%} more of them would raise the front's hypervolume by {NOTABLE:.0%}"
+                )
+            return None
+        if decision.number is not None:
+            self._catalog.go_on(self._id, decision.number)
+            del self._stopped[decision.number]
+            return decision.number, decision.early
+        asked = self._study.ask(self._placements.values())
+        if asked is None:
+            self.ended_by = (
+                f"all {len(self._placements)} placements that are allowed were tried: the budget of "
+                f"{self._budget} was not needed"
+            )
+            return None
+        self._add(*asked)
+        return asked[0], decision.early
 
     def _give_up(self) -> None:
         """What stopped on the way stays as it is: no step more of it was worth its cost."""

@@ -190,46 +190,31 @@ class Catalog:
         adapter_sha256: str | None = None,
     ) -> bool:
         """Ends a running trial. A late result, of a trial that has ended, changes nothing and returns False."""
-        with self._write() as session:
-            ended = session.scalars(
-                update(Trial)
-                .where(Trial.search_id == search_id, Trial.number == number, Trial.status == "running")
-                .values(
-                    status=status,
-                    reason=reason,
-                    measurement=measurement,
-                    steps=steps,
-                    adapter=adapter,
-                    adapter_sha256=adapter_sha256,
-                    ended_at=_now(),
-                )
-                .returning(Trial.number)
-            ).one_or_none()
-            if ended is None:
-                return False
-            session.add(_news(search_id, "trial", number))
-            return True
+        ended = {"status": status, "reason": reason, "measurement": measurement, "steps": steps, "ended_at": _now()}
+        adapters = {"adapter": adapter, "adapter_sha256": adapter_sha256}
+        return self._turn(search_id, number, "running", ended | adapters, news=True)
 
     def stop(self, search_id: str, number: int, measurement: dict[str, Any], steps: int) -> bool:
         """A running trial stopped on the way, and may go on; False if it was not running."""
-        return self._turn(
-            search_id, number, "running", status="stopped", measurement=measurement, steps=steps, ended_at=_now()
-        )
+        stopped = {"status": "stopped", "measurement": measurement, "steps": steps, "ended_at": _now()}
+        return self._turn(search_id, number, "running", stopped)
 
     def go_on(self, search_id: str, number: int) -> bool:
         """A stopped trial runs again; False if it was not stopped."""
-        return self._turn(search_id, number, "stopped", status="running")
+        return self._turn(search_id, number, "stopped", {"status": "running"})
 
     def give_up(self, search_id: str, number: int, reason: str) -> None:
         """A stopped trial will not go on."""
-        with self._write() as session:
-            _get(session, Trial, (search_id, number)).reason = reason
-            session.add(_news(search_id, "trial", number))
+        self._turn(search_id, number, "stopped", {"reason": reason}, news=True)
 
-    def _turn(self, search_id: str, number: int, before: str, **values: Any) -> bool:
+    def _turn(self, search_id: str, number: int, before: str, values: dict[str, Any], *, news: bool = False) -> bool:
+        """Change a trial whose status is ``before``; False, and no news for MLflow, if it has another."""
         mine = (Trial.search_id == search_id, Trial.number == number, Trial.status == before)
         with self._write() as session:
-            return session.scalar(update(Trial).where(*mine).values(**values).returning(Trial.number)) is not None
+            turned = session.scalar(update(Trial).where(*mine).values(**values).returning(Trial.number)) is not None
+            if turned and news:
+                session.add(_news(search_id, "trial", number))
+            return turned
 
     def record_test(self, search_id: str, number: int | None, test: dict[str, Any]) -> None:
         """Figures on the test split, of a trial or, without a number, of the base model. Raises KeyError if unknown."""
@@ -242,12 +227,7 @@ class Catalog:
 
     def restart(self, search_id: str, number: int) -> None:
         """A trial whose process died is to be run again, from now: it counts one attempt more."""
-        with self._write() as session:
-            session.execute(
-                update(Trial)
-                .where(Trial.search_id == search_id, Trial.number == number, Trial.status == "running")
-                .values(attempts=Trial.attempts + 1, asked_at=_now())
-            )
+        self._turn(search_id, number, "running", {"attempts": Trial.attempts + 1, "asked_at": _now()})
 
     def follow_adapters(self, search_id: str, folder: Path) -> None:
         """Where adapters of the search are not where they were written, but are in `folder`: its home was moved."""
