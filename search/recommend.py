@@ -30,7 +30,9 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     """
     if not candidates:
         return None
-    members = [candidates[i] for i in front([(c.accuracy, c.ratio) for c in candidates])]  # the cheapest first
+    # Of trials that are equal on both axes the one that is known best stands for all, whatever their order.
+    ordered = sorted(candidates, key=lambda c: (c.standard_error, c.trial))
+    members = [ordered[i] for i in front([(c.accuracy, c.ratio) for c in ordered])]  # the cheapest first
     best = members[-1]
     chosen = next(c for c in members if c.accuracy >= best.accuracy - best.standard_error)
     latency = "TPOT" if axis == "tpot" else "request time"

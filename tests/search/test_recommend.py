@@ -90,6 +90,11 @@ def test_it_is_on_the_front_within_the_bar_and_never_slower_than_the_best(
     assert taken.label in recommendation.why
 
 
+def test_of_equal_trials_the_one_known_best_decides_what_is_within_its_error() -> None:
+    best, vague, near = candidate(0, 0.625, 2.0, 0.0), candidate(1, 0.625, 2.0, 0.0625), candidate(2, 0.5625, 1.0)
+    assert chosen(best, vague, near) == chosen(vague, near, best) == 0
+
+
 @given(CANDIDATES, st.randoms())
 def test_the_order_of_trials_does_not_matter(candidates: list[Candidate], random: object) -> None:
     shuffled = list(candidates)
