@@ -7,6 +7,7 @@ import zlib
 from typing import Any
 
 import pytest
+from plotly.offline import get_plotlyjs
 
 from dashboards.figures import CURVE_POINTS, figure_html, front_figure, learning_curves, plotly_library
 from tests.dashboards import documents
@@ -92,12 +93,16 @@ def test_nothing_to_draw_is_said() -> None:
     assert learning_curves(documents.empty()).layout.annotations[0].text == "No losses yet."
 
 
+def unpacked(packed: str) -> bytes:
+    return zlib.decompress(base64.b64decode(packed))
+
+
 def test_the_drawing_survives_its_page() -> None:
     figure = front_figure(documents.document(points=[documents.point(0, "</script><b>+x r8", 0.5, 1.1)]))
     part = figure_html(figure, full_page=False)
-    drawing = re.search(r'<script type="application/json">(.*?)</script>', part, re.DOTALL)
+    drawing = re.search(r'<script type="text/plain">(.*?)</script>', part, re.DOTALL)
     assert drawing
-    assert json.loads(drawing[1]) == json.loads(figure.to_json())
+    assert json.loads(unpacked(drawing[1])) == json.loads(figure.to_json())
     assert "&lt;/script&gt;&lt;b&gt;+x r8" in figure.data[0].hovertext[0]
     assert 'id="plotly"' not in part
 
@@ -105,4 +110,13 @@ def test_the_drawing_survives_its_page() -> None:
 def test_the_library_unpacks_to_plotly() -> None:
     packed = re.search(r'id="plotly">([^<]*)<', plotly_library())
     assert packed
-    assert b"newPlot" in zlib.decompress(base64.b64decode(packed[1]))
+    assert b"newPlot" in unpacked(packed[1])
+
+
+def test_the_library_is_of_plotlys_own_version() -> None:
+    """Else figures made here could ask for what it cannot draw: CONTRIBUTING.md says how to take a new one."""
+    version = r"plotly\.js (?:\(cartesian - minified\) )?v(\d+)"
+    packed = re.search(r'id="plotly">([^<]*)<', plotly_library())
+    assert packed
+    ours, theirs = (re.search(version, text) for text in (unpacked(packed[1]).decode(), get_plotlyjs()))
+    assert ours and theirs and ours[1] == theirs[1]

@@ -1,0 +1,34 @@
+"""A real browser without a window. Debian's package brings it: `apt-get install chromium`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright", reason="pip install '.[test]' brings playwright")
+_CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    if _CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    with sync_playwright() as playwright:
+        # Without a sandbox of its own, since tests may run as root in a container.
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where tests leave pictures for people: screenshots/ in the current folder, which git ignores."""
+    folder = Path("screenshots")
+    folder.mkdir(exist_ok=True)
+    return folder

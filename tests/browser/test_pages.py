@@ -1,0 +1,69 @@
+"""Report and comparison pages as a reader opens them: wide and on a phone, light and dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboards.report import comparison_page, report_page
+from tests.dashboards import documents
+
+PAGES = {
+    "report": lambda: report_page(documents.document()),
+    "empty": lambda: report_page(documents.empty()),
+    "thousand": lambda: report_page(documents.large()),
+    "comparison": lambda: comparison_page(documents.comparison()),
+}
+ALL_DRAWN = "[...document.querySelectorAll('.figure')].every(each => each.querySelector('.main-svg'))"
+
+
+def opened(browser: Any, path: Path, *, width: int = 1280, scheme: str = "light") -> tuple[Any, list[str]]:
+    """The page with its figures drawn, and what went wrong: requests to anywhere, errors, warnings."""
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: None if request.url == path.as_uri() else wrong.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_function(ALL_DRAWN)
+    return page, wrong
+
+
+@pytest.fixture(params=PAGES)
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"{request.param}.html"
+    path.write_text(PAGES[request.param](), "utf-8")
+    return path
+
+
+def test_pages_stay_small(written: Path) -> None:
+    assert written.stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (380, "dark")])
+def test_a_page_is_whole_alone_and_readable(
+    browser: Any, written: Path, screenshots: Path, width: int, scheme: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page, wrong = opened(browser, written, width=width, scheme=scheme)
+    assert wrong == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
+    # WCAG 2 AA: contrast, names of what is drawn, structure.
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"]})
+    assert found.violations_count == 0, found.generate_report()
+    page.screenshot(path=screenshots / f"{written.stem}-{width}-{scheme}.png")
+    page.close()
+
+
+def test_the_front_answers_to_the_mouse(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report_page(documents.document()), "utf-8")
+    page, _ = opened(browser, path)
+    figure = page.locator(".figure").first
+    figure.locator(".scatterlayer .trace .points path").first.hover(force=True)
+    text = figure.locator(".hoverlayer .hovertext").first.text_content(timeout=5000)
+    assert "validation accuracy" in text and "TPOT ratio" in text
+    page.close()
