@@ -179,11 +179,13 @@ def description(document: dict[str, Any]) -> str:
 
 def _description(document: dict[str, Any], rows: int) -> str:
     left_out = len(document["front"]) - rows
+    best = recommendation(document, markdown=True)
     blocks = [
-        f"**{_escaped(document['search'])}**: which modules of {_code(document['model'])} should LoRA adapt for "
+        # MLflow shows four lines until one asks for more.
+        f"**{best}**" if best else "",
+        f"{_escaped(document['search'])}: which modules of {_code(document['model'])} should LoRA adapt for "
         f"{_escaped(document['task'])} on {_code(document['data'])}? The search is {state(document)}. "
         + outcome(document, markdown=True),
-        recommendation(document, markdown=True),
         front_table_markdown(document, rows) if document["front"] else "",
         f"{left_out} more members of the front are in the table artifact." if left_out else "",
         f"Export a trained adapter that PEFT loads:\n\n    {export_command(document)}" if document["front"] else "",

@@ -340,17 +340,22 @@ def latency(
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @stores
 def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
-    """Open the MLflow UI on this home's searches.
+    """Serve the MLflow UI of this home, and print the address of its newest search there.
 
     \b
     Example:
       python -m search ui --port 5001
     """
+    from search.catalog.store import Catalog
+    from search.tracking import page_of
+
     place = home_of(home, storage, tracking_uri)
+    with closing(Catalog(place.storage)) as catalog:
+        searches = catalog.searches()
     if place.tracking.startswith(("http://", "https://")):
-        click.echo(f"the searches are at {place.tracking}")
+        click.echo(f"the searches are at {page_of(place.tracking, searches)}")
         return
-    click.echo(f"MLflow UI at http://{host}:{port} (Ctrl-C ends it)", err=True)
+    click.echo(f"MLflow UI at {page_of(f'http://{host}:{port}', searches)} (Ctrl-C ends it)", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", place.tracking]
     command += ["--default-artifact-root", str(place.folder / "mlartifacts"), "--host", host, "--port", str(port)]
     sys.stdout.flush()

@@ -10,12 +10,12 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
-from search.catalog import Catalog, OutboxRecord
+from search.catalog import Catalog, OutboxRecord, SearchRecord
 from search.mlflow_runs import MlflowRuns, is_outage
 
 POLL_S = 1.0
@@ -119,6 +119,16 @@ class Tracker:
         while not self._failures and self._catalog.backlog() and time.monotonic() < self._deadline:
             time.sleep(0.1)
             self.drain()
+
+
+def page_of(server: str, searches: Sequence[SearchRecord]) -> str:
+    """Where a browser finds the first of the searches that MLflow has heard of; the server itself if it has of none."""
+    for search in searches:
+        if search.mlflow_run_id:
+            # Without the workflow MLflow 3 opens runs as evaluations of an agent.
+            run = f"experiments/{search.mlflow_experiment_id}/runs/{search.mlflow_run_id}"
+            return f"{server.rstrip('/')}/#/{run}?workflowType=machine_learning"
+    return server
 
 
 def redacted(text: str) -> str:

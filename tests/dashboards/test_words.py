@@ -85,8 +85,11 @@ def test_front_rows_are_flat_and_serialisable() -> None:
 
 @pytest.mark.parametrize("case", documents.ALL)
 def test_every_document_has_a_description_that_mlflow_keeps_whole(case: str) -> None:
-    text = words.description(documents.ALL[case]())
-    assert text.startswith("**demo**: which modules of `models/tiny`")
+    document = documents.ALL[case]()
+    text = words.description(document)
+    first, question = text.partition("\n\n")[0], "demo: which modules of `models/tiny`"
+    assert first.startswith("**Recommended: " if document["front"] else question)
+    assert question in text
     assert len(text) <= words.DESCRIPTION_LIMIT
 
 
