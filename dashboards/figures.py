@@ -142,6 +142,39 @@ def learning_curves(document: dict[str, Any]) -> Figure:
     return figure
 
 
+def effects_figure(document: dict[str, Any]) -> Figure:
+    """What each group adds to the metric and to the latency ratio, with 95% intervals; the most accurate on top."""
+    metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
+    found = document["effects"]["groups"]
+    order = [row["groups"][0] for row in sorted(found["accuracy"], key=lambda row: row["effect"])]
+    figure = empty_figure(f"{document['search']}: what each module group adds", f"added to validation {metric}")
+    title = {"text": f"added to {latency} ratio", "font": {"size": 13}}
+    figure.update_layout(
+        showlegend=False,
+        xaxis_domain=[0.0, 0.47],
+        xaxis2={"domain": [0.53, 1.0], "gridcolor": "#dfe3e8", "automargin": True, "title": title, "anchor": "y"},
+        yaxis_automargin=True,
+    )
+    for key, axis, colour in (("accuracy", "x", FRONT), ("tpot_ratio", "x2", RECOMMENDED)):
+        rows = sorted(found[key], key=lambda row: order.index(row["groups"][0]))
+        figure.add_trace(
+            Scatter(
+                name=key,
+                x=[row["effect"] for row in rows],
+                y=[label_lines(row["groups"][0]) for row in rows],
+                xaxis=axis,
+                mode="markers",
+                marker={"color": colour, "size": 10},
+                error_x={**_errors(rows, "effect"), "color": colour},
+                hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
+            )
+        )
+        figure.add_shape(
+            type="line", x0=0, x1=0, y0=0, y1=1, xref=axis, yref="paper", line={"color": GREY, "dash": "dot"}
+        )
+    return figure
+
+
 def figure_html(figure: Figure, *, full_page: bool) -> str:
     """HTML of one figure. A full page brings plotly.js along; a part is for a page that has `plotly_library` once."""
     title = escape(figure.layout.meta)

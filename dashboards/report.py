@@ -10,7 +10,7 @@ from markupsafe import Markup
 from dashboards import comparison as compared
 from dashboards import format as written
 from dashboards import words
-from dashboards.figures import FIGURE_CSS, figure_html, front_figure, learning_curves, plotly_library
+from dashboards.figures import FIGURE_CSS, effects_figure, figure_html, front_figure, learning_curves, plotly_library
 from dashboards.heat_map import regret_map
 
 
@@ -35,6 +35,8 @@ def report_page(document: dict[str, Any]) -> str:
         ended_early=[point for point in points if point.get("reason")],
         front_figure=_part(front_figure(document)),
         learning_curves=_part(learning_curves(document)),
+        effects_figure=_part(effects_figure(document)) if document.get("effects") else None,
+        spending=words.spending(document),
     )
 
 

@@ -145,6 +145,75 @@ def recommendation(document: dict[str, Any], *, markdown: bool = False) -> str:
     return sentence
 
 
+def neighbours(document: dict[str, Any]) -> list[str]:
+    """What it would cost to take the next faster or the next more accurate member of the front instead."""
+    front = ordered_front(document)
+    recommended = (document.get("recommended") or {}).get("trial")
+    at = next((i for i, member in enumerate(front) if member["trial"] == recommended), None)
+    if at is None:
+        return []
+    metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
+    sentences = []
+    for name, other in (("faster", at - 1), ("more accurate", at + 1)):
+        if 0 <= other < len(front):
+            gain = front[other]["validation_accuracy"] - front[at]["validation_accuracy"]
+            ratio = front[other]["tpot_ratio"] - front[at]["tpot_ratio"]
+            sentences.append(
+                f"One step {name}: {plain(front[other]['label'])}, {gain:+.3f} in validation {metric} and {ratio:+.3f} "
+                f"in {latency} ratio."
+            )
+        else:
+            sentences.append(f"Nothing on the front is {name}.")
+    return sentences
+
+
+def effects(document: dict[str, Any]) -> list[str]:
+    """Which modules matter, in sentences; none where too few trials tell."""
+    found = document.get("effects")
+    if not found:
+        return []
+    metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
+    by_gain = sorted(found["groups"]["accuracy"], key=lambda row: -row["effect"])
+    sure = [row for row in by_gain if row["effect_ci"][0] > 0]
+    harmful = [plain(row["groups"][0]) for row in by_gain if row["effect_ci"][1] < 0]
+    unsure = [plain(row["groups"][0]) for row in by_gain if row["effect_ci"][0] <= 0 <= row["effect_ci"][1]]
+    sentences = []
+    if sure:
+        told = [f"{plain(row['groups'][0])} {_effect(row)}" for row in sure]
+        sentences.append(f"What adds {metric} on average over the placements tried: {_listed(told, len(told))}.")
+    if harmful:
+        sentences.append(f"What takes from it: {_listed(harmful, len(harmful))}.")
+    if unsure:
+        sentences.append(f"No effect beyond doubt, of either sign: {_listed(unsure, len(unsure))}.")
+    costs = [row["effect"] for row in found["groups"]["tpot_ratio"]]
+    sentences.append(f"Each group costs {min(costs):.3f} to {max(costs):.3f} in {latency} ratio.")
+    pairs = [row for row in found["pairs"]["accuracy"] if row["effect_ci"][0] * row["effect_ci"][1] > 0]
+    if pairs:
+        told = [f"{plain('+'.join(row['groups']))} {_effect(row)}" for row in pairs]
+        sentences.append(f"Pairs whose {metric} is not the sum of both: {_listed(told, len(told))}.")
+    return sentences
+
+
+def _effect(row: dict[str, Any]) -> str:
+    return f"{row['effect']:+.3f} {interval(row['effect_ci'])}"
+
+
+def spending(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Where the budget went. Header and rows of text: a status, its trials and steps, and its workers' time."""
+    phases = ("training", "latency", "evaluation")
+    rows = []
+    for status in dict.fromkeys(point["status"] for point in document["points"]):
+        points = [point for point in document["points"] if point["status"] == status]
+        seconds = Counter[str]()
+        for point in points:
+            seconds.update(point.get("seconds") or {})
+        steps = sum(point.get("steps") or 0 for point in points)
+        times = [seconds[phase] for phase in phases]
+        rest = sum(seconds.values()) - sum(times)
+        rows.append([status, count(len(points)), count(steps), *map(duration, (*times, rest))])
+    return ["status", "trials", "steps", *phases, "other"], rows
+
+
 def latency_meaning(document: dict[str, Any]) -> str:
     if document["latency_axis"] == "ttft":
         what = "time of a whole request (this model answers in one pass, so it has no time per output token)"

@@ -7,6 +7,7 @@ from typing import Any
 
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
+from search.effects import effects
 from search.pareto import front, hypervolume, knee
 from search.recommend import Candidate, recommend
 
@@ -53,6 +54,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "recommended": {"trial": chosen.trial, "why": chosen.why} if chosen else None,
         "knee": {"trial": complete[bend].number} if bend is not None else None,
         "hypervolume": hypervolume(points),
+        "effects": effects([t.placement for t in complete], *zip(*points, strict=True)) if points else None,
         "elapsed_s": search.elapsed_s,
         "points": [_table_row(t, t.number in on_front) for t in trials if t.status != "running"],
         "notes": facts["notes"] + ([search.reason] if search.reason else []),

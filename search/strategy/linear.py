@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from objectives.placement import Placement
 
@@ -36,13 +37,25 @@ class LinearPosterior:
         self._centre, self._scale = float(values.mean()), float(values.std()) or 1.0
         scaled = (values - self._centre) / self._scale
         fits = [_fit(rows, scaled, spread) for spread in _SPREADS]
-        _, self.mean, self._root = max(fits, key=lambda fit: fit[0])
+        _, self.mean, self._root, self._shape, self._rate = max(fits, key=lambda fit: fit[0])
 
     @property
     def covariance(self) -> Array:
         """(d, d) of the weights for noise of 1: the inverse of prior precision and rows' products together."""
         covariance: Array = self._root @ self._root.T
         return covariance
+
+    def intervals(self, contrasts: Array, level: float = 0.95) -> tuple[Array, Array, Array]:
+        """Sums of weights, ``contrasts`` (m, d) of them, in units of the values: (m,) means, lower and upper bounds.
+
+        Weights follow a t distribution once the noise variance is integrated out (Gelman et al., "Bayesian Data
+        Analysis", 3rd edition, section 14.2, with an informative prior). A contrast that holds the constant (the
+        first column) is not for this: the values' own mean is left out.
+        """
+        means = self._scale * contrasts @ self.mean
+        variance = np.einsum("md,de,me->m", contrasts, self.covariance, contrasts) * self._rate / self._shape
+        reach = self._scale * np.sqrt(variance) * float(stdtrit(2 * self._shape, (1 + level) / 2))
+        return means, means - reach, means + reach
 
     def left_out(self, rows: Array, values: Array) -> Array:
         """(n,) what the model would predict for each of the rows that it was fitted to, without that row."""
@@ -56,8 +69,9 @@ class LinearPosterior:
         return expected
 
 
-def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array]:
-    """Log evidence, mean, and a root of the covariance for noise of 1, for weights of ``spread`` times the noise.
+def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array, float, float]:
+    """Log evidence, mean, and a root of the covariance for noise of 1, for weights of ``spread`` times the noise;
+    then shape and rate of the noise's precision.
 
     The noise variance is integrated out under an inverse gamma prior (the normal inverse gamma model), which keeps few
     trials from being believed exactly.
@@ -70,4 +84,4 @@ def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array
     mean = np.asarray(np.linalg.solve(precision, rows.T @ values), dtype=np.float64)
     shape, rate = 1.0 + count / 2, 0.05 + 0.5 * max(float(values @ values - mean @ precision @ mean), 0.0)
     log_evidence = float(0.5 * np.log(prior).sum() - np.log(np.diag(root)).sum() - shape * np.log(rate))
-    return log_evidence, mean, np.linalg.inv(root).T
+    return log_evidence, mean, np.linalg.inv(root).T, shape, rate

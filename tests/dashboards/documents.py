@@ -44,6 +44,10 @@ def member(source: dict[str, Any], accuracy: float | None) -> dict[str, Any]:
     }
 
 
+def effect(groups: str, value: float, reach: float) -> dict[str, Any]:
+    return {"groups": groups.split("+"), "effect": value, "effect_ci": [value - reach, value + reach]}
+
+
 def document(**changes: Any) -> dict[str, Any]:
     """Six trials: three on the front, one dominated, one failed, one infeasible."""
     front = [
@@ -75,11 +79,31 @@ def document(**changes: Any) -> dict[str, Any]:
             "tpot_p50_ms": 3.9,
             "tpot_p95_ms": 4.1,
             "ttft_p95_ms": 9.0,
+            "drift": {"ratio": 1.003, "ratio_ci": [0.98, 1.02]},
         },
         "front": [member(source, accuracy) for source, accuracy in zip(front, tests, strict=True)],
         "recommended": {"trial": 2, "why": "the cheapest within one standard error of the best"},
         "knee": {"trial": 7},
         "hypervolume": 0.53,
+        "effects": {
+            "trials": 4,
+            "groups": {
+                "accuracy": [
+                    effect("down_proj", 0.08, 0.03),
+                    effect("o_proj", -0.04, 0.03),
+                    effect("q_proj", 0.01, 0.05),
+                ],
+                "tpot_ratio": [
+                    effect("down_proj", 0.1, 0.01),
+                    effect("o_proj", 0.12, 0.01),
+                    effect("q_proj", 0.11, 0.02),
+                ],
+            },
+            "pairs": {
+                "accuracy": [effect("down_proj+o_proj", -0.05, 0.01), effect("o_proj+q_proj", 0.01, 0.02)],
+                "tpot_ratio": [],
+            },
+        },
         "elapsed_s": 131.0,
         "points": [*others, *front],
         "notes": ["3 texts were cut at 128 tokens."],
@@ -90,7 +114,9 @@ def document(**changes: Any) -> dict[str, Any]:
 
 def empty() -> dict[str, Any]:
     """Interrupted before anything was measured."""
-    nothing: dict[str, Any] = dict.fromkeys(("base", "recommended", "knee", "hypervolume", "elapsed_s", "provenance"))
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("base", "recommended", "knee", "hypervolume", "effects", "elapsed_s", "provenance")
+    )
     return document(status="interrupted", trials={}, front=[], points=[], notes=[], **nothing)
 
 

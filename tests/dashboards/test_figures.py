@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from plotly.offline import get_plotlyjs
 
-from dashboards.figures import CURVE_POINTS, figure_html, front_figure, learning_curves, plotly_library
+from dashboards.figures import CURVE_POINTS, effects_figure, figure_html, front_figure, learning_curves, plotly_library
 from tests.dashboards import documents
 
 
@@ -91,6 +91,15 @@ def test_every_document_gives_a_page_without_a_network(case: str) -> None:
 def test_nothing_to_draw_is_said() -> None:
     assert front_figure(documents.empty()).layout.annotations[0].text == "No trial has both figures yet."
     assert learning_curves(documents.empty()).layout.annotations[0].text == "No losses yet."
+
+
+def test_effects_stand_in_one_order_on_both_axes() -> None:
+    accuracy, latency = effects_figure(documents.document()).data
+    assert list(accuracy.y) == list(latency.y) == ["o_proj", "q_proj", "down_proj"]
+    assert list(accuracy.x) == [-0.04, 0.01, 0.08]
+    assert list(latency.x) == [0.12, 0.11, 0.1]
+    assert list(accuracy.error_x.array) == pytest.approx([0.03, 0.05, 0.03])
+    assert latency.xaxis == "x2"
 
 
 def unpacked(packed: str) -> bytes:

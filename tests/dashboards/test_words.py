@@ -135,3 +135,34 @@ def test_the_axis_names_mode_and_engine() -> None:
     served = words.latency_meaning({**documents.document(), "latency_engine": "vllm"})
     assert "served unmerged by vllm" in served
     assert "by turns on the same server" in served
+
+
+def test_neighbours_say_what_a_step_costs() -> None:
+    assert words.neighbours(documents.document()) == [
+        "One step faster: o_proj r8, -0.060 in validation accuracy and -0.080 in TPOT ratio.",
+        "One step more accurate: down_proj+o_proj+q_proj r16, +0.030 in validation accuracy and +0.110 in TPOT ratio.",
+    ]
+    assert words.neighbours(documents.single()) == [
+        "Nothing on the front is faster.",
+        "Nothing on the front is more accurate.",
+    ]
+    assert words.neighbours(documents.empty()) == []
+
+
+def test_effects_are_told_by_how_sure_they_are() -> None:
+    assert words.effects(documents.document()) == [
+        "What adds accuracy on average over the placements tried: down_proj +0.080 [0.050, 0.110].",
+        "What takes from it: o_proj.",
+        "No effect beyond doubt, of either sign: q_proj.",
+        "Each group costs 0.100 to 0.120 in TPOT ratio.",
+        "Pairs whose accuracy is not the sum of both: down_proj+o_proj -0.050 [-0.060, -0.040].",
+    ]
+    assert words.effects(documents.document(effects=None)) == []
+
+
+def test_spending_adds_up() -> None:
+    header, rows = words.spending(documents.document())
+    assert header == ["status", "trials", "steps", "training", "latency", "evaluation", "other"]
+    assert rows[0] == ["complete", "4", "800", "16s", "4s", "2s", "0s"]
+    assert [row[0] for row in rows] == ["complete", "failed", "infeasible"]
+    assert sum(int(row[1]) for row in rows) == 6
