@@ -225,19 +225,36 @@ def verify(folder: str, model: str | None, data: str | None, as_json: bool, debu
 
 @cli.command()
 @click.argument("name")
-@click.option("--out", required=True, metavar="FILE.html", help="The page to write.")
+@click.option("--out", metavar="FILE.html", help="The page to write.")
+@click.option("--figures", metavar="DIR", help="Folder for the figures as SVG and PNG.")
 @stores
-def report(name: str, out: str, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
-    """Write search NAME as one self-contained HTML page.
+def report(
+    name: str,
+    out: str | None,
+    figures: str | None,
+    home: str | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    debug: bool,
+) -> None:
+    """Write search NAME as one self-contained HTML page, its figures as files, or both.
 
     \b
     Example:
-      python -m search report demo --out demo.html
+      python -m search report demo --out demo.html --figures ./figures
     """
     from dashboards.report import report_page
 
-    page = report_page(_document(name, home, storage, tracking_uri))
-    write_page(page, out)
+    if out is None and figures is None:
+        raise click.UsageError("nothing to write: give --out FILE.html, --figures DIR, or both")
+    document = _document(name, home, storage, tracking_uri)
+    if out is not None:
+        write_page(report_page(document), out)
+    if figures is not None:
+        from dashboards.pictures import write_pictures
+
+        for path in write_pictures(document, Path(figures)):
+            click.echo(f"{path} written")
 
 
 @cli.command()

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from dashboards.pictures import write_pictures
+from objectives.errors import RequestError
+from tests.dashboards import documents
+
+needs_chromium = pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")
+
+
+@needs_chromium
+def test_every_figure_is_a_picture_in_both_forms(tmp_path: Path) -> None:
+    files = write_pictures(documents.document(), tmp_path / "new")
+    names = {path.name for path in files}
+    assert names == {f"{name}.{form}" for name in ("front", "learning-curves", "effects") for form in ("svg", "png")}
+    drawn = (tmp_path / "new" / "front.svg").read_text()
+    assert ElementTree.fromstring(drawn).get("width") == "900"
+    assert "recommended" in drawn and "TPOT ratio" in drawn
+    header = (tmp_path / "new" / "front.png").read_bytes()[:24]
+    assert header.startswith(b"\x89PNG")
+    assert int.from_bytes(header[16:20]) == 1800
+
+
+@needs_chromium
+def test_a_folder_that_refuses_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match="cannot be written"):
+        write_pictures(documents.document(), tmp_path / "file" / "below")
+
+
+def test_without_kaleido_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    with pytest.raises(RequestError, match=r"pip install 'lora-target-search\[figures\]'"):
+        write_pictures(documents.document(), tmp_path)
