@@ -29,7 +29,7 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
     something; StoreError where the disk refuses.
     """
     document = result_document(catalog, search)
-    trial = _picked(document, catalog.trials(search.id), pick)
+    trial = catalog.trial(search.id, picked(document, pick))
     if trial.adapter is None:
         raise RequestError(
             f"trial {trial.number} of search {search.name} has no adapter (it is {trial.status}): pick a complete one"
@@ -57,20 +57,23 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
     return manifest
 
 
-def _picked(document: dict[str, Any], trials: list[TrialRecord], pick: str) -> TrialRecord:
-    by_number = {trial.number: trial for trial in trials}
+def picked(document: dict[str, Any], pick: str) -> int:
+    """The number of the trial that ``pick`` names. Raises RequestError for an unknown pick, and where there is none."""
+    numbers = {point["trial"] for point in document["points"]}
     kind, _, value = pick.partition("=")
     if kind == "trial" and value.isdigit():
-        if int(value) not in by_number:
-            raise RequestError(f"--pick {pick}: search {document['search']} has trials 0 to {len(trials) - 1}")
-        return by_number[int(value)]
+        if int(value) not in numbers:
+            raise RequestError(
+                f"--pick {pick}: no trial of that number has ended in search {document['search']}; its table lists them"
+            )
+        return int(value)
     if pick not in ("recommended", "knee", "best"):
         raise RequestError(f"--pick {pick} is unknown: give {PICKS}")
     if not document["front"]:
         raise RequestError(f"search {document['search']} has no complete trial yet: nothing can be exported")
     if pick == "best":
-        return by_number[max(document["front"], key=lambda member: member["validation_accuracy"])["trial"]]
-    return by_number[document[pick]["trial"]]
+        return int(max(document["front"], key=lambda member: member["validation_accuracy"])["trial"])
+    return int(document[pick]["trial"])
 
 
 def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""A search as a Python object, for notebooks and scripts: what the command line gives, without the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from objectives.errors import RequestError
+from search.spec import SearchSpec, home_folder, with_absolute_paths
+
+
+class Search:
+    """One search in a home. Its document is that of ``python -m search show --json``, read when first asked for.
+
+    Every method raises :class:`objectives.errors.SearchError` with one sentence where the request cannot be met.
+    """
+
+    def __init__(
+        self, name: str, *, home: str | None = None, storage: str | None = None, tracking_uri: str | None = None
+    ) -> None:
+        """The search ``name``, which exists. ``home``, ``storage`` and ``tracking_uri`` are as on the command line."""
+        from search.run import Home
+
+        self.name = name
+        self.home = Home.at(home_folder(home), storage, tracking_uri)
+        with self._catalog() as catalog:
+            catalog.search(name)
+
+    @classmethod
+    def run(
+        cls,
+        spec: SearchSpec,
+        *,
+        home: str | None = None,
+        storage: str | None = None,
+        tracking_uri: str | None = None,
+    ) -> Search:
+        """Search to the end, with progress on standard error; after an interrupt :meth:`resume` continues."""
+        from dataclasses import asdict
+
+        from search.run import Home, start
+
+        absolute = SearchSpec(**with_absolute_paths(asdict(spec)))
+        document = start(absolute, Home.at(home_folder(home), storage, tracking_uri))
+        return cls(document["search"], home=home, storage=storage, tracking_uri=tracking_uri)
+
+    def resume(self, *, budget: int | None = None, workers: int | None = None) -> Search:
+        """Continue to the budget, or to a new one; returns this search with what was found."""
+        from search.run import resume
+
+        resume(self.name, self.home, budget=budget, workers=workers)
+        self.__dict__.pop("document", None)
+        return self
+
+    @cached_property
+    def document(self) -> Mapping[str, Any]:
+        """Plain values: see ``docs/how-it-works.md`` and ``show --json``."""
+        from search.result import result_document
+
+        with self._catalog() as catalog:
+            return result_document(catalog, catalog.search(self.name))
+
+    @property
+    def front(self) -> list[dict[str, Any]]:
+        """The members of the front from the fastest to the slowest; each has targets, rank, accuracy, tpot_ratio."""
+        from dashboards.words import ordered_front
+
+        return ordered_front(dict(self.document))
+
+    def picked(self, pick: str = "recommended") -> dict[str, Any]:
+        """The trial that ``pick`` names: recommended, knee, best, or trial=N."""
+        from search.export import picked
+
+        trial = picked(dict(self.document), pick)
+        return next(point for point in self.document["points"] if point["trial"] == trial)
+
+    def lora_config(self, pick: str = "recommended") -> Any:
+        """A new ``peft.LoraConfig`` of the picked placement, to train it with another trainer."""
+        from peft import LoraConfig
+
+        with self._catalog() as catalog:
+            trial = catalog.trial(catalog.search(self.name).id, self.picked(pick)["trial"])
+        if trial.adapter is None:
+            raise RequestError(f"trial {trial.number} of search {self.name} has no adapter (it is {trial.status})")
+        config = LoraConfig.from_pretrained(trial.adapter)
+        config.inference_mode = False
+        return config
+
+    def export(self, out: str | Path, pick: str = "recommended") -> dict[str, Any]:
+        """Copy the picked adapter into a new folder that PEFT loads, and return its manifest."""
+        from search.export import export_adapter
+
+        with self._catalog() as catalog:
+            return export_adapter(catalog, catalog.search(self.name), pick, Path(out))
+
+    def figure(self) -> Any:
+        """The front as a plotly ``Figure``."""
+        from dashboards.figures import front_figure
+
+        return front_figure(dict(self.document))
+
+    def report(self, out: str | Path) -> Path:
+        """Write the report page, and return its path."""
+        from dashboards.report import report_page
+
+        path = Path(out)
+        path.write_text(report_page(dict(self.document)), encoding="utf-8")
+        return path
+
+    def __repr__(self) -> str:
+        from dashboards import words
+
+        return f"Search({self.name!r}: {words.state(dict(self.document))})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the result in words, and the front."""
+        from html import escape
+
+        from dashboards import words
+        from dashboards.figures import FIGURE_CSS, figure_html, plotly_library
+
+        document = dict(self.document)
+        told = [words.outcome(document), words.recommendation(document)]
+        text = "".join(f"<p>{escape(sentence)}</p>" for sentence in told if sentence)
+        return f"{text}<style>{FIGURE_CSS}</style>{figure_html(self.figure(), full_page=False)}{plotly_library()}"
+
+    @contextmanager
+    def _catalog(self) -> Iterator[Any]:
+        from search.catalog.store import Catalog
+
+        with closing(Catalog(self.home.storage)) as catalog:
+            yield catalog
