@@ -20,23 +20,21 @@ EXPIRY_S = 30.0
 def take(session: Session, search_id: str) -> tuple[str, str | None]:
     """The id of the new lease and None; or, of a search that a living process holds, its id and who that is.
 
-    The lease of a process that has died on this machine is taken at once, any other when it has expired.
+    The lease of a process that has died on this machine is taken at once, any other when it has expired. The
+    transaction's end raises IntegrityError if another process has taken a search that had no lease.
     """
     now = _clock(session)
     row = session.get(Lease, search_id, with_for_update=True)
     if row is not None and row.expires_at > now and not _has_died(row):
         return row.id, f"process {row.pid} on {row.host}, which holds it until {row.expires_at:%H:%M:%S} UTC"
-    lease = Lease(
-        search_id=search_id,
-        id=uuid.uuid4().hex,
-        host=socket.gethostname(),
-        machine=_machine(),
-        pid=os.getpid(),
-        heartbeat_at=now,
-        expires_at=now + timedelta(seconds=EXPIRY_S),
-    )
-    session.merge(lease)
-    return lease.id, None
+    if row is None:
+        # Not by a merge, which would look again, and overwrite what another has inserted since.
+        row = Lease(search_id=search_id)
+        session.add(row)
+    row.id = uuid.uuid4().hex
+    row.host, row.machine, row.pid = socket.gethostname(), _machine(), os.getpid()
+    row.heartbeat_at, row.expires_at = now, now + timedelta(seconds=EXPIRY_S)
+    return row.id, None
 
 
 def holder(session: Session, search_id: str) -> str | None:
