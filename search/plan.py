@@ -107,8 +107,8 @@ class SearchPlan:
             if trial.status == "running":
                 # An owner that ended in order has put its trials back, without a lease.
                 died = trial.lease is not None
-                if died and trial.attempts > self._retries:
-                    reason = f"interrupted {trial.attempts} times: the process that ran the search died each time"
+                if (deaths := trial.attempts - 1 + died) > self._retries:
+                    reason = f"interrupted {deaths} times: the process that ran the search died each time"
                     self._catalog.record(self._id, trial.number, "failed", reason=reason, measurement=None)
                     self._tell(trial.number, "failed", {})
                 else:
