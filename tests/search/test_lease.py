@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import optuna
 import pytest
@@ -17,6 +21,7 @@ from search.lease import Lease
 from search.plan import SearchPlan
 from search.strategy.space import PlacementSpace
 from search.study import Study
+from tests.commands import call
 
 O_PROJ = Placement.of(["o_proj"], 8)
 
@@ -168,3 +173,16 @@ def test_a_trial_whose_process_dies_each_time_has_failed_after_its_retries(catal
     assert trial.reason == "interrupted 3 times: the process that ran the search died each time"
     states = [trial.state.name for trial in optuna.load_study(study_name=made.id, storage=catalog.url).get_trials()]
     assert states == ["FAIL", "RUNNING"]
+
+
+def test_the_commands_refuse_a_search_that_another_process_holds(tmp_path: Path) -> None:
+    with closing(Catalog(f"sqlite:///{tmp_path}/search.db")) as catalog:
+        made = catalog.create_search("a", {}, {})
+        with Lease(catalog, made.id, "a"):
+            who = rf"process {os.getpid()} on \S+, which holds it until \d\d:\d\d:\d\d UTC"
+            refused = call("resume", "a", "--home", str(tmp_path), code=2).stderr
+            assert re.fullmatch(rf"error: search a is being run by {who}: wait for it, or stop it first\n", refused)
+            refused = call("run", "--name", "a", "--home", str(tmp_path), code=2).stderr
+            assert re.fullmatch(
+                rf"error: a search named 'a' exists already and is being run by {who}: choose another --name\n", refused
+            )
