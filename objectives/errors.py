@@ -7,6 +7,7 @@
     │   └── StoreError (OSError)        the home folder, database or disk refuses: nothing is lost
     ├── NoTrialSucceeded                exit code 3
     └── Interrupted                     the search can be resumed: exit code 130
+        └── LeaseLost                   another process runs it now
 
 A message is one sentence or two: the value, the cause, the remedy.
 """
@@ -42,3 +43,7 @@ class NoTrialSucceeded(SearchError):
 
 class Interrupted(SearchError):
     exit_code = 130
+
+
+class LeaseLost(Interrupted):
+    pass

@@ -74,6 +74,9 @@ proposals = group(
 )
 trials = group(
     click.option("--max-hours", type=float, metavar="H", help="Begin no trial after so long."),
+    click.option(
+        "--retries", type=int, metavar="N", help="Run a trial whose process died again so often.  [default: 2]"
+    ),
     click.option("--steps", type=int, metavar="N", help="Training steps of a trial.  [default: 200; generation: 300]"),
     click.option("--ranks", metavar="R,R", help="LoRA ranks to try; alpha is twice the rank.  [default: 4,8,16]"),
     engine,

@@ -56,11 +56,14 @@ class SearchPlan:
         max_ratio: float | None = None,
         steps: int = 1,
         settle: bool = True,
+        retries: int = 2,
         deadline: float | None = None,
         check: Callable[[], None] = lambda: None,
         served: ServedProfiles | None = None,
     ) -> None:
         """``steps`` is what a whole training takes. ``settle``: end before the budget is used up if that is settled.
+
+        A trial whose process died is run again at most ``retries`` times, and then has failed.
 
         ``deadline`` is on :func:`time.monotonic`; after it no new trial begins and none goes on.
 
@@ -76,6 +79,7 @@ class SearchPlan:
         self._max_ratio = max_ratio
         self._steps = steps
         self._settle = settle
+        self._retries = retries
         self._deadline = deadline
         self._check = check
         self._served = served
@@ -101,8 +105,15 @@ class SearchPlan:
         for trial in self._catalog.trials(self._id):
             self._placements[trial.number] = trial.placement
             if trial.status == "running":
-                self._catalog.restart(self._id, trial.number)
-                self._again.append(trial.number)
+                # An owner that ended in order has put its trials back, without a lease.
+                died = trial.lease is not None
+                if (deaths := trial.attempts - 1 + died) > self._retries:
+                    reason = f"interrupted {deaths} times: the process that ran the search died each time"
+                    self._catalog.record(self._id, trial.number, "failed", reason=reason, measurement=None)
+                    self._tell(trial.number, "failed", {})
+                else:
+                    self._catalog.restart(self._id, trial.number, died=died)
+                    self._again.append(trial.number)
                 continue
             if trial.status == "complete" and trial.measurement and trial.adapter:
                 self._remember(trial.number, trial.measurement, trial.adapter)

@@ -21,6 +21,7 @@ from objectives.model import resolve
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
 from search.interruption import Interruption
+from search.lease import Lease
 from search.prepare import Prepared, prepare
 from search.result import result_document
 from search.spec import SearchSpec
@@ -59,6 +60,11 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
     began = time.monotonic()
     with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
         if spec.name is not None and spec.name in {s.name for s in catalog.searches()}:
+            taken = catalog.search(spec.name)
+            if holder := catalog.holder(taken.id):
+                raise RequestError(
+                    f"a search named {spec.name!r} exists already and is being run by {holder}: choose another --name"
+                )
             catalog.create_search(spec.name, {}, {})  # raises, and says how to go on
         if spec.model is not None:
             resolve(spec.model)  # the likeliest mistake is said before anything slow begins
@@ -79,6 +85,8 @@ def resume(
     began = time.monotonic()
     with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
+        if holder := catalog.holder(search.id):
+            raise RequestError(f"search {name} is being run by {holder}: wait for it, or stop it first")
         if budget is not None and budget < (begun := len(catalog.trials(search.id))):
             raise RequestError(f"--budget {budget} is below the {begun} trials that search {name} has: give more")
         catalog.follow_adapters(search.id, home.adapters(search.id))
@@ -125,17 +133,18 @@ def _search(
         search = enter()
         for note in prepared.facts["notes"]:
             progress.note(note)
-        with catalog.sole(f"search {search.id}") as alone:
-            if not alone:
-                raise RequestError(
-                    f"search {search.name} is being run by another process: wait for it, or stop it first"
-                )
+        with Lease(catalog, search.id, search.name) as lease:
             if prepared.spec.to_json() != search.spec:
                 catalog.set_spec(search.id, prepared.spec.to_json())
             if search.status != "running":
                 catalog.set_status(search.id, "running")
             tracker.start()
-            _run_to_end(catalog, search, prepared, home, began, interruption, progress, tracker)
+
+            def check() -> None:
+                interruption.check()
+                lease.check()
+
+            _run_to_end(catalog, search, prepared, home, began, check, progress, tracker)
     result = document(search.id)
     if not result["trials"]["complete"]:
         reasons = [point["reason"] for point in result["points"] if point["reason"]]
@@ -152,7 +161,7 @@ def _run_to_end(
     prepared: Prepared,
     home: Home,
     began: float,
-    interruption: Interruption,
+    check: Callable[[], None],
     progress: Progress,
     tracker: Tracker,
 ) -> None:
@@ -188,10 +197,11 @@ def _run_to_end(
             budget=spec.budget,
             references=prepared.references,
             watcher=progress,
-            check=interruption.check,
+            check=check,
             max_ratio=spec.max_tpot_ratio,
             steps=prepared.assignment.training.steps,
             settle=spec.stop_when == "settled",
+            retries=spec.retries,
             deadline=None if spec.max_hours is None else began + spec.max_hours * 3600,
             served=served,
         )

@@ -37,6 +37,7 @@ class SearchSpec:
     bands: int = 1
     strategy: str = "auto"
     stop_when: str = "settled"
+    retries: int = 2
     engine: str = "transformers"
     endpoint: str | None = None
     max_tpot_ratio: float | None = None
@@ -61,7 +62,7 @@ class SearchSpec:
             # An unset variable in a script must not search the demonstration instead.
             if getattr(self, field) is not None and not getattr(self, field).strip():
                 raise RequestError(f"{_flag(field)} is empty: give a value, or leave the option out")
-        at_least = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0}
+        at_least = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0, "retries": 0}
         at_least |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2}
         for field, least in at_least.items():
             value = getattr(self, field)
@@ -147,6 +148,7 @@ _WHOLE, _NUMBER, _YES_NO, _TEXT = (
 )
 _KINDS = {
     **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), _WHOLE),
+    "retries": _WHOLE,
     **dict.fromkeys(("validation_rows", "test_rows"), _WHOLE),
     **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), _NUMBER),
     **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), _YES_NO),

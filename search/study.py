@@ -20,6 +20,14 @@ from search.strategy.space import PlacementSpace
 OBJECTIVES = ("accuracy", "latency_ratio")
 
 
+def open_trials(url: str, search_id: str) -> set[int]:
+    """Numbers of the trials that are not closed in the study, if there is one. Raises StoreError."""
+    with clear_errors(parse(url)), contextlib.suppress(KeyError):
+        study = optuna.load_study(study_name=search_id, storage=url)
+        return {trial.number for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()}
+    return set()
+
+
 class Study:
     """One trial of the study for each placement, told at most once.
 

@@ -103,7 +103,23 @@ class Trial(Base):
     asked_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=1)
+    lease: Mapped[str | None] = mapped_column(String(32))
+    late: Mapped[int] = mapped_column(default=0, server_default="0")
     mlflow_run_id: Mapped[str | None] = mapped_column(String(64))
+
+
+class Lease(Base):
+    """The owner of a search; its moments are by the database's clock."""
+
+    __tablename__ = "catalog_leases"
+
+    search_id: Mapped[str] = mapped_column(ForeignKey("catalog_searches.id"), primary_key=True)
+    id: Mapped[str] = mapped_column(String(32))
+    host: Mapped[str]
+    machine: Mapped[str]
+    pid: Mapped[int]
+    heartbeat_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
 
 
 class LatencyProfile(Base):

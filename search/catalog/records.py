@@ -35,7 +35,11 @@ class SearchRecord:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """`status` is running, complete, stopped, failed or infeasible; `attempts` counts processes that worked on it."""
+    """`status` is running, complete, stopped, failed or infeasible; `attempts` counts processes that worked on it.
+
+    Those that ended in order do not count. `lease` is the owner's who runs it or ran it last; `late` counts results
+    that came from an owner who had lost it.
+    """
 
     search_id: str
     number: int
@@ -53,6 +57,8 @@ class TrialRecord:
     asked_at: datetime
     ended_at: datetime | None
     attempts: int
+    lease: str | None
+    late: int
     mlflow_run_id: str | None
 
     @property

@@ -13,8 +13,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from objectives.errors import RequestError
+from objectives.errors import LeaseLost, RequestError
 from objectives.placement import Placement
+from search.catalog import leases
 from search.catalog.connect import WRITES, clear_errors, connect, parse, sole
 from search.catalog.migrate import migrate
 from search.catalog.models import LatencyProfile, Outbox, Search, Trial
@@ -41,6 +42,7 @@ class Catalog:
         """
         self._url = parse(url)
         self._engine = connect(self._url)
+        self._leases: dict[str, str] = {}  # of searches that this object writes to as their owner, or was
         try:
             with clear_errors(self._url):
                 migrate(self._engine)
@@ -74,6 +76,51 @@ class Catalog:
             with clear_errors(self._url):
                 held = stack.enter_context(sole(self._engine, purpose, wait=False))
             yield held
+
+    # Leases
+
+    def take(self, search_id: str) -> str | None:
+        """Own the search from now, for all that this object writes; or, if it is held, who holds it, in words."""
+        try:
+            with self._write() as session:
+                lease, other = leases.take(session, search_id)
+        except IntegrityError:  # PostgreSQL: another was first within the same moment
+            return self.holder(search_id) or self.take(search_id)
+        if other is None:
+            self._leases[search_id] = lease
+        return other
+
+    def holder(self, search_id: str) -> str | None:
+        """Who holds the search now, in words."""
+        with self._read() as session:
+            return leases.holder(session, search_id)
+
+    def renew(self, search_id: str) -> bool:
+        """False if the lease is lost."""
+        with self._write() as session:
+            return leases.renew(session, search_id, self._leases[search_id])
+
+    def release(self, search_id: str) -> None:
+        """What runs is put back. Nothing, if the lease is lost."""
+        with self._write() as session:
+            leases.release(session, search_id, self._leases[search_id])
+
+    def is_owner(self, search_id: str) -> bool:
+        """Whether the lease, if this object ever took it, is not lost."""
+        with self._read() as session:
+            return self._owns(session, search_id)
+
+    def _owns(self, session: Session, search_id: str) -> bool:
+        lease = self._leases.get(search_id)
+        return lease is None or leases.is_held(session, search_id, lease)
+
+    @contextmanager
+    def _write_as_owner(self, search_id: str) -> Iterator[Session]:
+        """Raises LeaseLost if another process has taken the search."""
+        with self._write() as session:
+            if not self._owns(session, search_id):
+                raise LeaseLost(f"another process has taken over search {search_id}: this one writes nothing more")
+            yield session
 
     # Searches
 
@@ -126,7 +173,7 @@ class Catalog:
     def set_status(self, search_id: str, status: str, reason: str | None = None, elapsed_s: float = 0.0) -> None:
         """Adds `elapsed_s` seconds to the search's own; a status other than running ends it, until it is resumed."""
         running = status == "running"
-        with self._write() as session:
+        with self._write_as_owner(search_id) as session:
             session.execute(
                 update(Search)
                 .where(Search.id == search_id)
@@ -141,12 +188,12 @@ class Catalog:
 
     def set_spec(self, search_id: str, spec: dict[str, Any]) -> None:
         """What a resumed search was asked for now: a larger budget, other workers."""
-        with self._write() as session:
+        with self._write_as_owner(search_id) as session:
             session.execute(update(Search).where(Search.id == search_id).values(spec=spec))
 
     def set_base(self, search_id: str, base: dict[str, Any]) -> None:
         """The base model's measurement."""
-        with self._write() as session:
+        with self._write_as_owner(search_id) as session:
             session.execute(update(Search).where(Search.id == search_id).values(base=base))
 
     def set_mlflow_search(self, search_id: str, experiment_id: str, run_id: str) -> None:
@@ -169,10 +216,11 @@ class Catalog:
             digest=placement.digest,
             reference=reference,
             status="running",
+            lease=self._leases.get(search_id),
             asked_at=_now(),
         )
         try:
-            with self._write() as session:
+            with self._write_as_owner(search_id) as session:
                 session.add(row)
         except IntegrityError as error:
             raise ValueError(f"trial {number} ({placement.label}) is a repeat, or of an unknown search") from error
@@ -189,7 +237,10 @@ class Catalog:
         adapter: str | None = None,
         adapter_sha256: str | None = None,
     ) -> bool:
-        """Ends a running trial. A late result, of a trial that has ended, changes nothing and returns False."""
+        """Ends a running trial. A late result, of a trial that has ended, changes nothing and returns False.
+
+        One that comes from an owner who has lost the search is counted besides.
+        """
         ended = {"status": status, "reason": reason, "measurement": measurement, "steps": steps, "ended_at": _now()}
         adapters = {"adapter": adapter, "adapter_sha256": adapter_sha256}
         return self._turn(search_id, number, "running", ended | adapters, news=True)
@@ -201,7 +252,8 @@ class Catalog:
 
     def go_on(self, search_id: str, number: int) -> bool:
         """A stopped trial runs again; False if it was not stopped."""
-        return self._turn(search_id, number, "stopped", {"status": "running"})
+        again = {"status": "running", "lease": self._leases.get(search_id)}
+        return self._turn(search_id, number, "stopped", again)
 
     def give_up(self, search_id: str, number: int, reason: str) -> None:
         """A stopped trial will not go on."""
@@ -211,6 +263,10 @@ class Catalog:
         """Change a trial whose status is ``before``; False, and no news for MLflow, if it has another."""
         mine = (Trial.search_id == search_id, Trial.number == number, Trial.status == before)
         with self._write() as session:
+            if not self._owns(session, search_id):
+                late = update(Trial).where(Trial.search_id == search_id, Trial.number == number)
+                session.execute(late.values(late=Trial.late + 1))
+                return False
             turned = session.scalar(update(Trial).where(*mine).values(**values).returning(Trial.number)) is not None
             if turned and news:
                 session.add(_news(search_id, "trial", number))
@@ -218,16 +274,17 @@ class Catalog:
 
     def record_test(self, search_id: str, number: int | None, test: dict[str, Any]) -> None:
         """Figures on the test split, of a trial or, without a number, of the base model. Raises KeyError if unknown."""
-        with self._write() as session:
+        with self._write_as_owner(search_id) as session:
             if number is None:
                 search = _get(session, Search, search_id, lock=True)
                 search.base = {**(search.base or {}), "test": test}
             else:
                 _get(session, Trial, (search_id, number)).test = test
 
-    def restart(self, search_id: str, number: int) -> None:
-        """A trial whose process died is to be run again, from now: it counts one attempt more."""
-        self._turn(search_id, number, "running", {"attempts": Trial.attempts + 1, "asked_at": _now()})
+    def restart(self, search_id: str, number: int, *, died: bool = True) -> None:
+        """A trial is to be run again, from now; if the process that ran it has died, it counts one attempt more."""
+        again = {"attempts": Trial.attempts + int(died), "asked_at": _now(), "lease": self._leases.get(search_id)}
+        self._turn(search_id, number, "running", again)
 
     def follow_adapters(self, search_id: str, folder: Path) -> None:
         """Where adapters of the search are not where they were written, but are in `folder`: its home was moved."""

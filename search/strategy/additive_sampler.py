@@ -7,7 +7,7 @@ next steps, or that placement is begun, which is expected to add most to the fro
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,11 @@ class _History:
     finished: int = 0
 
 
+def seed_of(seed: int, number: int) -> int:
+    """The seed of one trial."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
 class AdditiveSampler(BaseSampler):
     """For studies of (accuracy, maximised; latency ratio, minimised) over a :class:`PlacementSpace`.
 
@@ -68,20 +73,29 @@ class AdditiveSampler(BaseSampler):
         self,
         space: PlacementSpace,
         *,
-        otherwise: BaseSampler,
+        otherwise: Callable[[int], BaseSampler],
         seed: int,
         steps: int = 1,
         max_ratio: float | None = None,
     ) -> None:
-        """``steps`` is what a whole training takes; placements above ``max_ratio`` are worth nothing."""
+        """``otherwise`` makes a sampler from a seed. ``steps`` is what a whole training takes.
+
+        Placements above ``max_ratio`` are worth nothing.
+        """
         self._space = space
-        self._otherwise = otherwise
+        self._make_otherwise = otherwise
+        self._otherwise = otherwise(seed)
+        self._seed = seed
         self._random = np.random.default_rng(seed)
         self._rungs = rungs(steps)
         self._max_ratio = max_ratio
         #: As many trials as there are effects: a larger first batch reached 95% of the hypervolume later.
         self._designed = len(space.groups) + 1 + (len(space.ranks) > 1)
         self._next: Placement | None = None
+
+    def reseed(self, number: int) -> None:
+        """Before trial ``number``: see :class:`~search.strategy.sampler.PlacementSampler`."""
+        self._otherwise = self._make_otherwise(seed_of(self._seed, number))
 
     def decide(self, study: optuna.Study, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """``running`` trials are being worked on; others that are RUNNING in the study have stopped on the way.
@@ -155,6 +169,9 @@ class AdditiveSampler(BaseSampler):
             elif is_open:
                 history.open[placement] = trial.number
             history.finished += complete
+        # By what is known, so that the same is decided whether or not the process was ended in between.
+        rungs_known = sum(len(observation.course) for observation in history.seen)
+        self._random = np.random.default_rng([self._seed, len(history.begun), rungs_known])
         return history
 
     def _most_telling(self, history: _History) -> Placement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
-from search.strategy.additive_sampler import AdditiveSampler, Decision
+from search.strategy.additive_sampler import AdditiveSampler, Decision, seed_of
 from search.strategy.space import PlacementSpace
 
 #: A model of the past proposes the same placement again when it is sure of it; after so many repeats chance decides.
@@ -25,11 +25,19 @@ class PlacementSampler(BaseSampler):
 
     ``first`` come first, in order. Then ``inner`` proposes; ``None`` walks the space in its own order (a grid). A trial
     that has parameters already (its process was killed while it was asked for) is completed around them.
+
+    Each trial has a sampler and random numbers of its own, by ``seed`` and its number: what is proposed depends on the
+    study alone, and not on how often the process was ended.
     """
 
-    def __init__(self, space: PlacementSpace, inner: BaseSampler | None, first: Sequence[Placement], seed: int) -> None:
+    def __init__(
+        self, space: PlacementSpace, inner: Callable[[int], BaseSampler] | None, first: Sequence[Placement], seed: int
+    ) -> None:
+        """``inner`` makes a sampler from a seed."""
         self._space = space
-        self._inner = inner
+        self._make = inner
+        self._seed = seed
+        self._inner = inner and inner(seed)
         self._first = first
         self._random = np.random.default_rng(seed)
 
@@ -86,6 +94,11 @@ class PlacementSampler(BaseSampler):
         raise ValueError(f"{param_name} is not part of this search's space")
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._random = np.random.default_rng([self._seed, trial.number])
+        if isinstance(self._inner, AdditiveSampler):
+            self._inner.reseed(trial.number)
+        elif self._make is not None:
+            self._inner = self._make(seed_of(self._seed, trial.number))
         if self._inner is not None:
             self._inner.before_trial(study, trial)
 
@@ -112,17 +125,17 @@ def make_sampler(
     """
     if strategy == "auto":
         strategy = "grid" if space.size <= budget else "tpe"
-    inner: BaseSampler | None = None
-    # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
-    tpe = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
-    if strategy == "tpe":
-        inner = tpe
-    elif strategy == "additive":
-        inner = AdditiveSampler(space, otherwise=tpe, seed=seed, steps=steps, max_ratio=max_ratio)
-    elif strategy == "nsga2":
-        inner = optuna.samplers.NSGAIISampler(population_size=max(4, min(50, budget // 3)), seed=seed)
-    elif strategy == "gp":
-        inner = optuna.samplers.GPSampler(n_startup_trials=8, seed=seed)
-    elif strategy == "random":
-        inner = optuna.samplers.RandomSampler(seed=seed)
-    return PlacementSampler(space, inner, first, seed)
+
+    def tpe(seed: int) -> BaseSampler:
+        # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
+        return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
+
+    population = max(4, min(50, budget // 3))
+    samplers: dict[str, Callable[[int], BaseSampler]] = {
+        "tpe": tpe,
+        "additive": lambda seed: AdditiveSampler(space, otherwise=tpe, seed=seed, steps=steps, max_ratio=max_ratio),
+        "nsga2": lambda seed: optuna.samplers.NSGAIISampler(population_size=population, seed=seed),
+        "gp": lambda seed: optuna.samplers.GPSampler(n_startup_trials=8, seed=seed),
+        "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    }
+    return PlacementSampler(space, samplers.get(strategy), first, seed)

@@ -121,7 +121,7 @@ class _Never(optuna.samplers.RandomSampler):
 
 def told_study(placements: list[Placement]) -> tuple[optuna.Study, AdditiveSampler]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = AdditiveSampler(SPACE, otherwise=_Never(seed=0), seed=0)
+    sampler = AdditiveSampler(SPACE, otherwise=_Never, seed=0)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     for observed in noisy(placements, 0):
         trial = optuna.create_trial(
@@ -177,7 +177,7 @@ def test_a_space_too_large_to_list_gets_proposals_that_are_allowed() -> None:
     groups = tuple(f"g{i:02d}" for i in range(20))
     space = PlacementSpace(groups, (4, 8), lambda p: len(p.groups) <= 10)
     study = optuna.create_study(directions=["maximize", "minimize"])
-    sampler = AdditiveSampler(space, otherwise=_Never(seed=0), seed=0)
+    sampler = AdditiveSampler(space, otherwise=_Never, seed=0)
     study.sampler = sampler
     for names in itertools.combinations(groups[:4], 2):
         placement = Placement.of(names, 4)
@@ -249,7 +249,7 @@ def test_early_losses_count_as_far_as_they_told_the_end_of_other_trials() -> Non
 def search(seed: int, settle: bool = True, budget: int = 40) -> tuple[optuna.Study, AdditiveSampler, int, float]:
     """A whole search by decide() and plain Optuna: steps that it took, and the chance at which it ended."""
     random = np.random.default_rng(seed)
-    sampler = AdditiveSampler(SPACE, otherwise=optuna.samplers.RandomSampler(seed=seed), seed=seed, steps=200)
+    sampler = AdditiveSampler(SPACE, otherwise=optuna.samplers.RandomSampler, seed=seed, steps=200)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     steps, open_trials, spent = rungs(200), {}, 0
     while True:

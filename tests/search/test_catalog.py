@@ -254,9 +254,9 @@ def test_a_second_start_finds_everything(storage: str) -> None:
 
 def test_first_starts_at_once_all_succeed(storage: str) -> None:
     program = "import sys; from search.catalog import Catalog; Catalog(sys.argv[1]).create_search(sys.argv[2], {}, {})"
-    starts = [subprocess.Popen([sys.executable, "-c", program, storage, str(name)]) for name in range(3)]
-    assert [start.wait(timeout=60) for start in starts] == [0] * 3
-    assert len(Catalog(storage).searches()) == 3
+    starts = [subprocess.Popen([sys.executable, "-c", program, storage, str(name)]) for name in range(8)]
+    assert [start.wait(timeout=60) for start in starts] == [0] * 8
+    assert len(Catalog(storage).searches()) == 8
 
 
 def test_optuna_lives_in_the_same_database(storage: str) -> None:

@@ -216,7 +216,7 @@ def test_the_inner_sampler_learns_of_every_trial() -> None:
             calls.append("after")
 
     space = PlacementSpace(GROUPS[:2], (4,))
-    sampler = PlacementSampler(space, Listening(seed=0), (), 0)
+    sampler = PlacementSampler(space, Listening, (), 0)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     study.tell(study.ask(space.distributions), (0.5, 1.1))
     assert calls == ["before", "after"]
