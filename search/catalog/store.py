@@ -19,6 +19,7 @@ from search.catalog.connect import WRITES, clear_errors, connect, parse, sole
 from search.catalog.migrate import migrate
 from search.catalog.models import LatencyProfile, Outbox, Search, Trial
 from search.catalog.records import OutboxRecord, SearchRecord, TrialRecord, record_of
+from search.catalog.retry import commit, retried
 
 Row = TypeVar("Row", Search, Trial)
 _NAMES_SHOWN = 5
@@ -31,7 +32,8 @@ def _now() -> datetime:
 class Catalog:
     """One database of searches; may be shared by threads, and by any number of processes.
 
-    Every method raises StoreError if the server, file or disk refuses; what was recorded before stays.
+    Every method raises StoreError if the server, file or disk refuses; what was recorded before stays. A server that
+    goes away is waited for, see :mod:`search.catalog.retry`, and nothing is applied twice.
     """
 
     def __init__(self, url: str) -> None:
@@ -63,8 +65,9 @@ class Catalog:
 
     @contextmanager
     def _write(self) -> Iterator[Session]:
-        with clear_errors(self._url), Session(self._engine.execution_options(**WRITES)) as session, session.begin():
+        with clear_errors(self._url), Session(self._engine.execution_options(**WRITES)) as session:
             yield session
+            commit(session, self._engine)
 
     @contextmanager
     def sole(self, purpose: str) -> Iterator[bool]:
@@ -77,6 +80,7 @@ class Catalog:
 
     # Searches
 
+    @retried
     def create_search(self, name: str, spec: dict[str, Any], facts: dict[str, Any]) -> SearchRecord:
         """Raises RequestError if the name is taken."""
         row = Search(id=uuid.uuid4().hex, name=name, spec=spec, facts=facts, status="running", created_at=_now())
@@ -96,6 +100,7 @@ class Catalog:
                 f"or continue it with `python -m search resume {name}`"
             ) from None
 
+    @retried
     def search(self, name: str) -> SearchRecord:
         """Raises RequestError for an unknown name."""
         with self._read() as session:
@@ -110,11 +115,13 @@ class Catalog:
             + (f"known are {known}{more}." if names else "none exists here yet, `python -m search run` makes one.")
         )
 
+    @retried
     def search_of(self, search_id: str) -> SearchRecord:
         """Raises KeyError for an unknown id."""
         with self._read() as session:
             return record_of(SearchRecord, _get(session, Search, search_id))
 
+    @retried
     def searches(self) -> list[SearchRecord]:
         """Newest first."""
         with self._read() as session:
@@ -123,6 +130,7 @@ class Catalog:
                 for row in session.scalars(select(Search).order_by(Search.created_at.desc()))
             ]
 
+    @retried
     def set_status(self, search_id: str, status: str, reason: str | None = None, elapsed_s: float = 0.0) -> None:
         """Adds `elapsed_s` seconds to the search's own; a status other than running ends it, until it is resumed."""
         running = status == "running"
@@ -139,16 +147,19 @@ class Catalog:
             )
             session.add(_news(search_id, "search" if running else "result"))
 
+    @retried
     def set_spec(self, search_id: str, spec: dict[str, Any]) -> None:
         """What a resumed search was asked for now: a larger budget, other workers."""
         with self._write() as session:
             session.execute(update(Search).where(Search.id == search_id).values(spec=spec))
 
+    @retried
     def set_base(self, search_id: str, base: dict[str, Any]) -> None:
         """The base model's measurement."""
         with self._write() as session:
             session.execute(update(Search).where(Search.id == search_id).values(base=base))
 
+    @retried
     def set_mlflow_search(self, search_id: str, experiment_id: str, run_id: str) -> None:
         with self._write() as session:
             session.execute(
@@ -159,6 +170,7 @@ class Catalog:
 
     # Trials
 
+    @retried
     def add_trial(self, search_id: str, number: int, placement: Placement, reference: str | None) -> None:
         """A running trial. Raises ValueError if the search has this number or this placement already."""
         row = Trial(
@@ -207,6 +219,7 @@ class Catalog:
         """A stopped trial will not go on."""
         self._turn(search_id, number, "stopped", {"reason": reason}, news=True)
 
+    @retried
     def _turn(self, search_id: str, number: int, before: str, values: dict[str, Any], *, news: bool = False) -> bool:
         """Change a trial whose status is ``before``; False, and no news for MLflow, if it has another."""
         mine = (Trial.search_id == search_id, Trial.number == number, Trial.status == before)
@@ -216,6 +229,7 @@ class Catalog:
                 session.add(_news(search_id, "trial", number))
             return turned
 
+    @retried
     def record_test(self, search_id: str, number: int | None, test: dict[str, Any]) -> None:
         """Figures on the test split, of a trial or, without a number, of the base model. Raises KeyError if unknown."""
         with self._write() as session:
@@ -225,10 +239,12 @@ class Catalog:
             else:
                 _get(session, Trial, (search_id, number)).test = test
 
+    @retried
     def restart(self, search_id: str, number: int) -> None:
         """A trial whose process died is to be run again, from now: it counts one attempt more."""
         self._turn(search_id, number, "running", {"attempts": Trial.attempts + 1, "asked_at": _now()})
 
+    @retried
     def follow_adapters(self, search_id: str, folder: Path) -> None:
         """Where adapters of the search are not where they were written, but are in `folder`: its home was moved."""
         for trial in self.trials(search_id):
@@ -239,17 +255,20 @@ class Catalog:
                 with self._write() as session:
                     _get(session, Trial, (search_id, trial.number)).adapter = str(here)
 
+    @retried
     def trials(self, search_id: str) -> list[TrialRecord]:
         """By number."""
         with self._read() as session:
             rows = session.scalars(select(Trial).where(Trial.search_id == search_id).order_by(Trial.number))
             return [record_of(TrialRecord, row) for row in rows]
 
+    @retried
     def trial(self, search_id: str, number: int) -> TrialRecord:
         """Raises KeyError for an unknown trial."""
         with self._read() as session:
             return record_of(TrialRecord, _get(session, Trial, (search_id, number)))
 
+    @retried
     def set_mlflow_trial(self, search_id: str, number: int, run_id: str) -> None:
         with self._write() as session:
             session.execute(
@@ -258,10 +277,12 @@ class Catalog:
 
     # Latency profiles
 
+    @retried
     def profile(self, key: str) -> dict[str, Any] | None:
         with self._read() as session:
             return session.scalar(select(LatencyProfile.profile).where(LatencyProfile.key == key))
 
+    @retried
     def store_profile(self, key: str, profile: dict[str, Any]) -> None:
         """Keeps the profile that is there already, if any: the first measurement stands."""
         try:
@@ -270,6 +291,7 @@ class Catalog:
         except IntegrityError:
             return
 
+    @retried
     def replace_profile(self, key: str, profile: dict[str, Any]) -> None:
         """In place of the profile that is there, if any: of two, the one that was asked for anew stands."""
         with self._write() as session:
@@ -277,21 +299,25 @@ class Catalog:
 
     # Outbox
 
+    @retried
     def pending(self, limit: int = 100) -> list[OutboxRecord]:
         """Oldest first."""
         with self._read() as session:
             rows = session.scalars(select(Outbox).where(Outbox.delivered_at.is_(None)).order_by(Outbox.id).limit(limit))
             return [record_of(OutboxRecord, row) for row in rows]
 
+    @retried
     def backlog(self) -> int:
         """How many rows are pending."""
         with self._read() as session:
             return session.scalar(select(func.count()).where(Outbox.delivered_at.is_(None))) or 0
 
+    @retried
     def delivered(self, outbox_id: int) -> None:
         with self._write() as session:
             session.execute(update(Outbox).where(Outbox.id == outbox_id).values(delivered_at=_now(), error=None))
 
+    @retried
     def undelivered(self, outbox_id: int, error: str) -> None:
         """The row stays pending."""
         with self._write() as session:
