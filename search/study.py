@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from objectives.placement import Placement
 from search.catalog.connect import clear_errors, parse
+from search.catalog.retry import retried
 from search.strategy.additive_sampler import COURSE, RATIO, Decision
 from search.strategy.fidelity import rungs
 from search.strategy.sampler import make_sampler
@@ -56,22 +57,29 @@ class Study:
         self._rungs = rungs(steps)
         self._sampler = make_sampler(strategy, space, first, budget=budget, seed=seed, steps=steps, max_ratio=max_ratio)
         self._url = parse(url)
+        self._study = self._load(url, search_id)
+        self._open: dict[int, optuna.Trial] = {}
+        self._asking = False  # stays true where the database went away in the middle of asking
+
+    @retried
+    def _load(self, url: str, search_id: str) -> optuna.Study:
         with self._clear_errors():
-            self._study = optuna.create_study(
-                storage=url,
+            study = optuna.create_study(
+                storage=optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True}),
                 study_name=search_id,
                 directions=["maximize", "minimize"],
                 sampler=self._sampler,
                 load_if_exists=True,
             )
-            self._study.set_metric_names(list(OBJECTIVES))
-        self._open: dict[int, optuna.Trial] = {}
+            study.set_metric_names(list(OBJECTIVES))
+            return study
 
     @property
     def stops_early(self) -> bool:
         """Whether trials may stop on the way under this strategy."""
         return self._sampler.stops_early
 
+    @retried
     def decide(self, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """What to do next, while the trials ``running`` are worked on; see :meth:`AdditiveSampler.decide`."""
         with self._clear_errors():
@@ -82,20 +90,36 @@ class Study:
         reached = len(self._open[number].user_attrs.get(COURSE, ())) if early else len(self._rungs) - 1
         return self._rungs[min(reached, len(self._rungs) - 1)]
 
+    @retried
     def stopped(self, number: int, ratio: float, course: Sequence[float]) -> None:
         """An open trial stopped on the way; it may go on. ``course``: see :mod:`search.strategy.fidelity`."""
         with self._clear_errors():
             self._open[number].set_user_attr(RATIO, ratio)
             self._open[number].set_user_attr(COURSE, list(course))
 
+    @retried
     def ask(self, tried: Collection[Placement]) -> tuple[int, Placement] | None:
         """The number and placement of a new trial; None if ``tried`` is the whole space."""
         if self._space.untried(tried) is None:
             return None
         with self._clear_errors():
-            trial = self._study.ask()
-            return trial.number, self._suggest(trial)
+            trial = (self._asked() if self._asking else None) or self._begin()
+            placement = self._suggest(trial)
+            self._asking = False
+            return trial.number, placement
 
+    def _begin(self) -> optuna.Trial:
+        self._asking = True
+        return self._study.ask()
+
+    def _asked(self) -> optuna.Trial | None:
+        """The trial that the database made, though its answer was lost."""
+        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if frozen.number not in self._open:
+                return optuna.Trial(self._study, frozen._trial_id)
+        return None
+
+    @retried
     def unfinished(self) -> list[tuple[int, Placement]]:
         """Trials that a process left RUNNING, completed where it died in the middle of asking."""
         left = []
@@ -122,6 +146,7 @@ class Study:
         self._open[trial.number] = trial
         return self._space.placement(params)
 
+    @retried
     def tell(
         self,
         number: int,
@@ -139,7 +164,7 @@ class Study:
         ``excess`` is by how much the ratio exceeds its cap (infeasible above 0). Failed trials have no values. A trial
         that is closed already stays as it is.
         """
-        trial = self._open.pop(number, None)
+        trial = self._open.get(number)
         if trial is None:
             return
         state = {
@@ -155,3 +180,4 @@ class Study:
             if course:
                 trial.set_user_attr(COURSE, list(course))
             self._study.tell(trial, values, state=state, skip_if_finished=True)
+        del self._open[number]

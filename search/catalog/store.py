@@ -20,6 +20,7 @@ from search.catalog.connect import WRITES, clear_errors, connect, parse, sole
 from search.catalog.migrate import migrate
 from search.catalog.models import LatencyProfile, Outbox, Search, Trial
 from search.catalog.records import OutboxRecord, SearchRecord, TrialRecord, record_of
+from search.catalog.retry import commit, retried
 
 Row = TypeVar("Row", Search, Trial)
 _NAMES_SHOWN = 5
@@ -32,7 +33,8 @@ def _now() -> datetime:
 class Catalog:
     """One database of searches; may be shared by threads, and by any number of processes.
 
-    Every method raises StoreError if the server, file or disk refuses; what was recorded before stays.
+    Every method raises StoreError if the server, file or disk refuses; what was recorded before stays. A server that
+    goes away is waited for, see :mod:`search.catalog.retry`, and nothing is applied twice.
     """
 
     def __init__(self, url: str) -> None:
@@ -65,8 +67,9 @@ class Catalog:
 
     @contextmanager
     def _write(self) -> Iterator[Session]:
-        with clear_errors(self._url), Session(self._engine.execution_options(**WRITES)) as session, session.begin():
+        with clear_errors(self._url), Session(self._engine.execution_options(**WRITES)) as session:
             yield session
+            commit(session, self._engine)
 
     @contextmanager
     def sole(self, purpose: str) -> Iterator[bool]:
@@ -79,6 +82,7 @@ class Catalog:
 
     # Leases
 
+    @retried
     def take(self, search_id: str) -> str | None:
         """Own the search from now, for all that this object writes; or, if it is held, who holds it, in words."""
         try:
@@ -90,6 +94,7 @@ class Catalog:
             self._leases[search_id] = lease
         return other
 
+    @retried
     def holder(self, search_id: str) -> str | None:
         """Who holds the search now, in words."""
         with self._read() as session:
@@ -100,11 +105,13 @@ class Catalog:
         with self._write() as session:
             return leases.renew(session, search_id, self._leases[search_id])
 
+    @retried
     def release(self, search_id: str) -> None:
         """What runs is put back. Nothing, if the lease is lost."""
         with self._write() as session:
             leases.release(session, search_id, self._leases[search_id])
 
+    @retried
     def is_owner(self, search_id: str) -> bool:
         """Whether the lease, if this object ever took it, is not lost."""
         with self._read() as session:
@@ -124,6 +131,7 @@ class Catalog:
 
     # Searches
 
+    @retried
     def create_search(self, name: str, spec: dict[str, Any], facts: dict[str, Any]) -> SearchRecord:
         """Raises RequestError if the name is taken."""
         row = Search(id=uuid.uuid4().hex, name=name, spec=spec, facts=facts, status="running", created_at=_now())
@@ -143,6 +151,7 @@ class Catalog:
                 f"or continue it with `python -m search resume {name}`"
             ) from None
 
+    @retried
     def search(self, name: str) -> SearchRecord:
         """Raises RequestError for an unknown name."""
         with self._read() as session:
@@ -157,11 +166,13 @@ class Catalog:
             + (f"known are {known}{more}." if names else "none exists here yet, `python -m search run` makes one.")
         )
 
+    @retried
     def search_of(self, search_id: str) -> SearchRecord:
         """Raises KeyError for an unknown id."""
         with self._read() as session:
             return record_of(SearchRecord, _get(session, Search, search_id))
 
+    @retried
     def searches(self) -> list[SearchRecord]:
         """Newest first."""
         with self._read() as session:
@@ -170,6 +181,7 @@ class Catalog:
                 for row in session.scalars(select(Search).order_by(Search.created_at.desc()))
             ]
 
+    @retried
     def set_status(self, search_id: str, status: str, reason: str | None = None, elapsed_s: float = 0.0) -> None:
         """Adds `elapsed_s` seconds to the search's own; a status other than running ends it, until it is resumed."""
         running = status == "running"
@@ -186,16 +198,19 @@ class Catalog:
             )
             session.add(_news(search_id, "search" if running else "result"))
 
+    @retried
     def set_spec(self, search_id: str, spec: dict[str, Any]) -> None:
         """What a resumed search was asked for now: a larger budget, other workers."""
         with self._write_as_owner(search_id) as session:
             session.execute(update(Search).where(Search.id == search_id).values(spec=spec))
 
+    @retried
     def set_base(self, search_id: str, base: dict[str, Any]) -> None:
         """The base model's measurement."""
         with self._write_as_owner(search_id) as session:
             session.execute(update(Search).where(Search.id == search_id).values(base=base))
 
+    @retried
     def set_mlflow_search(self, search_id: str, experiment_id: str, run_id: str) -> None:
         with self._write() as session:
             session.execute(
@@ -206,6 +221,7 @@ class Catalog:
 
     # Trials
 
+    @retried
     def add_trial(self, search_id: str, number: int, placement: Placement, reference: str | None) -> None:
         """A running trial. Raises ValueError if the search has this number or this placement already."""
         row = Trial(
@@ -259,6 +275,7 @@ class Catalog:
         """A stopped trial will not go on."""
         self._turn(search_id, number, "stopped", {"reason": reason}, news=True)
 
+    @retried
     def _turn(self, search_id: str, number: int, before: str, values: dict[str, Any], *, news: bool = False) -> bool:
         """Change a trial whose status is ``before``; False, and no news for MLflow, if it has another."""
         mine = (Trial.search_id == search_id, Trial.number == number, Trial.status == before)
@@ -272,6 +289,7 @@ class Catalog:
                 session.add(_news(search_id, "trial", number))
             return turned
 
+    @retried
     def record_test(self, search_id: str, number: int | None, test: dict[str, Any]) -> None:
         """Figures on the test split, of a trial or, without a number, of the base model. Raises KeyError if unknown."""
         with self._write_as_owner(search_id) as session:
@@ -281,11 +299,13 @@ class Catalog:
             else:
                 _get(session, Trial, (search_id, number)).test = test
 
+    @retried
     def restart(self, search_id: str, number: int, *, died: bool = True) -> None:
         """A trial is to be run again, from now; if the process that ran it has died, it counts one attempt more."""
         again = {"attempts": Trial.attempts + int(died), "asked_at": _now(), "lease": self._leases.get(search_id)}
         self._turn(search_id, number, "running", again)
 
+    @retried
     def follow_adapters(self, search_id: str, folder: Path) -> None:
         """Where adapters of the search are not where they were written, but are in `folder`: its home was moved."""
         for trial in self.trials(search_id):
@@ -296,17 +316,20 @@ class Catalog:
                 with self._write() as session:
                     _get(session, Trial, (search_id, trial.number)).adapter = str(here)
 
+    @retried
     def trials(self, search_id: str) -> list[TrialRecord]:
         """By number."""
         with self._read() as session:
             rows = session.scalars(select(Trial).where(Trial.search_id == search_id).order_by(Trial.number))
             return [record_of(TrialRecord, row) for row in rows]
 
+    @retried
     def trial(self, search_id: str, number: int) -> TrialRecord:
         """Raises KeyError for an unknown trial."""
         with self._read() as session:
             return record_of(TrialRecord, _get(session, Trial, (search_id, number)))
 
+    @retried
     def set_mlflow_trial(self, search_id: str, number: int, run_id: str) -> None:
         with self._write() as session:
             session.execute(
@@ -315,10 +338,12 @@ class Catalog:
 
     # Latency profiles
 
+    @retried
     def profile(self, key: str) -> dict[str, Any] | None:
         with self._read() as session:
             return session.scalar(select(LatencyProfile.profile).where(LatencyProfile.key == key))
 
+    @retried
     def store_profile(self, key: str, profile: dict[str, Any]) -> None:
         """Keeps the profile that is there already, if any: the first measurement stands."""
         try:
@@ -327,6 +352,7 @@ class Catalog:
         except IntegrityError:
             return
 
+    @retried
     def replace_profile(self, key: str, profile: dict[str, Any]) -> None:
         """In place of the profile that is there, if any: of two, the one that was asked for anew stands."""
         with self._write() as session:
@@ -334,21 +360,25 @@ class Catalog:
 
     # Outbox
 
+    @retried
     def pending(self, limit: int = 100) -> list[OutboxRecord]:
         """Oldest first."""
         with self._read() as session:
             rows = session.scalars(select(Outbox).where(Outbox.delivered_at.is_(None)).order_by(Outbox.id).limit(limit))
             return [record_of(OutboxRecord, row) for row in rows]
 
+    @retried
     def backlog(self) -> int:
         """How many rows are pending."""
         with self._read() as session:
             return session.scalar(select(func.count()).where(Outbox.delivered_at.is_(None))) or 0
 
+    @retried
     def delivered(self, outbox_id: int) -> None:
         with self._write() as session:
             session.execute(update(Outbox).where(Outbox.id == outbox_id).values(delivered_at=_now(), error=None))
 
+    @retried
     def undelivered(self, outbox_id: int, error: str) -> None:
         """The row stays pending."""
         with self._write() as session:

