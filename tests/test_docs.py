@@ -55,10 +55,18 @@ def complaint(arguments: list[str]) -> str | None:
     name, *rest = arguments
     if name not in cli.commands:
         return f"no command {name}"
+    command = cli.commands[name]
+    if isinstance(command, click.Group):
+        if rest in ([], ["[OPTIONS]"]):
+            return None
+        name, *rest = rest
+        if name not in command.commands:
+            return f"no command {name}"
+        command = command.commands[name]
     # A page may name a command without all that it requires, as in "python -m search export".
     in_short = not rest or rest[-1] == "[OPTIONS]"
     try:
-        cli.commands[name].make_context(name, [word for word in rest if word != "[OPTIONS]"])
+        command.make_context(name, [word for word in rest if word != "[OPTIONS]"])
     except click.MissingParameter as error:
         return None if in_short else error.format_message()
     except click.ClickException as error:

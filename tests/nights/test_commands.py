@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.commands import QUICK, call, call_json, command, environment
+import pytest
+
+from search.catalog.schedules import Schedules
+from tests.commands import QUICK, assert_whole, call, call_json, command, environment
+from tests.nights.test_daemon import wait_until
+
+
+def start_daemon(home: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command("schedule", "run", "--home", str(home)), env=environment())
 
 
 def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
@@ -20,10 +29,31 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     (row,) = call_json("schedule", "list", *home)
     assert (row["paused"], row["flags"]) == (True, ["--budget", "3", *QUICK])
     assert call_json("schedule", "history", "s", *home) == []
-    daemon = subprocess.Popen(command("schedule", "run", *home), stderr=subprocess.PIPE, env=environment(), text=True)
-    assert daemon.stderr is not None
-    daemon.stderr.readline()
-    daemon.send_signal(signal.SIGTERM)
-    assert daemon.wait(60) in (0, -signal.SIGTERM)
+    daemon = start_daemon(tmp_path)
+    wait_until((tmp_path / "nights").is_dir)
+    daemon.terminate()
+    assert daemon.wait(60) == 0
     call("schedule", "remove", "s", *home)
     assert "no schedule" in call("schedule", "history", "s", *home, code=2).stderr
+
+
+@pytest.mark.slow
+def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
+    with closing(Schedules(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        begin = datetime.now(UTC) - timedelta(days=1)
+        catalog.add_schedule("s", "0 2 * * *", "UTC", "once", ["--budget", "3", *QUICK], str(tmp_path), begin)
+        first = start_daemon(tmp_path)
+        wait_until(lambda: any(catalog.trials(search.id) for search in catalog.searches()), 120)
+        first.terminate()
+        assert first.wait(60) == 0
+        (night,) = catalog.nights("s")
+        assert night.status == "interrupted"
+        second = start_daemon(tmp_path)
+        wait_until(lambda: catalog.nights("s")[0].status == "ended", 180)
+        (night,) = catalog.nights("s")
+        assert (night.result, night.attempts) == ("complete", 2)
+        second.terminate()
+        assert second.wait(60) == 0
+        trials = catalog.trials(catalog.search(night.search).id)
+        assert night.steps == sum(trial.steps for trial in trials) > 0
+        assert_whole(tmp_path, night.search, 3)

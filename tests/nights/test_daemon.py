@@ -52,6 +52,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_fifty_ticks_under_two_daemons_that_are_killed(
     tmp_path: Path, catalog: Schedules, start: Callable[[float], subprocess.Popen[bytes]]
 ) -> None:
