@@ -42,6 +42,7 @@ def schedule() -> None:
     show_default=True,
     help="After an outage: run the last night that was missed, or none.",
 )
+@click.option("--notify", metavar="URL|env:NAME", help="Webhook (as of Slack) that hears how nights end.")
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- RUN FLAGS]")
 @stores
 @as_json
@@ -50,6 +51,7 @@ def add(
     cron: str,
     timezone: str,
     misfire: str,
+    notify: str | None,
     flags: tuple[str, ...],
     home: str | None,
     storage: str | None,
@@ -64,7 +66,7 @@ def add(
     from search.schedule import utc_now
 
     with _opened(home, storage, tracking_uri) as catalog:
-        record = catalog.add_schedule(name, cron, timezone, misfire, flags, str(Path.cwd()), utc_now())
+        record = catalog.add_schedule(name, cron, timezone, misfire, flags, str(Path.cwd()), utc_now(), notify)
     if as_json:
         print_json(_plain(record))
     else:
@@ -178,9 +180,14 @@ def _pause(name: str, paused: bool, *place: str | None) -> None:
 
 def _plain(record: Any) -> dict[str, Any]:
     hidden = ("owner", "heartbeat_at")
+    values = asdict(record)
+    if values.get("notify") is not None:
+        from search.notify import redacted
+
+        values["notify"] = redacted(values["notify"])
     return {
         key: value.isoformat() if isinstance(value, datetime) else value
-        for key, value in asdict(record).items()
+        for key, value in values.items()
         if key not in hidden
     }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from search.catalog.records import NightRecord, ScheduleRecord
 from search.catalog.schedules import Schedules
+from search.notify import notify
 
 #: A daemon that has not been heard of for so many seconds is dead.
 LEASE_S = 60.0
@@ -115,7 +116,13 @@ class Daemon:
         steps = None if search is None else sum(trial.steps for trial in self._catalog.trials(search.id))
         seconds = None if search is None else search.elapsed_s
         result = "complete" if code == 0 else f"failed: exit code {code}, see {night.search}.log"
-        self._catalog.end_night(night, result, self._now(), seconds, steps)
+        if not self._catalog.end_night(night, result, self._now(), seconds, steps):
+            return
+        cost = "" if seconds is None else f"; {seconds:.0f} s, {steps} steps"
+        for schedule in self._catalog.schedules():
+            if schedule.name == night.schedule and schedule.notify is not None:
+                # Beside the loop: a server that is down must not cost heartbeats.
+                threading.Thread(target=notify, args=(schedule.notify, f"{night.search}: {result}{cost}")).start()
 
     def _end_children(self) -> None:
         for child in self._children:

@@ -139,6 +139,7 @@ class Schedule(Base):
     misfire: Mapped[str] = mapped_column(String(8))
     flags: Mapped[list[str]]
     folder: Mapped[str]
+    notify: Mapped[str | None]
     paused: Mapped[bool]
     created_at: Mapped[datetime]
     next_at: Mapped[datetime]

@@ -75,7 +75,7 @@ class OutboxRecord:
 
 @dataclass(frozen=True)
 class ScheduleRecord:
-    """`flags` are those of ``run``, read in `folder`; `misfire` is once or skip; `next_at` is the next tick."""
+    """`flags` are those of ``run``, read in `folder`; `misfire` is once or skip; `notify` is a secret."""
 
     name: str
     cron: str
@@ -83,6 +83,7 @@ class ScheduleRecord:
     misfire: str
     flags: list[str]
     folder: str
+    notify: str | None
     paused: bool
     created_at: datetime
     next_at: datetime

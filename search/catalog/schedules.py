@@ -23,7 +23,15 @@ class Schedules(Catalog):
     """The catalog of a database, with its schedules; errors as there."""
 
     def add_schedule(
-        self, name: str, cron: str, timezone: str, misfire: str, flags: Sequence[str], folder: str, now: datetime
+        self,
+        name: str,
+        cron: str,
+        timezone: str,
+        misfire: str,
+        flags: Sequence[str],
+        folder: str,
+        now: datetime,
+        notify: str | None = None,
     ) -> ScheduleRecord:
         """Raises RequestError if the name is taken, or the cron expression or time zone is none."""
         row = Schedule(
@@ -33,6 +41,7 @@ class Schedules(Catalog):
             misfire=misfire,
             flags=list(flags),
             folder=folder,
+            notify=notify,
             paused=False,
             created_at=now,
             next_at=next_tick(cron, timezone, now),

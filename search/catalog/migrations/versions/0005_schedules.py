@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("misfire", sa.String(8), nullable=False),
         sa.Column("flags", sa.JSON(), nullable=False),
         sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("notify", sa.Text()),
         sa.Column("paused", sa.Boolean(), nullable=False),
         _moment("created_at"),
         _moment("next_at"),
