@@ -23,11 +23,12 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     add = ("schedule", "add", "s", "--cron", "0 2 * * *", *home)
     assert "--bogus" in call(*add, "--", "--bogus", "1", code=2).stderr
     assert "--name" in call(*add, "--", "--name", "x", code=2).stderr
-    call(*add, "--", "--budget", "3", *QUICK)
+    call(*add, "--notify", "http://127.0.0.1:1/secret", "--", "--budget", "3", *QUICK)
     assert "exists already" in call(*add, code=2).stderr
     call("schedule", "pause", "s", *home)
     (row,) = call_json("schedule", "list", *home)
     assert (row["paused"], row["flags"]) == (True, ["--budget", "3", *QUICK])
+    assert row["notify"] == "***"
     assert call_json("schedule", "history", "s", *home) == []
     daemon = start_daemon(tmp_path)
     wait_until((tmp_path / "nights").is_dir)

@@ -78,10 +78,10 @@ def test_fifty_ticks_under_two_daemons_that_are_killed(
 
 
 def test_a_killed_daemons_night_is_gone_on_with_and_an_overrun_is_not_started(
-    tmp_path: Path, catalog: Schedules, start: Callable[[float], subprocess.Popen[bytes]]
+    tmp_path: Path, catalog: Schedules, start: Callable[[float], subprocess.Popen[bytes]], server: tuple[str, list[str]]
 ) -> None:
     set_clock(tmp_path, BEGIN)
-    catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+    catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN, server[0])
     first = start(60)
     set_clock(tmp_path, BEGIN + timedelta(minutes=30))
     wait_until(lambda: bool(list(tmp_path.glob("*.begun"))))
@@ -94,6 +94,7 @@ def test_a_killed_daemons_night_is_gone_on_with_and_an_overrun_is_not_started(
     wait_until(lambda: catalog.nights("s")[1].status == "ended")
     night = catalog.nights("s")[1]
     assert (night.result, night.attempts, night.search) == ("complete", 2, "s-2026-11-01")
+    wait_until(lambda: server[1][:1] == ["s-2026-11-01: complete"])
 
 
 @pytest.mark.parametrize("misfire", ["once", "skip"])
