@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -28,7 +29,15 @@ continues). A result goes to standard output, progress to standard error.
 
 def page() -> str:
     # The table is drawn from click's objects, not from its rendered help, whose layout changes between versions.
-    return "\n".join([HEAD, *(_section(name, cli.commands[name]) for name in cli.commands)])
+    return "\n".join([HEAD, *(_section(name, command) for name, command in commands())])
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command by its full name, those of groups after their group."""
+    for name, command in cli.commands.items():
+        yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {part}", each) for part, each in command.commands.items())
 
 
 def _section(name: str, command: click.Command) -> str:

@@ -14,6 +14,7 @@ import click
 from objectives.errors import RequestError
 from objectives.latency.settings import LatencySettings
 from search.cli_across import ablate, compare, print_several
+from search.cli_schedule import schedule
 from search.names import PICKS
 from search.options import (
     as_json,
@@ -126,6 +127,7 @@ def _document(name: str, *place: str | None) -> dict[str, Any]:
 
 cli.add_command(ablate)
 cli.add_command(compare)
+cli.add_command(schedule)
 
 
 @cli.command()

@@ -11,6 +11,7 @@ import click
 import pytest
 
 from docs.make_cli import PAGE, page
+from docs.make_cli import commands as all_commands
 from search.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,10 +55,18 @@ def complaint(arguments: list[str]) -> str | None:
     name, *rest = arguments
     if name not in cli.commands:
         return f"no command {name}"
+    command = cli.commands[name]
+    if isinstance(command, click.Group):
+        if rest in ([], ["[OPTIONS]"]):
+            return None
+        name, *rest = rest
+        if name not in command.commands:
+            return f"no command {name}"
+        command = command.commands[name]
     # A page may name a command without all that it requires, as in "python -m search export".
     in_short = not rest or rest[-1] == "[OPTIONS]"
     try:
-        cli.commands[name].make_context(name, [word for word in rest if word != "[OPTIONS]"])
+        command.make_context(name, [word for word in rest if word != "[OPTIONS]"])
     except click.MissingParameter as error:
         return None if in_short else error.format_message()
     except click.ClickException as error:
@@ -90,7 +99,7 @@ def test_the_readme_names_commands() -> None:
 
 @each_page
 def test_every_option_named_alone_exists(file: Path) -> None:
-    known = {opt for command in cli.commands.values() for param in command.params for opt in param.opts} | FOREIGN
+    known = {opt for _, command in all_commands() for param in command.params for opt in param.opts} | FOREIGN
     named = {match for span in spans(file) for match in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", span)}
     if file.name == "CONTRIBUTING.md" or file == PAGE:
         named -= {"--help"}

@@ -144,3 +144,37 @@ class Outbox(Base):
     delivered_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None]
+
+
+class Schedule(Base):
+    __tablename__ = "catalog_schedules"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    cron: Mapped[str] = mapped_column(String(255))
+    timezone: Mapped[str] = mapped_column(String(64))
+    misfire: Mapped[str] = mapped_column(String(8))
+    flags: Mapped[list[str]]
+    folder: Mapped[str]
+    notify: Mapped[str | None]
+    paused: Mapped[bool]
+    created_at: Mapped[datetime]
+    next_at: Mapped[datetime]
+
+
+class Night(Base):
+    """One tick of a schedule: the key lets no two daemons run the same one."""
+
+    __tablename__ = "catalog_nights"
+
+    schedule: Mapped[str] = mapped_column(ForeignKey("catalog_schedules.name"), primary_key=True)
+    tick: Mapped[datetime] = mapped_column(primary_key=True)
+    search: Mapped[str] = mapped_column(String(255))
+    status: Mapped[str] = mapped_column(String(16))
+    result: Mapped[str | None]
+    owner: Mapped[str | None] = mapped_column(String(64))
+    heartbeat_at: Mapped[datetime | None]
+    attempts: Mapped[int]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    seconds: Mapped[float | None] = mapped_column(Double)
+    steps: Mapped[int | None]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from objectives.placement import Placement
 
-Record = TypeVar("Record", "SearchRecord", "TrialRecord", "OutboxRecord")
+Record = TypeVar("Record", "SearchRecord", "TrialRecord", "OutboxRecord", "ScheduleRecord", "NightRecord")
 
 
 def record_of(kind: type[Record], row: object) -> Record:
@@ -77,3 +77,37 @@ class OutboxRecord:
     created_at: datetime
     attempts: int
     error: str | None
+
+
+@dataclass(frozen=True)
+class ScheduleRecord:
+    """`flags` are those of ``run``, read in `folder`; `misfire` is once or skip; `notify` is a secret."""
+
+    name: str
+    cron: str
+    timezone: str
+    misfire: str
+    flags: list[str]
+    folder: str
+    notify: str | None
+    paused: bool
+    created_at: datetime
+    next_at: datetime
+
+
+@dataclass(frozen=True)
+class NightRecord:
+    """`status` is running, interrupted, ended or skipped; `seconds` and `steps` are the cost of its search."""
+
+    schedule: str
+    tick: datetime
+    search: str
+    status: str
+    result: str | None
+    owner: str | None
+    heartbeat_at: datetime | None
+    attempts: int
+    started_at: datetime | None
+    ended_at: datetime | None
+    seconds: float | None
+    steps: int | None

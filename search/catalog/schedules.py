@@ -1,0 +1,182 @@
+"""Every read and write of schedules and nights, each in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from objectives.errors import RequestError
+from search.catalog.models import Night, Schedule
+from search.catalog.records import NightRecord, ScheduleRecord, record_of
+from search.catalog.store import Catalog
+from search.cron import due, next_tick, zone
+
+#: A tick that a daemon saw so much later than it was due was missed.
+GRACE = timedelta(minutes=5)
+
+
+class Schedules(Catalog):
+    """The catalog of a database, with its schedules; errors as there."""
+
+    def add_schedule(
+        self,
+        name: str,
+        cron: str,
+        timezone: str,
+        misfire: str,
+        flags: Sequence[str],
+        folder: str,
+        now: datetime,
+        notify: str | None = None,
+    ) -> ScheduleRecord:
+        """Raises RequestError if the name is taken, or the cron expression or time zone is none."""
+        row = Schedule(
+            name=name,
+            cron=cron,
+            timezone=timezone,
+            misfire=misfire,
+            flags=list(flags),
+            folder=folder,
+            notify=notify,
+            paused=False,
+            created_at=now,
+            next_at=next_tick(cron, timezone, now),
+        )
+        try:
+            with self._write() as session:
+                session.add(row)
+                session.flush()
+                return record_of(ScheduleRecord, row)
+        except IntegrityError:
+            raise RequestError(
+                f"a schedule named {name!r} exists already: choose another name, "
+                f"or end it with `python -m search schedule remove {name}`"
+            ) from None
+
+    def schedules(self) -> list[ScheduleRecord]:
+        """By name."""
+        with self._read() as session:
+            return [record_of(ScheduleRecord, row) for row in session.scalars(select(Schedule).order_by(Schedule.name))]
+
+    def remove_schedule(self, name: str) -> None:
+        """With its history; the searches of its nights stay. Raises RequestError for an unknown name."""
+        with self._write() as session:
+            row = _schedule(session, name)
+            session.execute(delete(Night).where(Night.schedule == name))
+            session.delete(row)
+
+    def pause(self, name: str, paused: bool, now: datetime) -> None:
+        """Ticks that pass meanwhile are not missed: they do not count. Raises RequestError for an unknown name."""
+        with self._write() as session:
+            row = _schedule(session, name)
+            if row.paused and not paused:
+                row.next_at = next_tick(row.cron, row.timezone, now)
+            row.paused = paused
+
+    def nights(self, name: str) -> list[NightRecord]:
+        """Newest first. Raises RequestError for an unknown schedule."""
+        with self._read() as session:
+            _schedule(session, name)
+            rows = session.scalars(select(Night).where(Night.schedule == name).order_by(Night.tick.desc()))
+            return [record_of(NightRecord, row) for row in rows]
+
+    # What daemons do
+
+    def claim(self, name: str, owner: str, now: datetime) -> NightRecord | None:
+        """The night that `owner` is to start now; of several ticks missed, the last. Others are recorded as skipped."""
+        with self._write() as session:
+            row = session.get(Schedule, name, with_for_update=True)
+            if row is None or row.paused or row.next_at > now:
+                return None
+            *missed, last = due(row.cron, row.timezone, row.next_at, now)
+            row.next_at = next_tick(row.cron, row.timezone, now)
+            session.add_all(_skipped(row, tick, "skipped: missed") for tick in missed)
+            open_night = select(Night.tick).where(Night.schedule == name, Night.status.in_(("running", "interrupted")))
+            if session.scalar(open_night.limit(1)) is not None:
+                session.add(_skipped(row, last, "skipped: overrun"))
+                return None
+            if row.misfire == "skip" and now - last > GRACE:
+                session.add(_skipped(row, last, "skipped: missed"))
+                return None
+            night = Night(
+                schedule=name,
+                tick=last,
+                search=_search_name(row, last),
+                status="running",
+                owner=owner,
+                heartbeat_at=_clock(session),
+                attempts=1,
+                started_at=now,
+            )
+            session.add(night)
+            session.flush()
+            return record_of(NightRecord, night)
+
+    def adopt(self, owner: str, lease_s: float) -> NightRecord | None:
+        """A night to go on with: its daemon gave it back, or has not been heard of for `lease_s` seconds."""
+        with self._write() as session:
+            dead = (Night.status == "running") & (Night.heartbeat_at < _clock(session) - timedelta(seconds=lease_s))
+            query = select(Night).where((Night.status == "interrupted") | dead).limit(1)
+            night = session.scalar(query.with_for_update(skip_locked=True))
+            if night is None:
+                return None
+            night.status, night.owner, night.heartbeat_at = "running", owner, _clock(session)
+            night.attempts += 1
+            session.flush()
+            return record_of(NightRecord, night)
+
+    def heartbeat(self, night: NightRecord) -> bool:
+        """False if the night is no longer its owner's: another daemon took it, or its schedule was removed."""
+        with self._write() as session:
+            return _change(session, night, heartbeat_at=_clock(session))
+
+    def give_back(self, night: NightRecord) -> None:
+        """Interrupted: the next daemon goes on with it."""
+        with self._write() as session:
+            _change(session, night, status="interrupted", owner=None)
+
+    def end_night(
+        self, night: NightRecord, result: str, now: datetime, seconds: float | None, steps: int | None
+    ) -> bool:
+        """With its cost in seconds and training steps, if there was any; False if it is no longer its owner's."""
+        with self._write() as session:
+            return _change(session, night, status="ended", result=result, ended_at=now, seconds=seconds, steps=steps)
+
+
+def _schedule(session: Session, name: str) -> Schedule:
+    row = session.get(Schedule, name)
+    if row is None:
+        raise RequestError(f"no schedule is named {name!r}: `python -m search schedule list` shows those there are")
+    return row
+
+
+def _change(session: Session, night: NightRecord, **values: object) -> bool:
+    mine = (Night.schedule == night.schedule, Night.tick == night.tick, Night.owner == night.owner)
+    return session.scalar(update(Night).where(*mine).values(**values).returning(Night.attempts)) is not None
+
+
+def _skipped(row: Schedule, tick: datetime, result: str) -> Night:
+    return Night(
+        schedule=row.name, tick=tick, search=_search_name(row, tick), status="skipped", result=result, attempts=0
+    )
+
+
+def _search_name(row: Schedule, tick: datetime) -> str:
+    """With the day there; where the schedule is due more than once that day, later ticks have date and time in UTC."""
+    local = tick.astimezone(zone(row.timezone))
+    day = local.replace(hour=0, minute=0, fold=0)
+    if next_tick(row.cron, row.timezone, day - timedelta(minutes=1)) == tick:
+        return f"{row.name}-{local:%Y-%m-%d}"
+    return f"{row.name}-{tick:%Y-%m-%d-%H%M}"
+
+
+def _clock(session: Session) -> datetime:
+    """The database's: daemons on several machines agree on no other."""
+    if session.get_bind().dialect.name == "sqlite":
+        return datetime.fromisoformat(f"{session.scalar(select(func.strftime('%Y-%m-%d %H:%M:%f', 'now')))}+00:00")
+    moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return moment.astimezone(UTC)

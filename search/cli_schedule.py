@@ -1,0 +1,202 @@
+"""Commands that run a search again and again: schedules, their daemon and their history."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from objectives.errors import RequestError
+from search.options import as_json, asked_for, home_of, print_json, request, stores
+
+_FIXED = ("name", "home", "storage", "tracking_uri")
+_name = click.argument("name")
+
+
+@click.group()
+def schedule() -> None:
+    """Run a search every night, or whenever a cron expression says; `run` is the daemon that does it.
+
+    \b
+    Example:
+      python -m search schedule add tickets --cron "0 2 * * *" -- --model ./llama --data ./tickets
+      python -m search schedule run
+    """
+
+
+@schedule.command()
+@_name
+@click.option("--cron", required=True, metavar="EXPR", help="Minute, hour, day, month and weekday.")
+@click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="IANA name, as Europe/Berlin.")
+@click.option(
+    "--misfire",
+    type=click.Choice(("once", "skip")),
+    default="once",
+    show_default=True,
+    help="After an outage: run the last night that was missed, or none.",
+)
+@click.option("--notify", metavar="URL|env:NAME", help="Webhook (as of Slack) that hears how nights end.")
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- RUN FLAGS]")
+@stores
+@as_json
+def add(
+    name: str,
+    cron: str,
+    timezone: str,
+    misfire: str,
+    notify: str | None,
+    flags: tuple[str, ...],
+    home: str | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Add schedule NAME; what follows -- are flags of `python -m search run`, read in this folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+        raise RequestError(f"schedule {name!r} is no name of a file: use letters, digits, dots, dashes, up to 200")
+    _check(flags)
+    from search.schedule import utc_now
+
+    with _opened(home, storage, tracking_uri) as catalog:
+        record = catalog.add_schedule(name, cron, timezone, misfire, flags, str(Path.cwd()), utc_now(), notify)
+    if as_json:
+        print_json(_plain(record))
+    else:
+        click.echo(f"{name} runs next at {record.next_at:%Y-%m-%d %H:%M} UTC, while `search schedule run` runs")
+
+
+@schedule.command("list")
+@stores
+@as_json
+def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool) -> None:
+    """List all schedules."""
+    with _opened(home, storage, tracking_uri) as catalog:
+        rows = [_plain(record) for record in catalog.schedules()]
+    columns = ("name", "cron", "timezone", "misfire", "paused", "next_at")
+    _print(rows, columns, as_json)
+
+
+@schedule.command()
+@_name
+@stores
+def remove(name: str, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
+    """Remove schedule NAME and its history; a night that runs is ended, and all searches stay."""
+    with _opened(home, storage, tracking_uri) as catalog:
+        catalog.remove_schedule(name)
+
+
+@schedule.command()
+@_name
+@stores
+def pause(name: str, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
+    """Start no more nights of schedule NAME until `unpause`; one that runs goes on."""
+    _pause(name, True, home, storage, tracking_uri)
+
+
+@schedule.command()
+@_name
+@stores
+def unpause(name: str, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
+    """Start nights of schedule NAME again; those that passed meanwhile are not made up for."""
+    _pause(name, False, home, storage, tracking_uri)
+
+
+@schedule.command()
+@_name
+@stores
+@as_json
+def history(
+    name: str, home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool
+) -> None:
+    """Show the nights of schedule NAME, newest first: when, what came of it, and what it cost."""
+    with _opened(home, storage, tracking_uri) as catalog:
+        rows = [_plain(record) for record in catalog.nights(name)]
+    columns = ("tick", "search", "status", "result", "started_at", "ended_at", "seconds", "steps")
+    _print(rows, columns, as_json)
+
+
+@schedule.command()
+@stores
+def run(home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
+    """Run the nights of all schedules as they come due, until Ctrl-C or SIGTERM; several such daemons share the work.
+
+    Each night's progress goes to a file in the home's folder `nights`.
+    """
+    from search.schedule import Daemon
+
+    place = home_of(home, storage, tracking_uri)
+    stores_of_child = ["--home", str(place.folder), "--storage", place.storage, "--tracking-uri", place.tracking]
+
+    def command(record: Any, night: Any, again: bool) -> list[str]:
+        program = [sys.executable, "-m", "search"]
+        if again and any(each.name == night.search for each in catalog.searches()):
+            return [*program, "resume", night.search, *stores_of_child]
+        return [*program, "run", *record.flags, "--name", night.search, *stores_of_child]
+
+    with _opened(home, storage, tracking_uri) as catalog:
+        click.echo("nights run as they come due (Ctrl-C ends this)", err=True)
+        Daemon(catalog, place.folder / "nights", command).run()
+
+
+@click.command("run")
+@request
+@stores
+def _run_flags(config: str | None, data: tuple[str, ...], debug: bool, **flags: Any) -> None:
+    given = [each for each in _FIXED if flags.pop(each) is not None]
+    if given:
+        option = "--" + given[0].replace("_", "-")
+        raise RequestError(f"{option} after -- is not a night's to choose: each has a name and the schedule's stores")
+    if len(asked_for(config, data, flags)) > 1:
+        raise RequestError(f"--data is given {len(data)} times: add a schedule for each data set")
+
+
+def _check(flags: tuple[str, ...]) -> None:
+    """Raises RequestError or click's own errors for what ``run`` would refuse before it begins."""
+    _run_flags.main(list(flags), prog_name="python -m search run", standalone_mode=False)
+
+
+@contextmanager
+def _opened(*place: str | None) -> Iterator[Any]:
+    from search.catalog.schedules import Schedules
+
+    with closing(Schedules(home_of(*place).storage)) as catalog:
+        yield catalog
+
+
+def _pause(name: str, paused: bool, *place: str | None) -> None:
+    from search.schedule import utc_now
+
+    with _opened(*place) as catalog:
+        catalog.pause(name, paused, utc_now())
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    hidden = ("owner", "heartbeat_at")
+    values = asdict(record)
+    if values.get("notify") is not None:
+        from search.notify import redacted
+
+        values["notify"] = redacted(values["notify"])
+    return {
+        key: value.isoformat() if isinstance(value, datetime) else value
+        for key, value in values.items()
+        if key not in hidden
+    }
+
+
+def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+        return
+    from search.console import open_console, show
+
+    cells = [["" if row[column] is None else str(row[column]) for column in columns] for row in rows]
+    show(open_console(sys.stdout), [column.replace("_", " ") for column in columns], cells, len(columns))

@@ -1,0 +1,46 @@
+"""When a schedule is due: cron expressions in a named time zone, with daylight saving as Debian's cron has it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from objectives.errors import RequestError
+
+
+def zone(name: str) -> ZoneInfo:
+    """Raises RequestError for an unknown name."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise RequestError(
+            f"--timezone {name!r} is no known time zone: name one of the IANA list, such as Europe/Berlin or UTC"
+        ) from error
+
+
+def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
+    """The first tick later than `after`, in UTC.
+
+    A tick in the hour that spring leaves out comes right after it, and one in the hour that autumn repeats comes once.
+    Raises RequestError for what is no cron expression, or for one that never comes.
+    """
+    try:
+        return next(CronSim(cron, after.astimezone(zone(timezone)))).astimezone(UTC)
+    except CronSimError as error:
+        raise RequestError(
+            f"--cron {cron!r} is no cron expression ({error}): give minute, hour, day, month and weekday, "
+            "such as '0 2 * * *' for two at night"
+        ) from error
+    except StopIteration:
+        raise RequestError(f"--cron {cron!r} names a day that no calendar has: choose another") from None
+
+
+def due(cron: str, timezone: str, first: datetime, now: datetime) -> list[datetime]:
+    """All ticks from `first`, which is one, to `now`, in UTC."""
+    ticks = []
+    while first <= now:
+        ticks.append(first)
+        first = next_tick(cron, timezone, first)
+    return ticks

@@ -1,0 +1,151 @@
+"""The daemon: a child for every night that is due, or that a dead daemon left, and the history of all."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from search.catalog.records import NightRecord, ScheduleRecord
+from search.catalog.schedules import Schedules
+from search.notify import notify
+
+#: A daemon that has not been heard of for so many seconds is dead.
+LEASE_S = 60.0
+_PR_SET_PDEATHSIG = 1
+
+#: The command of a night; of one to go on with, if the last argument is true.
+Command = Callable[[ScheduleRecord, NightRecord, bool], list[str]]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class _Child:
+    night: NightRecord
+    process: subprocess.Popen[bytes]
+    told_to_end: bool = False
+
+
+class Daemon:
+    """Any number may run on one catalog, on one machine or several that share the home."""
+
+    def __init__(
+        self,
+        catalog: Schedules,
+        logs: Path,
+        command: Command,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        poll_s: float = 5.0,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        """`now` says when ticks are due; whether a daemon lives is measured on the database's clock."""
+        self._catalog, self._logs, self._command, self._now = catalog, logs, command, now
+        self._poll_s, self._lease_s = poll_s, lease_s
+        self._owner = uuid.uuid4().hex
+        self._children: list[_Child] = []
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT, which are passed on to the nights; another daemon goes on with those.
+
+        Raises StoreError if the database refuses.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            while not self._stop.is_set():
+                self._look_after_children()
+                self._start_what_is_due()
+                self._stop.wait(self._poll_s)
+        finally:
+            self._end_children()
+
+    def _start_what_is_due(self) -> None:
+        schedules = {schedule.name: schedule for schedule in self._catalog.schedules()}
+        while (night := self._catalog.adopt(self._owner, self._lease_s)) is not None:
+            if night.schedule in schedules:
+                self._start(schedules[night.schedule], night, again=True)
+        for schedule in schedules.values():
+            night = self._catalog.claim(schedule.name, self._owner, self._now())
+            if night is not None:
+                self._start(schedule, night, again=False)
+
+    def _start(self, schedule: ScheduleRecord, night: NightRecord, *, again: bool) -> None:
+        with (self._logs / f"{night.search}.log").open("ab") as log:
+            try:
+                process = subprocess.Popen(
+                    self._command(schedule, night, again),
+                    cwd=schedule.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    start_new_session=True,
+                    preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
+                )
+            except OSError as error:
+                reason = f"failed: cannot be started ({error.strerror}: {error.filename})"
+                self._catalog.end_night(night, reason, self._now(), None, None)
+                return
+        self._children.append(_Child(night, process))
+
+    def _look_after_children(self) -> None:
+        for child in list(self._children):
+            code = child.process.poll()
+            if code is not None:
+                self._children.remove(child)
+                self._record(child.night, code)
+            elif not self._catalog.heartbeat(child.night) and not child.told_to_end:
+                child.process.terminate()
+                child.told_to_end = True
+
+    def _record(self, night: NightRecord, code: int) -> None:
+        search = next((each for each in self._catalog.searches() if each.name == night.search), None)
+        steps = None if search is None else sum(trial.steps for trial in self._catalog.trials(search.id))
+        seconds = None if search is None else search.elapsed_s
+        result = "complete" if code == 0 else f"failed: exit code {code}, see {night.search}.log"
+        if not self._catalog.end_night(night, result, self._now(), seconds, steps):
+            return
+        cost = "" if seconds is None else f"; {seconds:.0f} s, {steps} steps"
+        for schedule in self._catalog.schedules():
+            if schedule.name == night.schedule and schedule.notify is not None:
+                # Beside the loop: a server that is down must not cost heartbeats.
+                threading.Thread(target=notify, args=(schedule.notify, f"{night.search}: {result}{cost}")).start()
+
+    def _end_children(self) -> None:
+        for child in self._children:
+            child.process.terminate()
+        for child in self._children:
+            while child.process.poll() is None:
+                try:
+                    child.process.wait(self._lease_s / 4)
+                except subprocess.TimeoutExpired:
+                    self._catalog.heartbeat(child.night)
+            if child.process.returncode == 0:
+                self._record(child.night, 0)
+            else:
+                self._catalog.give_back(child.night)
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """Lets Linux send SIGTERM to a child whose daemon is killed: nobody would look after it."""
+    libc = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return prepare

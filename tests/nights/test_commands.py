@@ -1,0 +1,60 @@
+"""The commands on schedules, and the real daemon when it is told to end."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from search.catalog.schedules import Schedules
+from tests.commands import QUICK, assert_whole, call, call_json, command, environment
+from tests.nights.test_daemon import wait_until
+
+
+def start_daemon(home: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command("schedule", "run", "--home", str(home)), env=environment())
+
+
+def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path))
+    add = ("schedule", "add", "s", "--cron", "0 2 * * *", *home)
+    assert "--bogus" in call(*add, "--", "--bogus", "1", code=2).stderr
+    assert "--name" in call(*add, "--", "--name", "x", code=2).stderr
+    call(*add, "--notify", "http://127.0.0.1:1/secret", "--", "--budget", "3", *QUICK)
+    assert "exists already" in call(*add, code=2).stderr
+    call("schedule", "pause", "s", *home)
+    (row,) = call_json("schedule", "list", *home)
+    assert (row["paused"], row["flags"]) == (True, ["--budget", "3", *QUICK])
+    assert row["notify"] == "***"
+    assert call_json("schedule", "history", "s", *home) == []
+    daemon = start_daemon(tmp_path)
+    wait_until((tmp_path / "nights").is_dir)
+    daemon.terminate()
+    assert daemon.wait(60) == 0
+    call("schedule", "remove", "s", *home)
+    assert "no schedule" in call("schedule", "history", "s", *home, code=2).stderr
+
+
+@pytest.mark.slow
+def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
+    with closing(Schedules(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        begin = datetime.now(UTC) - timedelta(days=1)
+        catalog.add_schedule("s", "0 2 * * *", "UTC", "once", ["--budget", "3", *QUICK], str(tmp_path), begin)
+        first = start_daemon(tmp_path)
+        wait_until(lambda: any(catalog.trials(search.id) for search in catalog.searches()), 120)
+        first.terminate()
+        assert first.wait(60) == 0
+        (night,) = catalog.nights("s")
+        assert night.status == "interrupted"
+        second = start_daemon(tmp_path)
+        wait_until(lambda: catalog.nights("s")[0].status == "ended", 180)
+        (night,) = catalog.nights("s")
+        assert (night.result, night.attempts) == ("complete", 2)
+        second.terminate()
+        assert second.wait(60) == 0
+        trials = catalog.trials(catalog.search(night.search).id)
+        assert night.steps == sum(trial.steps for trial in trials) > 0
+        assert_whole(tmp_path, night.search, 3)

@@ -1,0 +1,108 @@
+"""Two daemons, killed and started again: every tick is run, none twice, and history says what happened."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from search.catalog.schedules import Schedules
+
+BEGIN = datetime(2026, 11, 1, 1, 30, tzinfo=UTC)
+TICKS = 50
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Schedules]:
+    with closing(Schedules(f"sqlite:///{tmp_path / 'search.db'}")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[float], subprocess.Popen[bytes]]]:
+    started = []
+
+    def start(seconds: float) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.nights.daemon", str(tmp_path), str(seconds)]
+        started.append(subprocess.Popen(command))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def set_clock(home: Path, moment: datetime) -> None:
+    (home / "clock.new").write_text(moment.isoformat())
+    (home / "clock.new").replace(home / "clock")
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_fifty_ticks_under_two_daemons_that_are_killed(
+    tmp_path: Path, catalog: Schedules, start: Callable[[float], subprocess.Popen[bytes]]
+) -> None:
+    set_clock(tmp_path, BEGIN)
+    catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+    daemons = [start(0.05), start(0.05)]
+    for tick in range(TICKS):
+        set_clock(tmp_path, BEGIN + timedelta(days=tick, minutes=30))
+        if tick % 10 == 4:
+            victim = (tick // 10) % 2
+            wait_until(lambda: len(catalog.nights("s")) > tick)  # noqa: B023
+            daemons[victim].kill()
+            daemons[victim].wait()
+            daemons[victim] = start(0.05)
+        wait_until(lambda: [n.status for n in catalog.nights("s")].count("ended") == tick + 1)  # noqa: B023
+    nights = catalog.nights("s")
+    assert [night.result for night in nights] == ["complete"] * TICKS
+    assert {night.tick for night in nights} == {BEGIN + timedelta(days=d, minutes=30) for d in range(TICKS)}
+    assert len(list(tmp_path.glob("*.done"))) == TICKS
+    for daemon in daemons:
+        daemon.terminate()
+        assert daemon.wait(20) == 0
+
+
+def test_a_killed_daemons_night_is_gone_on_with_and_an_overrun_is_not_started(
+    tmp_path: Path, catalog: Schedules, start: Callable[[float], subprocess.Popen[bytes]], server: tuple[str, list[str]]
+) -> None:
+    set_clock(tmp_path, BEGIN)
+    catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN, server[0])
+    first = start(60)
+    set_clock(tmp_path, BEGIN + timedelta(minutes=30))
+    wait_until(lambda: bool(list(tmp_path.glob("*.begun"))))
+    set_clock(tmp_path, BEGIN + timedelta(days=1, minutes=30))
+    wait_until(lambda: len(catalog.nights("s")) == 2)
+    assert catalog.nights("s")[0].result == "skipped: overrun"
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    start(0)
+    wait_until(lambda: catalog.nights("s")[1].status == "ended")
+    night = catalog.nights("s")[1]
+    assert (night.result, night.attempts, night.search) == ("complete", 2, "s-2026-11-01")
+    wait_until(lambda: server[1][:1] == ["s-2026-11-01: complete"])
+
+
+@pytest.mark.parametrize("misfire", ["once", "skip"])
+def test_nights_of_an_outage(tmp_path: Path, catalog: Schedules, misfire: str) -> None:
+    catalog.add_schedule("s", "0 2 * * *", "UTC", misfire, [], str(tmp_path), BEGIN)
+    night = catalog.claim("s", "me", BEGIN + timedelta(days=3, hours=5))
+    assert (night is not None) == (misfire == "once")
+    last = "running" if misfire == "once" else "skipped"
+    assert [n.status for n in catalog.nights("s")] == [last, "skipped", "skipped", "skipped"]
+    assert catalog.nights("s")[1].result == "skipped: missed"
+    assert catalog.claim("s", "other", BEGIN + timedelta(days=3, hours=5)) is None

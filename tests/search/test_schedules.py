@@ -1,0 +1,63 @@
+"""Claims and heartbeats of nights, on both databases."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from search.catalog.schedules import Schedules
+
+BEGIN = datetime(2026, 11, 1, 1, 30, tzinfo=UTC)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'search.db'}"
+    url: str = request.getfixturevalue("postgres")
+    return url
+
+
+def test_a_tick_has_one_owner_and_a_silent_owner_loses_it(url: str, tmp_path: Path) -> None:
+    with closing(Schedules(url)) as catalog:
+        catalog.add_schedule("s", "0 2 * * *", "UTC", "once", ["--budget", "3"], str(tmp_path), BEGIN)
+        now = BEGIN + timedelta(hours=1)
+        with ThreadPoolExecutor(8) as pool:
+            claims = list(pool.map(lambda owner: catalog.claim("s", str(owner), now), range(8)))
+        (night,) = [claim for claim in claims if claim is not None]
+        assert catalog.heartbeat(night)
+        assert catalog.adopt("heir", 60) is None
+        time.sleep(0.1)
+        second = catalog.adopt("second", 0.05)
+        assert second is not None
+        assert not catalog.heartbeat(night)
+        assert not catalog.end_night(night, "complete", now, None, None)
+        assert catalog.claim("s", "third", now + timedelta(days=1)) is None
+        catalog.give_back(second)
+        with ThreadPoolExecutor(8) as pool:
+            heirs = list(pool.map(lambda heir: catalog.adopt(f"heir {heir}", 60), range(8)))
+        (heir,) = [each for each in heirs if each is not None]
+        assert heir.attempts == 3
+        assert catalog.end_night(heir, "complete", now, 1.5, 12)
+        skipped, ended = catalog.nights("s")
+        assert (skipped.result, ended.result, ended.steps) == ("skipped: overrun", "complete", 12)
+        catalog.remove_schedule("s")
+        assert catalog.schedules() == []
+
+
+@pytest.mark.parametrize(
+    ("cron", "name"),
+    [("30 0 * * *", "s-2026-11-01"), ("0 */12 * * *", "s-2026-11-01-1100")],
+)
+def test_names_are_by_the_day_there(url: str, tmp_path: Path, cron: str, name: str) -> None:
+    with closing(Schedules(url)) as catalog:
+        catalog.add_schedule("s", cron, "Europe/Berlin", "once", [], str(tmp_path), BEGIN - timedelta(hours=3))
+        now = BEGIN + timedelta(hours=11)
+        night = catalog.claim("s", "me", now)
+        assert night is not None
+        assert night.search == name
