@@ -28,7 +28,16 @@ continues). A result goes to standard output, progress to standard error.
 
 def page() -> str:
     # The table is drawn from click's objects, not from its rendered help, whose layout changes between versions.
-    return "\n".join([HEAD, *(_section(name, cli.commands[name]) for name in cli.commands)])
+    return "\n".join([HEAD, *(_section(name, command) for name, command in commands().items())])
+
+
+def commands() -> dict[str, click.Command]:
+    """By what is typed for them, as in ``token add``."""
+    found: dict[str, click.Command] = {}
+    for name, command in cli.commands.items():
+        within = command.commands.items() if isinstance(command, click.Group) else ()
+        found |= {f"{name} {each}": nested for each, nested in within} or {name: command}
+    return found
 
 
 def _section(name: str, command: click.Command) -> str:

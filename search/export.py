@@ -11,10 +11,10 @@ from typing import Any
 from objectives.adapter import check_adapter
 from objectives.errors import RequestError, StoreError
 from objectives.latency.deployment import deployment
+from search import outside
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.model_card import model_card
-from search.names import PICKS
 from search.result import result_document
 
 MANIFEST = "manifest.json"
@@ -59,18 +59,16 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
 
 def _picked(document: dict[str, Any], trials: list[TrialRecord], pick: str) -> TrialRecord:
     by_number = {trial.number: trial for trial in trials}
-    kind, _, value = pick.partition("=")
-    if kind == "trial" and value.isdigit():
-        if int(value) not in by_number:
+    which = outside.pick(pick)
+    if isinstance(which, int):
+        if which not in by_number:
             raise RequestError(f"--pick {pick}: search {document['search']} has trials 0 to {len(trials) - 1}")
-        return by_number[int(value)]
-    if pick not in ("recommended", "knee", "best"):
-        raise RequestError(f"--pick {pick} is unknown: give {PICKS}")
+        return by_number[which]
     if not document["front"]:
         raise RequestError(f"search {document['search']} has no complete trial yet: nothing can be exported")
-    if pick == "best":
+    if which == "best":
         return by_number[max(document["front"], key=lambda member: member["validation_accuracy"])["trial"]]
-    return by_number[document[pick]["trial"]]
+    return by_number[document[which]["trial"]]
 
 
 def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord) -> dict[str, Any]:

@@ -34,9 +34,17 @@ debug = click.option("--debug", is_flag=True, help="Show the traceback of an err
 stores = group(
     click.option("--home", metavar="DIR", help="Folder of the state.  [default: $SEARCH_HOME or ./.search]"),
     click.option(
-        "--storage", metavar="URL", help="SQLAlchemy URL of catalog and study.  [default: SQLite in the home]"
+        "--storage",
+        metavar="URL",
+        envvar="SEARCH_STORAGE",
+        help="SQLAlchemy URL of catalog and study.  [default: $SEARCH_STORAGE or SQLite in the home]",
     ),
-    click.option("--tracking-uri", metavar="URI", help="MLflow tracking URI.  [default: SQLite in the home]"),
+    click.option(
+        "--tracking-uri",
+        metavar="URI",
+        envvar="SEARCH_TRACKING_URI",
+        help="MLflow tracking URI.  [default: $SEARCH_TRACKING_URI or SQLite in the home]",
+    ),
     debug,
 )
 engine = group(

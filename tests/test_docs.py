@@ -11,10 +11,11 @@ import click
 import pytest
 
 from docs.make_cli import PAGE, page
-from search.cli import cli
+from docs.make_cli import commands as known_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+KNOWN = known_commands()
 #: Options of programs that are not the command line.
 FOREIGN = {"--check"}
 
@@ -52,12 +53,14 @@ def complaint(arguments: list[str]) -> str | None:
     if arguments in ([], ["--help"], ["COMMAND", "--help"]):
         return None
     name, *rest = arguments
-    if name not in cli.commands:
+    if rest and f"{name} {rest[0]}" in KNOWN:
+        name, rest = f"{name} {rest[0]}", rest[1:]
+    if name not in KNOWN:
         return f"no command {name}"
     # A page may name a command without all that it requires, as in "python -m search export".
     in_short = not rest or rest[-1] == "[OPTIONS]"
     try:
-        cli.commands[name].make_context(name, [word for word in rest if word != "[OPTIONS]"])
+        KNOWN[name].make_context(name, [word for word in rest if word != "[OPTIONS]"])
     except click.MissingParameter as error:
         return None if in_short else error.format_message()
     except click.ClickException as error:
@@ -90,7 +93,7 @@ def test_the_readme_names_commands() -> None:
 
 @each_page
 def test_every_option_named_alone_exists(file: Path) -> None:
-    known = {opt for command in cli.commands.values() for param in command.params for opt in param.opts} | FOREIGN
+    known = {opt for command in KNOWN.values() for param in command.params for opt in param.opts} | FOREIGN
     named = {match for span in spans(file) for match in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", span)}
     if file.name == "CONTRIBUTING.md" or file == PAGE:
         named -= {"--help"}
