@@ -61,7 +61,9 @@ class SearchRequest(BaseModel):
     stop_when: str | None = _choice(STOPS, "What ends a search. Default: settled.")
     engine: str | None = _choice(ENGINES, "What serves while latency is measured. Default: transformers.")
     endpoint: str | None = Field(None, max_length=2048, description="For the engine openai: an allowed server's URL.")
-    max_tpot_ratio: Positive | None = Field(None, description="Train nothing slower than so many times the base model.")
+    max_tpot_ratio: float | None = Field(
+        None, ge=1, allow_inf_nan=False, description="Train nothing slower than so many times the base model."
+    )
     max_adapter_mb: Positive | None = Field(None, description="Try no adapter larger than so many MB in float32.")
     workers: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="Trials side by side.")
     gpus_per_trial: float | None = Field(None, ge=0, le=1024, allow_inf_nan=False, description="GPUs, or a fraction.")

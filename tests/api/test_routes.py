@@ -56,7 +56,7 @@ def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
         ({"ray_address": "x:1"}, 422, "ray_address is 'x:1': extra inputs are not permitted"),
         ({"trust_remote_code": True}, 422, "trust_remote_code is True: extra inputs are not permitted"),
         ({"strategy": "luck"}, 422, "--strategy luck is unknown: choose one of auto, "),
-        ({"max_tpot_ratio": 0.5}, 422, "--max-tpot-ratio 0.5 is below 1, "),
+        ({"max_tpot_ratio": 0.5}, 422, "max_tpot_ratio is 0.5: input should be greater than or equal to 1"),
         ({"model": "org/model"}, 422, "model 'org/model' is no absolute path of something in a folder that this "),
         ({"engine": "openai", "endpoint": "http://h"}, 422, "endpoint 'http://h' is none that this server may ask "),
         ({"template": "a\0{text}"}, 422, "template 'a\\x00{text}' holds a NUL character: leave it out"),
