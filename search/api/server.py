@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -59,9 +60,13 @@ def run_server(
             app, host, port, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=5
         )
         server = uvicorn.Server(settings)
+        # uvicorn raises the signal that ended it once more, and SIGTERM's own way would leave the searches alone.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         supervisor.start()
         try:
             server.run()
+        except KeyboardInterrupt:
+            _log.info("interrupting the searches that run")
         except SystemExit:  # uvicorn has said why it cannot listen
             raise RequestError(f"cannot listen on {host} port {port}: give another --host or --port") from None
         finally:
