@@ -23,7 +23,6 @@ from search.options import as_json, home_of, print_json, stores
 @click.option(
     "--at-once", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Searches side by side."
 )
-@click.option("--ray-address", metavar="A", help="Run searches on this Ray cluster; the home must be a shared folder.")
 @stores
 def serve(
     host: str,
@@ -31,7 +30,6 @@ def serve(
     allow: tuple[str, ...],
     endpoint: tuple[str, ...],
     at_once: int,
-    ray_address: str | None,
     home: str | None,
     storage: str | None,
     tracking_uri: str | None,
@@ -53,7 +51,6 @@ def serve(
         roots=[Path(folder) for folder in allow],
         endpoints=endpoint,
         at_once=at_once,
-        ray_address=ray_address,
     )
 
 

@@ -25,7 +25,6 @@ def run_server(
     roots: Sequence[Path],
     endpoints: Sequence[str],
     at_once: int,
-    ray_address: str | None,
 ) -> None:
     """Serves until SIGINT or SIGTERM; searches that run then are interrupted, and resumed by the next server.
 
@@ -53,7 +52,7 @@ def run_server(
             raise RequestError("another server works on this catalog already: stop it first, or choose another --home")
         if not tokens(catalog):
             _log.warning("no token exists, so every request is turned down: make one with `python -m search token add`")
-        supervisor = Supervisor(catalog, home, at_once, ray_address)
+        supervisor = Supervisor(catalog, home, at_once)
         app = application(catalog, home, supervisor, roots=roots, endpoints=endpoints)
         # Its access log would write queries, in which a careless client may have put a token.
         settings = uvicorn.Config(

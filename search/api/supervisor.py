@@ -28,11 +28,10 @@ _log = logging.getLogger(__name__)
 class Supervisor:
     """Owns the processes of the searches. One at a time on a catalog; may be called from any thread."""
 
-    def __init__(self, catalog: Catalog, home: Home, at_once: int, ray_address: str | None = None) -> None:
+    def __init__(self, catalog: Catalog, home: Home, at_once: int) -> None:
         self._catalog = catalog
         self._home = home
         self._at_once = at_once
-        self._ray_address = ray_address
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._canceled: set[str] = set()
         self._lock = threading.Lock()
@@ -123,8 +122,6 @@ class Supervisor:
             kept = {key: settings[key] for key in ("budget", "workers") if settings.get(key) is not None}
             arguments = ["resume", submission.name, *flags(kept)]
         else:
-            if self._ray_address:
-                settings["ray_address"] = self._ray_address
             arguments = ["run", *flags(settings | {"name": submission.name})]
         # URLs may hold passwords, and any user of the machine may read a command line.
         environment = os.environ | {
