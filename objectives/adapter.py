@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError, StoreError
+from objectives.pickles import refuse_pickles
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -47,7 +48,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def check_adapter(folder: Path, digest: str | None) -> None:
-    """Raises RequestError if the adapter is gone, or is not what was measured."""
+    """Raises RequestError if the adapter is gone, is not what was measured, or has a pickle beside it."""
     if not (folder / WEIGHTS).is_file():
         raise RequestError(f"adapter {folder} has no {WEIGHTS}: it was moved or deleted, so it must be trained again")
     if digest is not None and weights_digest(folder) != digest:
@@ -55,6 +56,7 @@ def check_adapter(folder: Path, digest: str | None) -> None:
             f"adapter {folder / WEIGHTS} has changed since it was measured (its SHA-256 differs): restore it from "
             "MLflow, where the same adapter is stored"
         )
+    refuse_pickles(folder)
 
 
 def _refused(folder: Path, error: Exception) -> StoreError:

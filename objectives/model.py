@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from objectives.errors import ModelError
+from objectives.pickles import refuse_pickles
 
 if TYPE_CHECKING:
     import torch
@@ -127,12 +128,14 @@ def meta_model(config: PreTrainedConfig, kind: Kind, num_labels: int = 2) -> Pre
 def check_weights(folder: Path) -> None:
     """Reads the header of every safetensors shard, none of the weights.
 
-    Raises ModelError if weights are missing, in an unsafe format only, or if a shard is missing, cut short or not
+    Raises ModelError if weights are missing, if the folder holds a pickle, or if a shard is missing, cut short or not
     safetensors at all.
     """
     from safetensors import SafetensorError, safe_open
 
-    for shard in _shards(folder):
+    shards = _shards(folder)
+    refuse_pickles(folder)
+    for shard in shards:
         if not shard.is_file():
             raise ModelError(f"{shard} is missing, but the index names it: download it again.")
         try:
@@ -240,6 +243,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     """
     from transformers import AutoTokenizer
 
+    refuse_pickles(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from objectives.accuracy import evaluate
-from objectives.adapter import save_adapter
+from objectives.adapter import check_adapter, save_adapter
 from objectives.backbone import attach
 from objectives.checkpoint import SUFFIX, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
@@ -185,11 +185,12 @@ class Workbench:
 
 
 def load_adapter(base: Any, folder: Path) -> Any:
-    """A PEFT model in eval mode from an adapter folder, on a twin of ``base``."""
+    """A PEFT model in eval mode from an adapter folder, on a twin of ``base``. Raises RequestError for a pickle."""
     from peft import PeftModel
 
     from objectives.backbone import twin
 
+    check_adapter(folder, None)
     return PeftModel.from_pretrained(twin(base), str(folder)).eval().get_base_model()
 
 

@@ -15,6 +15,7 @@ from objectives.errors import RequestError
 from objectives.latency.settings import LatencySettings
 from search.cli_across import ablate, compare, print_several
 from search.cli_schedule import schedule
+from search.cli_serve import env, serve, token
 from search.names import PICKS
 from search.options import (
     as_json,
@@ -125,9 +126,8 @@ def _document(name: str, *place: str | None) -> dict[str, Any]:
         return result_document(catalog, search)
 
 
-cli.add_command(ablate)
-cli.add_command(compare)
-cli.add_command(schedule)
+for each in (ablate, compare, schedule, serve, token, env):
+    cli.add_command(each)
 
 
 @cli.command()
@@ -331,7 +331,12 @@ def modules(
 @click.option("--ranks", default="8", show_default=True, metavar="R,R", help="LoRA ranks to measure.")
 @latency_protocol
 @click.option("--home", metavar="DIR", help="Folder of the catalog.  [default: $SEARCH_HOME or ./.search]")
-@click.option("--storage", metavar="URL", help="SQLAlchemy URL of the catalog.  [default: SQLite in the home]")
+@click.option(
+    "--storage",
+    metavar="URL",
+    envvar="SEARCH_STORAGE",
+    help="SQLAlchemy URL of the catalog.  [default: $SEARCH_STORAGE or SQLite in the home]",
+)
 @as_json
 @debug
 def latency(

@@ -11,10 +11,10 @@ from typing import Any
 from objectives.adapter import check_adapter
 from objectives.errors import RequestError, StoreError
 from objectives.latency.deployment import deployment
+from search import outside
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.model_card import model_card
-from search.names import PICKS
 from search.result import result_document
 
 MANIFEST = "manifest.json"
@@ -59,21 +59,16 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
 
 def picked(document: dict[str, Any], pick: str) -> int:
     """The number of the trial that ``pick`` names. Raises RequestError for an unknown pick, and where there is none."""
-    numbers = {point["trial"] for point in document["points"]}
-    kind, _, value = pick.partition("=")
-    if kind == "trial" and value.isdigit():
-        if int(value) not in numbers:
-            raise RequestError(
-                f"--pick {pick}: no trial of that number has ended in search {document['search']}; its table lists them"
-            )
-        return int(value)
-    if pick not in ("recommended", "knee", "best"):
-        raise RequestError(f"--pick {pick} is unknown: give {PICKS}")
+    which = outside.pick(pick)
+    if isinstance(which, int):
+        if all(point["trial"] != which for point in document["points"]):
+            raise RequestError(f"--pick {pick}: no trial of that number has ended in search {document['search']}")
+        return which
     if not document["front"]:
         raise RequestError(f"search {document['search']} has no complete trial yet: nothing can be exported")
-    if pick == "best":
+    if which == "best":
         return int(max(document["front"], key=lambda member: member["validation_accuracy"])["trial"])
-    return int(document[pick]["trial"])
+    return int(document[which]["trial"])
 
 
 def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord) -> dict[str, Any]:

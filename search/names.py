@@ -9,3 +9,5 @@ METRIC_CHOICES = ("accuracy", "exact_match", "token_f1", "rouge_l", "bleu")
 ENGINES = ("transformers", "openai")
 TASKS = ("classification", "generation")
 PICKS = "recommended, knee, best or trial=N"
+#: Of a token of the API; each includes those before it.
+SCOPES = ("read", "write")

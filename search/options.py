@@ -34,9 +34,17 @@ debug = click.option("--debug", is_flag=True, help="Show the traceback of an err
 stores = group(
     click.option("--home", metavar="DIR", help="Folder of the state.  [default: $SEARCH_HOME or ./.search]"),
     click.option(
-        "--storage", metavar="URL", help="SQLAlchemy URL of catalog and study.  [default: SQLite in the home]"
+        "--storage",
+        metavar="URL",
+        envvar="SEARCH_STORAGE",
+        help="SQLAlchemy URL of catalog and study.  [default: $SEARCH_STORAGE or SQLite in the home]",
     ),
-    click.option("--tracking-uri", metavar="URI", help="MLflow tracking URI.  [default: SQLite in the home]"),
+    click.option(
+        "--tracking-uri",
+        metavar="URI",
+        envvar="SEARCH_TRACKING_URI",
+        help="MLflow tracking URI.  [default: $SEARCH_TRACKING_URI or SQLite in the home]",
+    ),
     debug,
 )
 engine = group(
@@ -84,7 +92,12 @@ trials = group(
     click.option("--max-adapter-mb", type=float, metavar="Y", help="Try no adapter larger than Y MB in float32."),
     click.option("--workers", type=int, metavar="N", help="Trials side by side.  [default: one per core, or per GPU]"),
     click.option("--gpus-per-trial", type=float, metavar="F", help="GPUs, or a fraction of one.  [default: 1 if any]"),
-    click.option("--ray-address", metavar="A", help="Join this Ray cluster; the home must be a shared folder."),
+    click.option(
+        "--ray-address",
+        metavar="A",
+        envvar="SEARCH_RAY_ADDRESS",
+        help="Join this Ray cluster; the home must be a shared folder.  [default: $SEARCH_RAY_ADDRESS, or Ray here]",
+    ),
     click.option("--batch-size", type=int, metavar="N", help="Rows of a training step.  [default: 16]"),
     click.option("--accumulate", type=int, metavar="N", help="Batches whose gradients make one step.  [default: 1]"),
     click.option("--learning-rate", type=float, metavar="LR", help="Peak of AdamW.  [default: from the model's width]"),

@@ -48,6 +48,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.training import TrainingSettings, default_learning_rate
     from objectives.workbench import Assignment
     from search.strategy.space import PlacementSpace
+    from search.tracking import redacted
 
     model = spec.model or str(demo.model_dir())
     source = spec.data or str(demo.data_dir())
@@ -116,7 +117,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         "labels": list(task.labels),
         "notes": [*data.notes, *task.notes()],
         "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
-        "command": "python -m search " + " ".join(sys.argv[1:]),
+        "command": redacted("python -m search " + " ".join(sys.argv[1:])),
         "groups": [group.name for group in space.groups],
     }
     assert spec.workers is not None

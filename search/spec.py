@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
+from search import outside
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
 
 #: NumPy, which draws for the strategies, takes 32 bits.
 LARGEST_SEED = 2**32 - 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,8 @@ class SearchSpec:
             raise RequestError(f"--endpoint {self.endpoint} is for --engine openai alone: add that, or leave it out")
         if self.metric is not None and self.metric not in METRIC_CHOICES:
             raise RequestError(f"--metric {self.metric} is unknown: choose one of {', '.join(METRIC_CHOICES)}")
-        if self.name is not None and not _NAME.fullmatch(self.name):
-            raise RequestError(
-                f"--name {self.name!r} must start with a letter or digit and hold only letters, digits, '.', '_' and "
-                "'-', 100 at most"
-            )
+        if self.name is not None:
+            outside.name(self.name)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"ranks": list(self.ranks)}

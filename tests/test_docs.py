@@ -11,11 +11,11 @@ import click
 import pytest
 
 from docs.make_cli import PAGE, page
-from docs.make_cli import commands as all_commands
-from search.cli import cli
+from docs.make_cli import commands as known_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+KNOWN = dict(known_commands())
 #: Options of programs that are not the command line.
 FOREIGN = {"--check"}
 
@@ -53,20 +53,14 @@ def complaint(arguments: list[str]) -> str | None:
     if arguments in ([], ["--help"], ["COMMAND", "--help"]):
         return None
     name, *rest = arguments
-    if name not in cli.commands:
+    if rest and f"{name} {rest[0]}" in KNOWN:
+        name, rest = f"{name} {rest[0]}", rest[1:]
+    if name not in KNOWN:
         return f"no command {name}"
-    command = cli.commands[name]
-    if isinstance(command, click.Group):
-        if rest in ([], ["[OPTIONS]"]):
-            return None
-        name, *rest = rest
-        if name not in command.commands:
-            return f"no command {name}"
-        command = command.commands[name]
     # A page may name a command without all that it requires, as in "python -m search export".
     in_short = not rest or rest[-1] == "[OPTIONS]"
     try:
-        command.make_context(name, [word for word in rest if word != "[OPTIONS]"])
+        KNOWN[name].make_context(name, [word for word in rest if word != "[OPTIONS]"])
     except click.MissingParameter as error:
         return None if in_short else error.format_message()
     except click.ClickException as error:
@@ -99,7 +93,7 @@ def test_the_readme_names_commands() -> None:
 
 @each_page
 def test_every_option_named_alone_exists(file: Path) -> None:
-    known = {opt for _, command in all_commands() for param in command.params for opt in param.opts} | FOREIGN
+    known = {opt for command in KNOWN.values() for param in command.params for opt in param.opts} | FOREIGN
     named = {match for span in spans(file) for match in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", span)}
     if file.name == "CONTRIBUTING.md" or file == PAGE:
         named -= {"--help"}

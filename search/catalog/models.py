@@ -178,3 +178,31 @@ class Night(Base):
     ended_at: Mapped[datetime | None]
     seconds: Mapped[float | None] = mapped_column(Double)
     steps: Mapped[int | None]
+
+
+class Token(Base):
+    """A bearer token of the API. `digest` is the SHA-256 of its secret, which is kept nowhere."""
+
+    __tablename__ = "catalog_tokens"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    scope: Mapped[str] = mapped_column(String(8))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+
+
+class Submission(Base):
+    """What the API was asked to run, under the name of its search; it outlives the server."""
+
+    __tablename__ = "catalog_submissions"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8))
+    settings: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(16))
+    error: Mapped[str | None]
+    token: Mapped[str] = mapped_column(String(100))
+    submitted_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]

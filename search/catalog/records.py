@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 from objectives.placement import Placement
 
-Record = TypeVar("Record", "SearchRecord", "TrialRecord", "OutboxRecord", "ScheduleRecord", "NightRecord")
+Record = TypeVar("Record")
 
 
 def record_of(kind: type[Record], row: object) -> Record:
-    return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})
+    """``kind`` is a dataclass whose fields are columns of ``row``."""
+    return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,253 @@
+"""The routes. Each stands on one of three routers, and so has an answer to who may use it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Request
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, StreamingResponse
+from starlette.background import BackgroundTask
+
+from objectives.errors import RequestError
+from search import outside
+from search.api import models
+from search.api.auth import requires
+from search.api.events import events
+from search.catalog.records import SearchRecord
+from search.catalog.submissions import OPEN, SubmissionRecord, submission, submissions, submit
+from search.export import export_adapter
+from search.result import result_document, result_row
+from search.run import free_name
+from search.spec import SearchSpec
+
+_TELLS = {
+    400: "The body is no JSON.",
+    401: "No valid token.",
+    403: "The token's scope is not enough.",
+    404: "Nothing of this name.",
+    409: "Not in the state that it is in now.",
+    413: "The body is too large.",
+    422: "A value makes no sense.",
+    503: "The catalog does not answer.",
+}
+
+
+def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": models.Problem, "description": _TELLS[code]} for code in codes}
+
+
+anyone = APIRouter()
+reads = APIRouter(dependencies=[Depends(requires("read"))], responses=_problems(401, 403, 503))
+writes = APIRouter(dependencies=[Depends(requires("write"))], responses=_problems(401, 403, 413, 503))
+
+Name = Annotated[
+    str, InPath(pattern=f"^{outside.NAME}$", description="Name of a search.", openapi_examples={"a": {"value": "demo"}})
+]
+
+
+def _search(request: Request, name: str) -> SearchRecord:
+    """404 for an unknown one, also where it was submitted and has not begun."""
+    catalog = request.app.state.catalog
+    try:
+        search: SearchRecord = catalog.search(outside.name(name))
+    except RequestError as error:
+        if asked := submission(catalog, name):
+            raise HTTPException(404, f"search {name} is {asked.status} and has not begun: see its submission") from None
+        raise HTTPException(404, str(error)) from None
+    catalog.follow_adapters(search.id, request.app.state.home.adapters(search.id))
+    return search
+
+
+@anyone.get("/health", summary="Whether the server answers")
+def health() -> models.Health:
+    return models.Health(status="ok")
+
+
+@reads.get("/openapi.json", include_in_schema=False)
+def description(request: Request) -> dict[str, Any]:
+    document: dict[str, Any] = request.app.openapi()
+    return document
+
+
+@writes.post("/searches", status_code=202, summary="Submit a search", responses=_problems(400, 409, 422))
+def submit_search(request: Request, settings: models.SearchRequest) -> models.Submission:
+    """Checked at once and queued; data and model are read when it starts, and what is wrong with them is then the
+    submission's `error`."""
+    state = request.app.state
+    given = settings.model_dump(exclude_none=True)
+    for field in ("model", "data"):
+        if field in given:
+            given[field] = outside.path(given[field], state.roots, field)
+    if "endpoint" in given:
+        outside.endpoint(given["endpoint"], state.endpoints)
+    if "\0" in given.get("template", ""):
+        raise RequestError(f"template {given['template']!r} holds a NUL character: leave it out")
+    given = {key: value for key, value in SearchSpec.from_json(given).to_json().items() if key in given}
+    taken = {search.name for search in state.catalog.searches()}
+    name = given.pop("name", None)
+    if name in taken:
+        raise HTTPException(409, f"a search named {name!r} exists already: choose another name, or resume it")
+    taken |= {each.name for each in submissions(state.catalog)}
+    name = name or free_name(
+        "-".join(Path(given[key]).stem for key in ("model", "data") if key in given) or "demo", taken
+    )
+    return _submitted(request, name, "run", given)
+
+
+def _submitted(request: Request, name: str, kind: str, settings: dict[str, Any]) -> models.Submission:
+    try:
+        record = submit(request.app.state.catalog, name, kind, settings, request.state.token.name)
+    except RequestError as error:
+        raise HTTPException(409, str(error)) from None
+    request.app.state.supervisor.notify()
+    return _shown(record)
+
+
+def _shown(record: SubmissionRecord) -> models.Submission:
+    return models.Submission(**asdict(record))
+
+
+@reads.get("/searches", summary="All searches, newest first")
+def list_searches(request: Request) -> list[models.SearchRow]:
+    catalog = request.app.state.catalog
+    return [models.SearchRow(**result_row(catalog, search)) for search in catalog.searches()]
+
+
+@reads.get("/submissions", summary="What was submitted, oldest first")
+def list_submissions(request: Request) -> list[models.Submission]:
+    return [_shown(record) for record in submissions(request.app.state.catalog)]
+
+
+@reads.get("/submissions/{name}", summary="One submission", responses=_problems(404, 422))
+def show_submission(request: Request, name: Name) -> models.Submission:
+    record = submission(request.app.state.catalog, outside.name(name))
+    if record is None:
+        raise HTTPException(404, f"nothing was submitted under the name {name!r}: see /submissions")
+    return _shown(record)
+
+
+@reads.get("/searches/{name}", summary="The result so far", responses=_problems(404, 422))
+def show(request: Request, name: Name) -> models.Result:
+    return models.Result(**result_document(request.app.state.catalog, _search(request, name)))
+
+
+@reads.get("/searches/{name}/front", summary="The front so far", responses=_problems(404, 422))
+def front(request: Request, name: Name) -> models.Front:
+    document = result_document(request.app.state.catalog, _search(request, name))
+    return models.Front(**{field: document[field] for field in models.Front.model_fields})
+
+
+@reads.get(
+    "/searches/{name}/events",
+    summary="Watch a search",
+    response_class=StreamingResponse,
+    responses=_problems(404, 422)
+    | {200: {"description": "Server-sent events until the search ends.", "content": {"text/event-stream": {}}}},
+)
+async def watch(
+    request: Request,
+    name: Name,
+    last_event_id: Annotated[
+        str | None, Header(max_length=64, description="Id of the last event that was heard.")
+    ] = None,
+) -> StreamingResponse:
+    """Events `progress` and, at last, `end`: status, how many trials are done, and the front so far."""
+    catalog = request.app.state.catalog
+
+    def look() -> dict[str, Any]:
+        asked = submission(catalog, name)
+        try:
+            document = result_document(catalog, catalog.search(name))
+        except RequestError:
+            if asked is None:
+                raise
+            return {"status": asked.status, "error": asked.error, "over": asked.status not in OPEN}
+        waiting = asked is not None and asked.status in OPEN
+        members = ("trial", "label", "validation_accuracy", "accuracy", "tpot_ratio")
+        return {
+            "status": document["status"],
+            "error": asked.error if asked else None,
+            "trials": document["trials"],
+            "done": sum(document["trials"].values()),
+            "budget": document["budget"],
+            "front": [{key: member[key] for key in members} for member in document["front"]],
+            "over": document["status"] != "running" and not waiting,
+        }
+
+    try:
+        look()
+    except RequestError as error:
+        raise HTTPException(404, str(error)) from None
+
+    stream: AsyncIterator[str] = events(look, last_event_id)
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+@writes.post("/searches/{name}/cancel", status_code=202, summary="Stop a search", responses=_problems(404, 409, 422))
+def cancel(request: Request, name: Name) -> models.Submission:
+    """As Ctrl-C: what was measured is kept, and it can be resumed. A queued one is not begun."""
+    state = request.app.state
+    record = submission(state.catalog, outside.name(name))
+    if not state.supervisor.cancel(name):
+        if record is None:
+            _search(request, name)
+            raise HTTPException(409, f"search {name} was not started by this server: stop it where it was started")
+        raise HTTPException(409, f"search {name} is neither queued nor running here: its submission is {record.status}")
+    return show_submission(request, name)
+
+
+@writes.post(
+    "/searches/{name}/resume", status_code=202, summary="Continue a search", responses=_problems(400, 404, 409, 422)
+)
+def resume(
+    request: Request, name: Name, settings: Annotated[models.ResumeRequest, Body(default_factory=models.ResumeRequest)]
+) -> models.Submission:
+    search = _search(request, name)
+    begun = len(request.app.state.catalog.trials(search.id))
+    if settings.budget is not None and settings.budget < begun:
+        raise RequestError(f"budget {settings.budget} is below the {begun} trials that search {name} has: give more")
+    return _submitted(request, name, "resume", settings.model_dump(exclude_none=True))
+
+
+@reads.get(
+    "/searches/{name}/adapter",
+    summary="Take an adapter",
+    response_class=FileResponse,
+    responses=_problems(404, 409, 422)
+    | {200: {"description": "A ZIP archive of safetensors and JSON.", "content": {"application/zip": {}}}},
+)
+def export(
+    request: Request,
+    name: Name,
+    pick: Annotated[
+        str, Query(pattern=f"^({outside.PICK})$", description="recommended, knee, best or trial=N.")
+    ] = "recommended",
+) -> FileResponse:
+    """The folder of `python -m search export`: adapter, manifest with its evidence, model card."""
+    search = _search(request, name)
+    folder = Path(tempfile.mkdtemp(prefix="export-"))
+    try:
+        try:
+            manifest = export_adapter(request.app.state.catalog, search, pick, folder / "adapter")
+        except RequestError as error:
+            raise HTTPException(409, str(error)) from None
+        archive = folder / "adapter.zip"
+        with zipfile.ZipFile(archive, "w") as packed:
+            for file in sorted((folder / "adapter").iterdir()):
+                packed.write(file, file.name)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return FileResponse(
+        archive,
+        media_type="application/zip",
+        filename=f"{name}-trial-{manifest['trial']}.zip",
+        background=BackgroundTask(shutil.rmtree, folder, ignore_errors=True),
+    )

@@ -1,0 +1,150 @@
+"""Commands of the service: the API, its tokens, and the secrets of a deployment."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from search.names import SCOPES
+from search.options import as_json, home_of, print_json, stores
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others can be reached.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8321, show_default=True)
+@click.option(
+    "--allow", multiple=True, metavar="DIR", help="Folder that requests may name models and data in. Several."
+)
+@click.option("--endpoint", multiple=True, metavar="URL", help="Server that requests may measure latency on. Several.")
+@click.option(
+    "--at-once", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Searches side by side."
+)
+@stores
+def serve(
+    host: str,
+    port: int,
+    allow: tuple[str, ...],
+    endpoint: tuple[str, ...],
+    at_once: int,
+    home: str | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    debug: bool,
+) -> None:
+    """Offer searches over HTTP: submit, watch, cancel, resume, export; with bearer tokens (docs/api.md).
+
+    \b
+    Example:
+      python -m search token add me --scope write
+      python -m search serve --allow /srv/models --allow /srv/data
+    """
+    from search.api.server import run_server
+
+    run_server(
+        home_of(home, storage, tracking_uri),
+        host,
+        port,
+        roots=[Path(folder) for folder in allow],
+        endpoints=endpoint,
+        at_once=at_once,
+    )
+
+
+@click.group()
+def token() -> None:
+    """Add, list and remove the bearer tokens of the API. The catalog keeps their hashes alone."""
+
+
+@token.command("add")
+@click.argument("name")
+@click.option("--scope", type=click.Choice(SCOPES), required=True, help="What it may do; write includes read.")
+@click.option("--days", type=click.IntRange(1, 36500), metavar="N", help="Valid for so long.  [default: until removed]")
+@stores
+def add(
+    name: str,
+    scope: str,
+    days: int | None,
+    home: str | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    debug: bool,
+) -> None:
+    """Make a token and print it, this once.
+
+    \b
+    Example:
+      python -m search token add dashboard --scope read --days 90
+    """
+    from search.catalog.store import Catalog
+    from search.catalog.tokens import add_token
+
+    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
+        click.echo(add_token(catalog, name, scope, days))
+
+
+@token.command("list")
+@stores
+@as_json
+def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool) -> None:
+    """List the tokens by name, without what they are."""
+    from search.catalog.store import Catalog
+    from search.catalog.tokens import tokens
+
+    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
+        found = tokens(catalog)
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": each.name,
+                    "scope": each.scope,
+                    "created_at": each.created_at.isoformat(),
+                    "expires_at": each.expires_at and each.expires_at.isoformat(),
+                    "expired": each.expired,
+                }
+                for each in found
+            ]
+        )
+        return
+    for each in found:
+        end = each.expires_at and f"{'expired' if each.expired else 'expires'} {each.expires_at:%Y-%m-%d %H:%M} UTC"
+        click.echo(f"{each.name}  {each.scope}  {end or 'until removed'}")
+
+
+@token.command("remove")
+@click.argument("name")
+@stores
+def remove(name: str, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
+    """Remove a token; the next request with it is turned down.
+
+    \b
+    Example:
+      python -m search token remove dashboard
+    """
+    from search.catalog.store import Catalog
+    from search.catalog.tokens import remove_token
+
+    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
+        remove_token(catalog, name)
+
+
+@click.command()
+def env() -> None:
+    """Print random passwords for docker-compose.yml, which starts with none of its own (docs/compose.md).
+
+    \b
+    Example:
+      (umask 077; python -m search env > .env)
+    """
+    if sys.stdout.isatty():
+        click.echo("these are secrets: send them to a file, as in python -m search env > .env", err=True)
+    for name in SECRETS:
+        click.echo(f"{name}={secrets.token_urlsafe(24)}")
+
+
+#: What docker-compose.yml refuses to start without.
+SECRETS = ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "RAY_AUTH_TOKEN")

@@ -1,0 +1,85 @@
+"""What comes from outside and ends up in a path, a query or a connection passes here, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from objectives.errors import RequestError
+from search.names import PICKS
+
+#: Of a search, as a whole string. It is also the name of files.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+#: As ``export --pick`` takes it.
+PICK = r"recommended|knee|best|trial=[0-9]{1,9}"
+_PASSWORDS_OF_MANUALS = {
+    "admin", "changeme", "change-me", "default", "example", "minioadmin", "mlflow", "mysecretpassword", "pass",
+    "password", "password1234", "postgres", "root", "secret", "test", "user",
+}  # fmt: skip
+
+
+def name(given: str, what: str = "--name") -> str:
+    """Raises RequestError for what cannot be the name of a search or of a token."""
+    if not re.fullmatch(NAME, given):
+        raise RequestError(
+            f"{what} {given!r} must start with a letter or digit and hold only letters, digits, '.', '_' and "
+            "'-', 100 at most"
+        )
+    return given
+
+
+def pick(given: str) -> int | str:
+    """``recommended``, ``knee`` or ``best``, or the number of a trial. Raises RequestError for anything else."""
+    if not re.fullmatch(PICK, given):
+        raise RequestError(f"--pick {given} is unknown: give {PICKS}")
+    kind, _, number = given.partition("=")
+    return int(number) if number else kind
+
+
+def path(given: str, roots: Sequence[Path], what: str) -> str:
+    """The full path, without links, of a file or folder that lies in one of ``roots`` with all that it holds.
+
+    Raises RequestError otherwise; the sentence tells nothing of what lies outside, not even whether it exists.
+    """
+    try:
+        real = Path(given).resolve(strict=True) if Path(given).is_absolute() else None
+        within = real is not None and all(_within(each, roots) for each in [real, *_entries(real)])
+    except (OSError, ValueError, RuntimeError):  # gone, NUL, a circle of links
+        within = False
+    if not within:
+        allowed = ", ".join(map(str, roots)) or "none, since the server was started without --allow"
+        raise RequestError(
+            f"{what} {given!r} is no absolute path of something in a folder that this server may read "
+            f"({allowed}): copy it there, or let the server's owner add --allow"
+        )
+    return str(real)
+
+
+def _entries(folder: Path) -> list[Path]:
+    # Links may lead out of the root. Only what lies directly in the folder of a model or of data is ever read.
+    return [entry.resolve() for entry in folder.iterdir()] if folder.is_dir() else []
+
+
+def _within(real: Path, roots: Sequence[Path]) -> bool:
+    return any(real.is_relative_to(root.resolve()) for root in roots)
+
+
+def endpoint(given: str, allowed: Sequence[str]) -> str:
+    """One of the servers that were allowed, letter by letter. Raises RequestError for any other address."""
+    if given not in allowed:
+        raise RequestError(
+            f"endpoint {given!r} is none that this server may ask ({', '.join(allowed) or 'none'}): let the server's "
+            "owner add --endpoint"
+        )
+    return given
+
+
+def refuse_passwords_of_manuals(url: str, what: str) -> None:
+    """Raises RequestError for a URL whose password stands in some manual, or is the name of its user."""
+    parts = urlsplit(url)
+    if parts.password is not None and parts.password.lower() in _PASSWORDS_OF_MANUALS | {
+        (parts.username or "").lower()
+    }:
+        raise RequestError(f"{what} has a default password: set another, such as `python -m search env` makes")

@@ -1,0 +1,158 @@
+"""Each route, as a client sees it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load
+
+from search.catalog.submissions import move
+from search.result import result_document
+from tests.api.conftest import Service
+
+
+def test_a_search_is_shown_as_the_command_line_shows_it(service: Service) -> None:
+    client = service.client("read")
+    document = result_document(service.catalog, service.catalog.search("demo"))
+    assert client.get("/searches/demo").json() == json.loads(json.dumps(document))
+    assert client.get("/searches/demo/front").json()["front"] == document["front"]
+    (row,) = client.get("/searches").json()
+    assert (row["search"], row["status"], row["front"], row["best"]) == ("demo", "complete", 2, 0.7)
+
+
+def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
+    client = service.client()
+    asked = {"data": str(service.root / "data"), "budget": 3, "ranks": [8, 4, 8], "gradient_checkpointing": True}
+    answer = client.post("/searches", json=asked | {"name": "mine"})
+    assert answer.status_code == 202
+    submission = answer.json()
+    assert (submission["name"], submission["status"], submission["token"]) == ("mine", "queued", "write")
+    assert submission["settings"] == asked | {"ranks": [4, 8]}
+    assert client.get("/submissions/mine").json() == submission
+    assert client.get("/submissions").json() == [submission]
+    assert client.post("/searches", json={"data": asked["data"]}).json()["name"] == "data"
+    assert client.post("/searches", json={"data": asked["data"]}).json()["name"] == "data-2"
+    gone = client.get("/searches/mine")
+    assert (gone.status_code, gone.json()["detail"]) == (
+        404,
+        "search mine is queued and has not begun: see its submission",
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "sentence"),
+    [
+        (b"{x", 400, "the body is no JSON: send an object of settings"),
+        ({"budget": 0}, 422, "budget is 0: input should be greater than or equal to 1"),
+        ({"budget": "3"}, 422, "budget is '3': input should be a valid integer"),
+        ({"storage": "sqlite:///x"}, 422, "storage is 'sqlite:///x': extra inputs are not permitted"),
+        ({"home": "/"}, 422, "home is '/': extra inputs are not permitted"),
+        ({"tracking_uri": "http://x"}, 422, "tracking_uri is 'http://x': extra inputs are not permitted"),
+        ({"ray_address": "x:1"}, 422, "ray_address is 'x:1': extra inputs are not permitted"),
+        ({"trust_remote_code": True}, 422, "trust_remote_code is True: extra inputs are not permitted"),
+        ({"strategy": "luck"}, 422, "--strategy luck is unknown: choose one of auto, "),
+        ({"max_tpot_ratio": 0.5}, 422, "max_tpot_ratio is 0.5: input should be greater than or equal to 1"),
+        ({"model": "org/model"}, 422, "model 'org/model' is no absolute path of something in a folder that this "),
+        ({"engine": "openai", "endpoint": "http://h"}, 422, "endpoint 'http://h' is none that this server may ask "),
+        ({"template": "a\0{text}"}, 422, "template 'a\\x00{text}' holds a NUL character: leave it out"),
+        ({"name": "demo"}, 409, "a search named 'demo' exists already: choose another name, or resume it"),
+    ],
+)
+def test_a_wrong_request_is_told_in_one_sentence(service: Service, asked: Any, code: int, sentence: str) -> None:
+    body = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
+    answer = service.client().post("/searches", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["detail"][: len(sentence)]) == (code, sentence)
+    assert service.client().get("/submissions").json() == []
+
+
+def test_a_large_or_endless_body_is_not_read(service: Service) -> None:
+    client = service.client()
+    for content in (b" " * 70_000, iter([b"{", b"}"])):
+        answer = client.post("/searches", content=content)
+        assert answer.status_code == 413
+        assert answer.json()["detail"] == "the body must say its length, and have 65536 bytes at most"
+
+
+def test_one_name_is_queued_once(service: Service) -> None:
+    client = service.client()
+    assert client.post("/searches", json={"name": "a"}).status_code == 202
+    twice = client.post("/searches", json={"name": "a"})
+    assert (twice.status_code, twice.json()["detail"]) == (
+        409,
+        "search a is queued already: wait for it, or choose another name",
+    )
+    assert client.post("/searches/a/cancel").json()["status"] == "canceled"
+    again = client.post("/searches/a/cancel")
+    assert again.json()["detail"] == "search a is neither queued nor running here: its submission is canceled"
+    assert client.post("/searches", json={"name": "a"}).json()["status"] == "queued"
+
+
+def test_a_search_is_resumed_to_a_larger_budget(service: Service) -> None:
+    client = service.client()
+    few = client.post("/searches/demo/resume", json={"budget": 1})
+    assert few.json()["detail"] == "budget 1 is below the 2 trials that search demo has: give more"
+    answer = client.post("/searches/demo/resume", json={"budget": 5})
+    assert (answer.status_code, answer.json()["kind"], answer.json()["settings"]) == (202, "resume", {"budget": 5})
+    assert client.post("/searches/demo/resume").status_code == 409
+    assert client.post("/searches/other/resume").status_code == 404
+
+
+def test_a_search_of_the_command_line_cannot_be_canceled(service: Service) -> None:
+    answer = service.client().post("/searches/demo/cancel")
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == "search demo was not started by this server: stop it where it was started"
+
+
+@pytest.mark.parametrize(("pick", "trial"), [(None, 1), ("best", 1), ("trial=0", 0)])
+def test_an_adapter_is_taken_as_a_zip(service: Service, pick: str | None, trial: int) -> None:
+    answer = service.client("read").get("/searches/demo/adapter", params={"pick": pick} if pick else {})
+    assert answer.headers["content-disposition"] == f'attachment; filename="demo-trial-{trial}.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert {"adapter_model.safetensors", "adapter_config.json", "manifest.json"} <= set(archive.namelist())
+        assert json.loads(archive.read("manifest.json"))["trial"] == trial
+        assert load(archive.read("adapter_model.safetensors")).keys() == {"lora_A.weight"}
+
+
+def test_what_cannot_be_exported_says_why(service: Service) -> None:
+    client = service.client("read")
+    for pick, code in {"trial=7": 409, "trial=²": 422, "x": 422}.items():
+        answer = client.get("/searches/demo/adapter", params={"pick": pick})
+        assert answer.status_code == code
+    adapter = service.catalog.trials(service.catalog.search("demo").id)[0].adapter
+    assert adapter is not None
+    (Path(adapter) / "adapter_model.safetensors").write_bytes(b"changed")
+    changed = client.get("/searches/demo/adapter", params={"pick": "trial=0"})
+    assert changed.status_code == 409
+    assert "has changed since it was measured" in changed.json()["detail"]
+
+
+def read_events(text: str) -> list[tuple[str, str, dict[str, Any]]]:
+    found = []
+    for block in text.strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        found.append((fields["event"], fields["id"], json.loads(fields["data"])))
+    return found
+
+
+def test_watching_ends_with_the_search(service: Service) -> None:
+    answer = service.client("read").get("/searches/demo/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    ((kind, number, state),) = read_events(answer.text)
+    assert (kind, state["status"], state["done"]) == ("end", "complete", 2)
+    assert [member["trial"] for member in state["front"]] == [0, 1]
+    again = service.client("read").get("/searches/demo/events", headers={"Last-Event-ID": number})
+    assert read_events(again.text)[-1][0] == "end"
+    assert service.client("read").get("/searches/other/events").status_code == 404
+
+
+def test_watching_what_failed_tells_why(service: Service) -> None:
+    service.client().post("/searches", json={"name": "bad"})
+    assert move(service.catalog, "bad", "queued", "running")
+    assert move(service.catalog, "bad", "running", "failed", "data x cannot be read")
+    ((kind, _, state),) = read_events(service.client("read").get("/searches/bad/events").text)
+    assert (kind, state) == ("end", {"status": "failed", "error": "data x cannot be read"})

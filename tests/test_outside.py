@@ -1,0 +1,217 @@
+"""Names, paths and addresses that mean to lead elsewhere: on every route with a parameter and on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from objectives.errors import RequestError
+from search import outside
+from search.cli import cli
+from search.spec import SearchSpec, read_config
+from tests.api.conftest import Service, service
+
+__all__ = ["service"]  # a fixture of the API's tests
+
+NAMES = [
+    "..",
+    ".",
+    "../demo",
+    "../../etc/passwd",
+    "demo/../demo",
+    "/etc/passwd",
+    "//demo",
+    "..\\demo",
+    "demo\\..\\x",
+    "C:\\x",
+    "demo\0",
+    "\0",
+    "demo\n",
+    "%2e%2e%2f",
+    "%2e%2e",
+    "..%2fdemo",
+    "%252e%252e%252f",
+    "%00",
+    "．．／demo",  # full-width dots and slash
+    "‥",
+    "dem\u00f6",
+    "demo\u202e",
+    "\u2215etc",
+    "~root",
+    "~",
+    "$HOME",
+    "-demo",
+    "--debug",
+    "demo;ls",
+    "demo' OR '1'='1",
+    "demo%",
+    " demo",
+    "demo ",
+    "",
+    "a" * 101,
+    "file:///etc/passwd",
+]
+each_name = pytest.mark.parametrize("name", NAMES, ids=ascii)
+
+
+@each_name
+def test_no_route_takes_such_a_name(service: Service, name: str) -> None:
+    client = service.client()
+    before = sorted(service.home.folder.rglob("*"))
+    for once in (quote(name, safe=""), quote(quote(name, safe=""), safe="")):
+        for method, path in [
+            ("GET", "/searches/{}"),
+            ("GET", "/searches/{}/front"),
+            ("GET", "/searches/{}/events"),
+            ("GET", "/searches/{}/adapter"),
+            ("GET", "/submissions/{}"),
+            ("POST", "/searches/{}/cancel"),
+            ("POST", "/searches/{}/resume"),
+        ]:
+            answer = client.request(method, path.format(once), follow_redirects=False)
+            # What decodes to other segments is another path, and no route; redirects stay on this server.
+            assert answer.status_code in (307, 404, 405, 422) or (once in ("", ".") and path.endswith("{}"))
+            if answer.status_code == 307:
+                assert answer.headers["location"].startswith("http://testserver/")
+            assert "root:" not in answer.text
+    submitted = client.post("/searches", json={"name": name})
+    assert submitted.status_code == 422
+    pick = client.get("/searches/demo/adapter", params={"pick": name})
+    assert pick.status_code == 422
+    assert client.get("/submissions").json() == []
+    assert sorted(service.home.folder.rglob("*")) == before
+
+
+@each_name
+def test_no_command_takes_such_a_name(service: Service, name: str, tmp_path: Path) -> None:
+    home = ["--home", str(service.home.folder)]
+    outside_before = sorted(tmp_path.iterdir())
+    for command in (
+        ["run", f"--name={name}"],
+        ["ablate", f"--data={service.root / 'data'}", "--data=x", f"--name={name}"],
+        ["token", "add", "--scope", "read", "--", name],
+        ["token", "remove", "--", name],
+        ["show", "--", name],
+        ["resume", "--", name],
+        ["export", f"--out={tmp_path / 'out'}", "--", name],
+        ["export", f"--out={tmp_path / 'out'}", f"--pick={name}", "demo"],
+        ["report", f"--out={tmp_path / 'out.html'}", "--", name],
+    ):
+        split = command.index("--") if "--" in command else len(command)
+        with pytest.raises(RequestError):
+            cli.main([*command[:split], *home, *command[split:]], standalone_mode=False)
+    assert sorted(tmp_path.iterdir()) == outside_before
+    with pytest.raises(RequestError, match="must start with a letter or digit"):
+        SearchSpec(name=name)
+
+
+@given(st.text(max_size=40))
+def test_a_name_is_one_plain_file_name_or_refused(text: str) -> None:
+    try:
+        name = outside.name(text)
+    except RequestError:
+        return
+    assert name == text
+    assert name.isascii()
+    assert Path("/x", name).parent == Path("/x")
+    assert os.path.normpath(f"/x/{name}") == f"/x/{name}"
+
+
+def test_a_configuration_file_holds_no_other_names(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text('name: "../x"\n')
+    with pytest.raises(RequestError, match=r"^--name '../x' must start with"):
+        SearchSpec(**read_config(file))
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Path]:
+    """An allowed folder, and beside it one that is not, with links from the first to the second."""
+    root, secret = tmp_path / "root", tmp_path / "root-secret"
+    for folder in (root / "data", root / "mixed", secret):
+        folder.mkdir(parents=True)
+        (folder / "train.csv").write_text("text,label\nx,a\n")
+    (root / "link").symlink_to(secret)
+    (root / "inner").symlink_to(root / "data")
+    (root / "loop").symlink_to(root / "loop")
+    (root / "mixed" / "test.csv").symlink_to(secret / "train.csv")
+    (root / "file.csv").symlink_to(secret / "train.csv")
+    return {"root": root, "secret": secret}
+
+
+def paths(places: dict[str, Path]) -> dict[str, str]:
+    root = str(places["root"])
+    return {
+        "parent": f"{root}/../root-secret",
+        "deep": f"{root}/data/../../root-secret",
+        "sibling": f"{root}-secret",
+        "absolute": "/etc",
+        "link": f"{root}/link",
+        "through a link": f"{root}/link/train.csv",
+        "linked file": f"{root}/file.csv",
+        "link within": f"{root}/mixed",
+        "loop": f"{root}/loop",
+        "nul": f"{root}/data\0/../../root-secret",
+        "encoded": f"{root}/%2e%2e/root-secret",
+        "twice encoded": f"{root}/%252e%252e/root-secret",
+        "backslash": f"{root}\\..\\root-secret",
+        "full width": f"{root}/．．/root-secret",
+        "relative": "data",
+        "dots": "../root/data",
+        "home": "~",
+        "empty": "",
+        "hub": "org/model",
+        "url": f"file://{root}/data",
+        "remote": "s3://bucket/data",
+        "surrogate": f"{root}/\udcff",
+        "long": f"{root}/{'a' * 3000}",
+        "gone": f"{root}/gone",
+    }
+
+
+KINDS = list(paths({"root": Path("/r"), "secret": Path("/s")}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("field", ["model", "data"])
+def test_no_path_leads_out_of_an_allowed_folder(
+    service: Service, places: dict[str, Path], kind: str, field: str
+) -> None:
+    service.app.state.roots = (places["root"],)
+    given = paths(places)[kind]
+    with pytest.raises(RequestError) as refusal:
+        outside.path(given, [places["root"]], field)
+    assert str(refusal.value) == (
+        f"{field} {given!r} is no absolute path of something in a folder that this server may read "
+        f"({places['root']}): copy it there, or let the server's owner add --allow"
+    )
+    body = json.dumps({field: given})
+    answer = service.client().post("/searches", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert service.client().get("/submissions").json() == []
+
+
+def test_what_lies_in_an_allowed_folder_is_taken_by_its_real_path(places: dict[str, Path]) -> None:
+    root = places["root"]
+    data = str(root / "data")
+    for way in (data, f"{data}/", f"{root}/mixed/../data", f"{root}/inner", f"{root}/./data"):
+        assert outside.path(way, [places["secret"], root], "data") == data
+    with pytest.raises(RequestError, match=r"\(none, since the server was started without --allow\)"):
+        outside.path(data, [], "data")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://169.254.169.254/", "http://a@h", "file:///etc/passwd", "http://h/..", "http://H"]
+)
+def test_only_listed_servers_are_asked(service: Service, url: str) -> None:
+    service.app.state.endpoints = ("http://h",)
+    asked: dict[str, Any] = {"engine": "openai", "endpoint": url}
+    assert service.client().post("/searches", json=asked).status_code == 422
+    assert service.client().post("/searches", json=asked | {"endpoint": "http://h"}).status_code == 202
