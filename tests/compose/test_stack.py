@@ -99,7 +99,7 @@ def test_a_search_goes_through_the_whole_stack(stack: Stack) -> None:
         time.sleep(0.2)
     assert {file.name for file in (stack.folder / "search").iterdir()} == {"adapters", "logs"}
     nodes = stack.run("ray-head", "ray", "status", "--address", f"127.0.0.1:{stack.ports['ray-head:6379']}")
-    assert len(set(nodes.split("Pending:")[0].split()) & {"1", "node_"}) >= 1
+    assert nodes.count(" node_") == 3, nodes  # of these the worker alone has CPUs, so the trials ran there
 
 
 def test_a_name_that_is_not_allowed_fails_the_check_of_mlflow_and_no_other(stack: Stack) -> None:
