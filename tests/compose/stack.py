@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -64,6 +66,8 @@ class Stack:
         self.ports = {address: free_port() for address in ADDRESSES}
         self.mark = f"STACK_OF_TEST={uuid.uuid4().hex}"
         self.programs = Path(sys.executable).parent  # where psql is
+        # Ray notes the machine's cluster in its folder, and sockets need short paths.
+        self.ray = tempfile.mkdtemp(prefix="ray-")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def here(self, text: str) -> str:
@@ -93,7 +97,7 @@ class Stack:
         name, _, value = self.mark.partition("=")
         path = os.pathsep.join([str(Path(sys.executable).parent), str(self.programs), os.environ["PATH"]])
         own = {key: self.here(text) for key, text in self.services[service].get("environment", {}).items()}
-        quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RCLONE_CONFIG": os.devnull}
+        quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RCLONE_CONFIG": os.devnull, "RAY_TMPDIR": self.ray}
         return os.environ | quiet | own | {name: value, "PATH": path}
 
     def start(self, service: str) -> None:
@@ -146,3 +150,4 @@ class Stack:
                     os.kill(int(entry.name), signal.SIGKILL)
             except OSError:
                 continue
+        shutil.rmtree(self.ray, ignore_errors=True)
