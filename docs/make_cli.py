@@ -33,11 +33,12 @@ def page() -> str:
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command by its full name, those of groups after their group."""
+    """Every command by what is typed for it, as in ``token add``."""
     for name, command in cli.commands.items():
-        yield name, command
         if isinstance(command, click.Group):
             yield from ((f"{name} {part}", each) for part, each in command.commands.items())
+        else:
+            yield name, command
 
 
 def _section(name: str, command: click.Command) -> str:

@@ -30,21 +30,23 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     """
     if not candidates:
         return None
-    # Of trials that are equal on both axes the one that is known best stands for all, whatever their order.
-    ordered = sorted(candidates, key=lambda c: (c.standard_error, c.trial))
-    members = [ordered[i] for i in front([(c.accuracy, c.ratio) for c in ordered])]  # the cheapest first
+    # Of trials that are equal on both axes the front has the first, whatever their order here; the one that is known
+    # best says how far the others may stay behind.
+    ordered = sorted(candidates, key=lambda c: c.trial)
+    members = [ordered[i] for i in front([_point(c) for c in ordered])]  # the cheapest first
     best = members[-1]
-    chosen = next(c for c in members if c.accuracy >= best.accuracy - best.standard_error)
+    error = min(c.standard_error for c in candidates if _point(c) == _point(best))
+    chosen = next(c for c in members if c.accuracy >= best.accuracy - error)
     latency = "TPOT" if axis == "tpot" else "request time"
     cost = f"{latency} {chosen.ratio:.2f} times the base model's"
     if chosen is best:
         why = (
             f"{chosen.label} has the highest validation {metric} ({best.accuracy:.3f}), and no faster placement comes "
-            f"within one standard error ({best.standard_error:.3f}) of it; {cost}"
+            f"within one standard error ({error:.3f}) of it; {cost}"
         )
     else:
         why = (
-            f"{chosen.label} is the fastest placement within one standard error ({best.standard_error:.3f}) of the "
+            f"{chosen.label} is the fastest placement within one standard error ({error:.3f}) of the "
             f"best validation {metric}: {chosen.accuracy:.3f} against {best.accuracy:.3f} of {best.label}, at {cost} "
             f"instead of {best.ratio:.2f}"
         )
@@ -53,3 +55,7 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
             f"; it is not better than the base model ({base_accuracy:.3f}) beyond one standard error: no adapter may do"
         )
     return Recommendation(chosen.trial, why)
+
+
+def _point(candidate: Candidate) -> tuple[float, float]:
+    return candidate.accuracy, candidate.ratio

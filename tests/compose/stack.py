@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from typing import Any
 import yaml
 
 FILE = Path(__file__).resolve().parents[2] / "docker-compose.yml"
+ADDRESSES = ("postgres:5432", "s3:9000", "mlflow:5000", "ray-head:6379", "api:8321")
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)(?::([?-])([^}]*))?\})")
 
 
@@ -60,9 +63,11 @@ class Stack:
     def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
         self.folder = folder
         self.services: dict[str, Any] = interpolated(compose(), variables)["services"]
-        self.ports = {"postgres:5432": 0, "s3:9000": 0, "mlflow:5000": 0, "ray-head:6379": 0, "api:8321": 0}
-        self.ports = dict.fromkeys(self.ports, 0) | {address: free_port() for address in self.ports}
+        self.ports = {address: free_port() for address in ADDRESSES}
         self.mark = f"STACK_OF_TEST={uuid.uuid4().hex}"
+        self.programs = Path(sys.executable).parent  # where psql is
+        # Ray notes the machine's cluster in its folder, and sockets need short paths.
+        self.ray = tempfile.mkdtemp(prefix="ray-")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def here(self, text: str) -> str:
@@ -90,9 +95,9 @@ class Stack:
 
     def environment(self, service: str) -> dict[str, str]:
         name, _, value = self.mark.partition("=")
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = os.pathsep.join([str(Path(sys.executable).parent), str(self.programs), os.environ["PATH"]])
         own = {key: self.here(text) for key, text in self.services[service].get("environment", {}).items()}
-        quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RCLONE_CONFIG": os.devnull}
+        quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RCLONE_CONFIG": os.devnull, "RAY_TMPDIR": self.ray}
         return os.environ | quiet | own | {name: value, "PATH": path}
 
     def start(self, service: str) -> None:
@@ -145,3 +150,4 @@ class Stack:
                     os.kill(int(entry.name), signal.SIGKILL)
             except OSError:
                 continue
+        shutil.rmtree(self.ray, ignore_errors=True)

