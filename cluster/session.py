@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from objectives.errors import RequestError
 
@@ -24,6 +25,10 @@ _QUIET = {
 }
 
 
+#: Else Ray takes the machine's outward address even where it is told 127.0.0.1, and listens to everybody.
+_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
 @contextmanager
 def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[], None]]:
     """Start Ray on this machine with room for ``workers``, or join the cluster at ``address``; leave it at the end.
@@ -33,12 +38,13 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
     """
     if address:
         _check_reachable(address)
-    for name, value in _QUIET.items():
+    for name, value in (_QUIET if address else _QUIET | _ON_LOOPBACK).items():
         os.environ.setdefault(name, value)
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    with ThreadPoolExecutor(1) as background:
+    # Ray prints on standard output that a worker died, and the result is to be alone there.
+    with redirect_stdout(sys.stderr), ThreadPoolExecutor(1) as background:
         starting = background.submit(_connect, max(workers or 1, os.cpu_count() or 1), address)
         try:
             yield starting.result
@@ -68,7 +74,7 @@ def _connect(cpus: int, address: str | None) -> None:
         if address:
             ray.init(address=address, **quiet)
         else:
-            ray.init(num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = f"--ray-address {address}" if address else "Ray on this machine"
