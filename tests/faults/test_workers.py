@@ -6,14 +6,21 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from safetensors import SafetensorError, safe_open
 
 from objectives.checkpoint import SUFFIX
+from search.catalog.store import Catalog
+from search.plan import SearchPlan
+from search.strategy.space import PlacementSpace
+from search.study import Study
 from tests.commands import QUICK, assert_whole, command, environment
+from tests.faults.replayed import Silent
 from tests.faults.training_process import NAME, STEPS
 
 
@@ -37,6 +44,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Killed twice, the second time after it had gone on; no checkpoint is written where training is short."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -87,6 +95,7 @@ def kill_in_the_middle(home: Path, search: subprocess.Popen[Any], past: int = 0)
     return max((steps_of(file) for file in home.glob(f"adapters/*/0*{SUFFIX}")), default=0)
 
 
+@pytest.mark.slow
 def test_a_search_survives_the_death_of_its_workers(tmp_path: Path) -> None:
     """The first trial's worker is killed in the middle, twice; the trial ends under its number, from its checkpoint."""
     flags = [*QUICK, "--steps", "300", "--workers", "1", "--budget", "2", "--checkpoint-seconds", "0.05"]
@@ -106,3 +115,42 @@ def test_a_search_survives_the_death_of_its_workers(tmp_path: Path) -> None:
     assert "continued_from" not in other.measurement
     assert [step for step, _ in struck.measurement["losses"]] == list(range(10, 301, 10))
     assert not list(tmp_path.rglob(f"*{SUFFIX}*"))
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_again_and_again_is_said(tmp_path: Path) -> None:
+    """Ray's own monitor kills the worker here, which is told that one percent of the memory is all there is."""
+    args = command("run", *QUICK, "--workers", "1", "--retries", "1", "--home", str(tmp_path))
+    low = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    search = subprocess.run(args, capture_output=True, text=True, timeout=180, env=environment() | low)
+    assert search.returncode == 1
+    cause = "the worker was killed, since its machine ran out of memory"
+    assert f"note: {cause}, while the base model was measured: it is done again" in search.stderr
+    assert search.stderr.splitlines()[-1] == (
+        f"error: {cause}: 2 times, while the base model was measured: free memory, then resume the search"
+    )
+
+
+def test_a_trial_that_kills_its_workers_fails_and_one_that_raises_is_not_tried_again(tmp_path: Path) -> None:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        search = catalog.create_search("poison", {}, {})
+        space = PlacementSpace(("q_proj", "v_proj"), (4,))
+        study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=2, seed=0)
+        plan = SearchPlan(catalog, study, search.id, budget=2, references={}, watcher=Silent(), settle=False)
+        catalog.set_base(search.id, {"latency_context": "none"})
+        plan.reconcile()
+        job = plan.next(0)
+        assert job is not None
+        for _ in range(2):
+            plan.lost(job, "the worker died")
+            assert plan.next(0) == job
+        plan.lost(job, "the worker died")
+        other = plan.next(0)
+        assert other is not None
+        assert other.number != job.number
+        plan.failed(other, "IndexError: no")
+        assert plan.next(0) is None
+        assert plan.done()
+        trials = [(trial.status, trial.reason, trial.attempts) for trial in catalog.trials(search.id)]
+        assert trials == [("failed", "the worker died: 3 times", 3), ("failed", "IndexError: no", 1)]
+        assert study.unfinished() == []
