@@ -37,5 +37,8 @@ class Plan(Protocol):
     def finished(self, job: Job, outcome: Mapping[str, Any]) -> None:
         """What the worker returned for ``job``, durable when this returns."""
 
+    def failed(self, job: Job, reason: str) -> None:
+        """The job of a trial raised, as it would again."""
+
     def lost(self, job: Job, reason: str) -> None:
-        """The worker died, or the job of a trial raised."""
+        """The worker died, which says nothing of the job yet."""

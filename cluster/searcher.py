@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 import objectives.errors
 from cluster.jobs import Job, Plan
 from objectives.errors import SearchError
+
+_KILLED = "the worker died: it was killed, or ran out of memory"
+#: What Ray's reports of a dead actor say of the cause.
+_CAUSES = {
+    "running low on memory": "the worker was killed, since its machine ran out of memory",
+    "node has died": "the machine of the worker died or could not be reached",
+    "node was terminated": "the machine of the worker died or could not be reached",
+}
+
+
+class Causes(FIFOScheduler):  # type: ignore[misc]  # Ray publishes no types
+    """Why workers died: Tune tells its scheduler where that is written, and then its searcher only that they did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: dict[str, str] = {}
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        report = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
+        self.of[trial.trial_id] = next((cause for words, cause in _CAUSES.items() if words in report), _KILLED)
 
 
 class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
@@ -24,6 +46,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         self._plan = plan
         self._workers = workers
         self._jobs: dict[str, Job] = {}
+        self.causes = Causes()
         self.error: BaseException | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -43,9 +66,9 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         if job is None:
             return
         if result and "failed" in result:
-            self._guarded(self._plan.lost, job, result["failed"])
+            self._guarded(self._plan.failed, job, result["failed"])
         elif error or not result or ("outcome" not in result and "refused" not in result):
-            self._guarded(self._plan.lost, job, "the worker died: it was killed, or ran out of memory")
+            self._guarded(self._plan.lost, job, self.causes.of.pop(trial_id, _KILLED))
         elif "refused" in result:
             # The same for every trial (a model that cannot be loaded, a full disk): the run ends, nothing is lost.
             self.error = self.error or getattr(objectives.errors, result["refused_type"])(result["refused"])

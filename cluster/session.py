@@ -7,7 +7,8 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 from objectives.errors import RequestError
 
@@ -21,7 +22,12 @@ _QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "error",  # its C++ part repeats a warning every second while it tries to connect
 }
+
+
+#: Else Ray takes the machine's outward address even where it is told 127.0.0.1, and listens to everybody.
+_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextmanager
@@ -33,12 +39,14 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
     """
     if address:
         _check_reachable(address)
-    for name, value in _QUIET.items():
+    for name, value in (_QUIET if address else _QUIET | _ON_LOOPBACK).items():
         os.environ.setdefault(name, value)
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    with ThreadPoolExecutor(1) as background:
+    # Where a worker or node dies, Ray prints pages on standard output, where the result is to be alone; the watcher of
+    # the search says it in a line.
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), ThreadPoolExecutor(1) as background:
         starting = background.submit(_connect, max(workers or 1, os.cpu_count() or 1), address)
         try:
             yield starting.result
@@ -72,10 +80,10 @@ def _connect(cpus: int, address: str | None) -> None:
             ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        where = f"--ray-address {address}" if address else "Ray on this machine"
-        raise RequestError(
-            f"{where} cannot be used ({reason}): check that the cluster runs and is reachable"
-        ) from error
+        if address:
+            remedy = "check that the cluster runs, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are the cluster's"
+            raise RequestError(f"--ray-address {address} cannot be used ({reason}): {remedy}") from error
+        raise RequestError(f"Ray on this machine cannot be used ({reason}): check memory and disk") from error
 
 
 def _check_reachable(address: str) -> None:

@@ -13,7 +13,8 @@ from objectives.workbench import Assignment
 def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worker: float) -> None:
     """Blocks until the plan is done. Raises what the plan raised, and KeyboardInterrupt.
 
-    Needs a Ray session. The assignment goes through the object store once; actors are kept from job to job.
+    Needs a Ray session. Makes the folder of the adapters, by which workers see that they share it. The assignment goes
+    through the object store once; actors are kept from job to job.
     """
     from ray import tune
     from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
@@ -21,6 +22,7 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
     from cluster.searcher import PlanSearcher
     from cluster.worker import Worker
 
+    assignment.adapters.mkdir(parents=True, exist_ok=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Else Tune starts one worker after the other for a searcher that is not its own.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
@@ -29,7 +31,7 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
     with tempfile.TemporaryDirectory(prefix="target-search-") as scratch:
         tuner = Tuner(
             tune.with_resources(tune.with_parameters(Worker, assignment=assignment), resources),
-            tune_config=TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+            tune_config=TuneConfig(search_alg=searcher, scheduler=searcher.causes, num_samples=-1, reuse_actors=True),
             run_config=RunConfig(
                 name="search",
                 storage_path=scratch,  # Tune insists on writing a state; ours is in the catalog

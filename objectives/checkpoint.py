@@ -1,10 +1,11 @@
-"""A training that stopped on the way: adapter, optimiser and losses in one safetensors file."""
+"""A training on its way, stopped or to be kept from harm: adapter, optimiser and losses in one safetensors file."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,23 @@ def load_checkpoint(file: Path, model: Any) -> TrainingResult | None:
     return TrainingResult(int(state["steps"]), losses, moments)
 
 
+class Keeper:
+    """Writes a checkpoint of ``model`` to ``file`` whenever ``seconds`` of training have passed since the last one."""
+
+    def __init__(self, file: Path, model: Any, seconds: float) -> None:
+        self._file = file
+        self._model = model
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def __call__(self, training: TrainingResult) -> None:
+        """Raises StoreError where the disk refuses."""
+        if time.monotonic() - self._last >= self._seconds:
+            save_checkpoint(self._file, self._model, training)
+            self._last = time.monotonic()
+
+
 def drop_checkpoints(folder: Path) -> None:
     """Of trainings that will not go on; ``folder`` is the adapters' own, and need not exist."""
-    for file in folder.glob(f"*{SUFFIX}"):
+    for file in folder.glob(f"*{SUFFIX}*"):  # also what a process wrote when it was killed
         file.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -128,6 +128,7 @@ def train(
     cut: Cut = "head",
     pauses: Collection[int] = (),
     look: Callable[[int], object] = lambda _: None,
+    keep: Callable[[TrainingResult], object] | None = None,
     until: int | None = None,
     before: TrainingResult | None = None,
 ) -> TrainingResult:
@@ -138,7 +139,10 @@ def train(
     losses are averaged.
 
     After each step of ``pauses``, counted from 1, ``look`` is called with it; the model is then in evaluation mode, and
-    the training goes on as if nobody had looked. Raises TrainingDiverged; lets out-of-memory errors of the device
+    the training goes on as if nobody had looked. ``keep`` is called every ten steps on the way with what a later call
+    takes as ``before``: to be written at once, since its tensors are those that the next step changes.
+
+    Raises TrainingDiverged; lets out-of-memory errors of the device
     through.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -156,6 +160,9 @@ def train(
             next(steps)
     since_log: list[Tensor] = []
 
+    def moments() -> dict[str, dict[str, Tensor]]:
+        return {name: dict(optimiser.state[parameter]) for name, parameter in named.items()}
+
     def step() -> None:
         if result.steps % LOSS_EVERY == 0:
             # For the base model's own dropout: a training in parts then draws what one in one go draws.
@@ -171,6 +178,8 @@ def train(
             mean = torch.stack(since_log).mean().item() * settings.accumulate
             since_log.clear()
             result.record(result.steps, mean)
+            if keep is not None and result.steps < last:
+                keep(replace(result, moments=moments()))
 
     try:
         for end in sorted({step for step in pauses if result.steps < step < last} | {last}):
@@ -183,7 +192,7 @@ def train(
                 look(end)
     finally:
         model.eval()
-    result.moments = {name: dict(optimiser.state[parameter]) for name, parameter in named.items()}
+    result.moments = moments()
     return result
 
 

@@ -15,7 +15,7 @@ import torch
 from objectives.accuracy import evaluate
 from objectives.adapter import check_adapter, save_adapter
 from objectives.backbone import attach
-from objectives.checkpoint import SUFFIX, load_checkpoint, save_checkpoint
+from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError, StoreError
@@ -43,6 +43,7 @@ class Assignment:
     adapters: Path  # folder that every worker can write to
     threads: int
     max_ratio: float | None = None
+    checkpoint_seconds: float = 30.0  # of training, from one checkpoint to the next
     trust_remote_code: bool = False
 
 
@@ -102,8 +103,10 @@ class Workbench:
 
         ``profile`` is a latency profile known from before, ``name`` the adapter's folder. With ``until`` below all
         steps the training stops there, without validation, and leaves a checkpoint beside that folder, from which the
-        next call for this trial goes on. A diverged or out-of-memory
-        training is a result ("failed" with its reason), not an exception; a disk that refuses is a StoreError.
+        next call for this trial goes on; so does the next call after a process that died on the way.
+
+        A diverged or out-of-memory training is a result ("failed" with its reason), not an exception; a disk
+        that refuses is a StoreError.
         """
         seconds: dict[str, float] = {}
         given = self._given
@@ -124,7 +127,12 @@ class Workbench:
             checkpoint = given.adapters / f"{name}{SUFFIX}"
             with _timed(seconds, "training"):
                 before = load_checkpoint(checkpoint, model)
-                trained = train(model, given.task, given.training, cut=self.cut, until=until, before=before)
+                if before is not None:
+                    measurement["continued_from"] = before.steps
+                keeper = Keeper(checkpoint, model, given.checkpoint_seconds)
+                trained = train(
+                    model, given.task, given.training, cut=self.cut, until=until, before=before, keep=keeper
+                )
             outcome["steps"] = trained.steps
             measurement["losses"] = trained.losses
             if trained.steps < given.training.steps:

@@ -85,6 +85,7 @@ trials = group(
     click.option(
         "--retries", type=int, metavar="N", help="Run a trial whose process died again so often.  [default: 2]"
     ),
+    click.option("--checkpoint-seconds", type=float, metavar="S", help="Training that a kill costs.  [default: 30]"),
     click.option("--steps", type=int, metavar="N", help="Training steps of a trial.  [default: 200; generation: 300]"),
     click.option("--ranks", metavar="R,R", help="LoRA ranks to try; alpha is twice the rank.  [default: 4,8,16]"),
     engine,

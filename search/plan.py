@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -36,6 +37,8 @@ class Watcher(Protocol):
 
     def phase(self, text: str) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
 
 class SearchPlan:
     """The state of one search between its jobs; everything that matters is in the catalog when a method returns.
@@ -63,7 +66,8 @@ class SearchPlan:
     ) -> None:
         """``steps`` is what a whole training takes. ``settle``: end before the budget is used up if that is settled.
 
-        A trial whose process died is run again at most ``retries`` times, and then has failed.
+        What a process died of is done again at most ``retries`` times; then a trial has failed, and all else ends the
+        search.
 
         ``deadline`` is on :func:`time.monotonic`; after it no new trial begins and none goes on.
 
@@ -89,6 +93,8 @@ class SearchPlan:
         self._stopped: dict[int, dict[str, Any]] = {}  # measurements of trials that stopped on the way and may go on
         self._running: set[int] = set()
         self._again: list[int] = []  # trials of a process that died, to be run once more
+        self._lost: list[Job] = []  # whose worker died, to be done once more
+        self._died: Counter[tuple[str, int | None]] = Counter()  # workers, by job; trials have theirs in the catalog
         self._base: dict[str, Any] | None = None
         self._base_given_out = False
         self._trials_over = False
@@ -132,6 +138,8 @@ class SearchPlan:
             self._base_given_out = True
             self._watcher.phase("measuring the base model")
             return self._out(Job("base", profile=self._served.of(BASE) if self._served else None))
+        if self._lost:
+            return self._out(self._lost.pop(0))
         if not self._trials_over:
             job = self._next_trial()
             if job is not None:
@@ -271,9 +279,29 @@ class SearchPlan:
         self._report(job.number, status, measurement, outcome["reason"])
 
     def lost(self, job: Job, reason: str) -> None:
+        deaths = self._deaths(job)
+        what = {"base": "the base model was measured", "test": "the test split was read"}.get(job.kind, "")
+        if deaths <= self._retries:
+            self._in_flight -= job.kind != "test"
+            self._lost.append(job)
+            if job.number is not None and job.kind == "trial":
+                self._catalog.restart(self._id, job.number)
+                what = f"{self._placements[job.number].label} was tried"
+            self._watcher.note(f"{reason}, while {what}: it is done again")
+            return
+        times = f"{reason}: {deaths} times" if deaths > 1 else reason
         if job.kind != "trial":
-            what = "base model was measured" if job.kind == "base" else "test split was read"
-            raise SearchError(f"{reason}, while the {what}: free memory, then resume the search")
+            raise SearchError(f"{times}, while {what}: free memory, then resume the search")
+        self.failed(job, times)
+
+    def _deaths(self, job: Job) -> int:
+        """How many processes that did the job have died."""
+        if job.kind == "trial" and job.number is not None:
+            return self._catalog.trial(self._id, job.number).attempts
+        self._died[job.kind, job.number] += 1
+        return self._died[job.kind, job.number]
+
+    def failed(self, job: Job, reason: str) -> None:
         assert job.number is not None
         self._in_flight -= 1
         self._running.discard(job.number)

@@ -138,6 +138,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         adapters=Path(),  # depends on the search
         threads=max(1, (os.cpu_count() or 1) // spec.workers),
         max_ratio=spec.max_tpot_ratio,
+        checkpoint_seconds=spec.checkpoint_seconds,
         trust_remote_code=spec.trust_remote_code,
     )
     named = {Placement.of(reference.groups, middle): reference.name for reference in references(space)}

@@ -37,6 +37,7 @@ class SearchSpec:
     strategy: str = "auto"
     stop_when: str = "settled"
     retries: int = 2
+    checkpoint_seconds: float = 30.0
     engine: str = "transformers"
     endpoint: str | None = None
     max_tpot_ratio: float | None = None
@@ -69,7 +70,7 @@ class SearchSpec:
                 raise RequestError(f"{_flag(field)} {value} is too small: give {least} or more")
         if self.seed > LARGEST_SEED:
             raise RequestError(f"--seed {self.seed} is too large: give {LARGEST_SEED} or less")
-        for field in ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate"):
+        for field in ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate", "checkpoint_seconds"):
             value = getattr(self, field)
             if value is not None and not 0 < value < float("inf"):
                 raise RequestError(f"{_flag(field)} {value} must be a number above 0")
@@ -146,6 +147,7 @@ _KINDS = {
     **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), _WHOLE),
     "retries": _WHOLE,
     **dict.fromkeys(("validation_rows", "test_rows"), _WHOLE),
+    "checkpoint_seconds": _NUMBER,
     **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), _NUMBER),
     **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), _YES_NO),
     "ranks": "one rank, or a list of ranks",

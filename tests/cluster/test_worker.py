@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.objectives.tiny import VOCABULARY, Zoo, make_task
 def broken(tmp_path: Path) -> Assignment:
     """A token that the model has no embedding for makes torch raise an IndexError, which no layer below expects."""
     zoo = Zoo(tmp_path)
+    (tmp_path / "adapters").mkdir()
     task = make_task(zoo, "llama")
     label = task.splits["train"][0].label
     rows = [EncodedRow([VOCABULARY], list(task.label_ids[label]), label)]
@@ -54,3 +56,13 @@ def test_a_base_model_that_cannot_be_measured(broken: Assignment) -> None:
 def test_a_trial_that_raises(broken: Assignment) -> None:
     job = Job("trial", 0, Placement.of(["o_proj"], 4))
     assert step(job, broken) == {"failed": "IndexError: index out of range in self", "done": True}
+
+
+def test_a_machine_without_the_shared_folder(broken: Assignment) -> None:
+    broken.adapters.rmdir()
+    assert step(Job("base"), broken) == {
+        "refused": f"the folder of adapters {broken.adapters} does not exist on {socket.gethostname()}, a machine of "
+        "the cluster: give as --home a folder that all machines share under the same path, then resume",
+        "refused_type": "StoreError",
+        "done": True,
+    }

@@ -1,0 +1,138 @@
+"""A cluster of two real nodes with token authentication, of which one is killed in the middle of a trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from objectives.checkpoint import SUFFIX
+from tests.commands import QUICK, assert_whole, command, environment
+
+#: Addresses of their own, so that Ray takes each node for a machine; both are loopback.
+HEAD, OTHER = "127.0.0.2", "127.0.0.3"
+
+
+class Cluster:
+    """A GPU and CPUs on each node are what Ray is told; trials take 0.6 of a GPU, so that a node holds one."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._folder = folder
+        self.address = f"{HEAD}:{port}"
+        self.environment = environment() | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_TMPDIR": str(folder),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        self.environment.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
+        self.head = self._start("--head", f"--port={port}", "--include-dashboard=false", f"--node-ip-address={HEAD}")
+        wait_for(lambda: self._answers(port), "the head")
+        self.other = self._start(f"--address={self.address}", f"--node-ip-address={OTHER}")
+        wait_for(lambda: any("raylet" in name for name in names(self.other)), "the second node")
+
+    def _start(self, *args: str) -> psutil.Process:
+        ray = [str(Path(sys.executable).with_name("ray")), "start", *args, "--num-cpus=2", "--num-gpus=1", "--block"]
+        with (self._folder / f"log{len(list(self._folder.glob('log*')))}").open("w") as log:
+            return psutil.Popen(ray, stdout=log, stderr=log, env=self.environment)
+
+    def _answers(self, port: int) -> bool:
+        return any(
+            connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+            for child in self.head.children(recursive=True)
+            for connection in child.net_connections("tcp")
+        )
+
+
+def names(node: psutil.Process) -> list[str]:
+    return [(process.cmdline() or [""])[0] for process in node.children(recursive=True)]
+
+
+def kill(node: psutil.Process) -> None:
+    """All processes of a node at once, as a machine that loses its power."""
+    if node.is_running():
+        for process in [*node.children(recursive=True), node]:
+            process.kill()
+        node.wait(10)
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except psutil.Error:
+            pass  # a process that has just ended
+        assert time.monotonic() < deadline, f"waited for {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    folder = Path(tempfile.mkdtemp(prefix="two-"))  # short: it holds sockets
+    started: list[Cluster] = []
+    try:
+        started.append(Cluster(folder, 20000 + os.getpid() % 10000))
+        yield started[0]
+    finally:
+        for each in started:
+            kill(each.other)
+            kill(each.head)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_costs_the_time_of_its_trial(cluster: Cluster, tmp_path: Path) -> None:
+    """Beside it, somebody without the cluster's token is told what is wrong."""
+    flags = [*QUICK, "--steps", "400", "--budget", "3", "--gpus-per-trial", "0.6", "--checkpoint-seconds", "0.05"]
+    flags += ["--ray-address", cluster.address, "--home", str(tmp_path), "--name", "halved", "--json"]
+    stranger: subprocess.Popen[Any] = subprocess.Popen(
+        command("run", "--ray-address", cluster.address, "--home", str(tmp_path / "none")),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=cluster.environment | {"RAY_AUTH_TOKEN": secrets.token_hex(32)},
+    )
+    with (tmp_path / "stderr").open("w") as error:
+        search: subprocess.Popen[Any] = subprocess.Popen(
+            command("run", *flags), stdout=subprocess.PIPE, stderr=error, text=True, env=cluster.environment
+        )
+        wait_for(
+            lambda: (
+                all(
+                    any(name.startswith("ray::ResourceTrainable") for name in names(node))
+                    for node in (cluster.head, cluster.other)
+                )
+                and len(list(tmp_path.glob(f"adapters/*/0*{SUFFIX}"))) == 2
+            ),
+            "two trials on two nodes",
+        )
+        kill(cluster.other)
+        output, _ = search.communicate(timeout=240)
+    said = (tmp_path / "stderr").read_text()
+    assert search.returncode == 0, said
+    assert "Traceback" not in said
+    assert json.loads(output)["trials"]["complete"] == 3
+    trials = assert_whole(tmp_path, "halved", 3)["trials"]
+    assert sorted(trial.attempts for trial in trials) == [1, 1, 2]
+    for trial in trials:
+        assert trial.steps == 400
+        assert ("continued_from" in trial.measurement) == (trial.attempts == 2)
+    assert said.count(": it is done again") == 1
+    assert "raylet" not in said
+    assert stranger.communicate(timeout=60)[1].splitlines()[-1] == (
+        f"error: --ray-address {cluster.address} cannot be used (Failed to connect to Ray cluster at "
+        f"{cluster.address}): check that the cluster runs, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are the cluster's"
+    )
+    assert stranger.returncode == 2

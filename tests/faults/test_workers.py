@@ -1,0 +1,156 @@
+"""Processes that are killed in the middle of a trial: its training goes on where its last checkpoint was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors import SafetensorError, safe_open
+
+from objectives.checkpoint import SUFFIX
+from search.catalog.store import Catalog
+from search.plan import SearchPlan
+from search.strategy.space import PlacementSpace
+from search.study import Study
+from tests.commands import QUICK, assert_whole, command, environment
+from tests.faults.replayed import Silent
+from tests.faults.training_process import NAME, STEPS
+
+
+def steps_of(checkpoint: Path) -> int:
+    """Of a checkpoint that a process may be replacing; 0 where there is none."""
+    try:
+        with safe_open(checkpoint, "pt") as stored:
+            return int(json.loads(stored.metadata()["training"])["steps"])
+    except (OSError, SafetensorError):
+        return 0
+
+
+def train(folder: Path, seconds: float) -> subprocess.Popen[bytes]:
+    folder.mkdir(exist_ok=True)
+    args = [sys.executable, "-m", "tests.faults.training_process", str(folder), str(seconds)]
+    return subprocess.Popen(args, env=environment())
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "outcome.json").read_text())
+    return document
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """Killed twice, the second time after it had gone on; no checkpoint is written where training is short."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    undisturbed = train(whole, 3600)
+    checkpoint, reached = cut / "adapters" / f"{NAME}{SUFFIX}", 0
+    for _ in range(2):
+        process, before = train(cut, 1e-3), reached
+        deadline = time.monotonic() + 60
+        while (reached := steps_of(checkpoint)) < before + 20:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        reached = steps_of(checkpoint)
+        assert before < reached < STEPS
+    assert train(cut, 1e-3).wait(60) == 0
+    assert undisturbed.wait(60) == 0
+    resumed, expected = outcome(cut), outcome(whole)
+    assert resumed["measurement"]["continued_from"] == reached
+    assert "continued_from" not in expected["measurement"]
+    assert resumed["steps"] == expected["steps"] == STEPS
+    assert resumed["measurement"]["losses"] == expected["measurement"]["losses"]
+    assert resumed["measurement"]["validation"] == expected["measurement"]["validation"]
+    assert resumed["adapter_sha256"] == expected["adapter_sha256"]
+    assert [path.name for path in whole.glob("adapters/*")] == [NAME]
+    assert [path.name for path in cut.glob("adapters/*") if not path.name.startswith(".")] == [NAME]
+
+
+def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
+    """The actors of a search that runs on a Ray of its own."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in found if (child.cmdline() or [""])[0].startswith("ray::ResourceTrainable")]
+
+
+def kill_in_the_middle(home: Path, search: subprocess.Popen[Any], past: int = 0) -> int:
+    """Kill the one worker once its training has a checkpoint beyond step ``past``; returns the step."""
+    deadline = time.monotonic() + 120
+    while True:
+        assert time.monotonic() < deadline
+        assert search.poll() is None
+        reached = max((steps_of(file) for file in home.glob(f"adapters/*/0*{SUFFIX}")), default=0)
+        if reached > past:
+            break
+        time.sleep(0.005)
+    (worker,) = workers_of(search)
+    worker.kill()
+    worker.wait(10)
+    return max((steps_of(file) for file in home.glob(f"adapters/*/0*{SUFFIX}")), default=0)
+
+
+@pytest.mark.slow
+def test_a_search_survives_the_death_of_its_workers(tmp_path: Path) -> None:
+    """The first trial's worker is killed in the middle, twice; the trial ends under its number, from its checkpoint."""
+    flags = [*QUICK, "--steps", "300", "--workers", "1", "--budget", "2", "--checkpoint-seconds", "0.05"]
+    args = command("run", *flags, "--home", str(tmp_path), "--name", "struck", "--json")
+    with (tmp_path / "stderr").open("w") as error:
+        search = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=error, text=True, env=environment())
+        first = kill_in_the_middle(tmp_path, search)
+        second = kill_in_the_middle(tmp_path, search, past=first)
+        output, _ = search.communicate(timeout=240)
+    said = (tmp_path / "stderr").read_text()
+    assert search.returncode == 0, said
+    assert json.loads(output)["trials"]["complete"] == 2
+    assert said.count("note: the worker died: it was killed, or ran out of memory, while") == 2
+    struck, other = assert_whole(tmp_path, "struck", 2)["trials"]
+    assert (struck.attempts, other.attempts) == (3, 1)
+    assert struck.measurement["continued_from"] == second > first
+    assert "continued_from" not in other.measurement
+    assert [step for step, _ in struck.measurement["losses"]] == list(range(10, 301, 10))
+    assert not list(tmp_path.rglob(f"*{SUFFIX}*"))
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_again_and_again_is_said(tmp_path: Path) -> None:
+    """Ray's own monitor kills the worker here, which is told that one percent of the memory is all there is."""
+    args = command("run", *QUICK, "--workers", "1", "--retries", "1", "--home", str(tmp_path))
+    low = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
+    search = subprocess.run(args, capture_output=True, text=True, timeout=180, env=environment() | low)
+    assert search.returncode == 1
+    cause = "the worker was killed, since its machine ran out of memory"
+    assert f"note: {cause}, while the base model was measured: it is done again" in search.stderr
+    assert search.stderr.splitlines()[-1] == (
+        f"error: {cause}: 2 times, while the base model was measured: free memory, then resume the search"
+    )
+
+
+def test_a_trial_that_kills_its_workers_fails_and_one_that_raises_is_not_tried_again(tmp_path: Path) -> None:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        search = catalog.create_search("poison", {}, {})
+        space = PlacementSpace(("q_proj", "v_proj"), (4,))
+        study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=2, seed=0)
+        plan = SearchPlan(catalog, study, search.id, budget=2, references={}, watcher=Silent(), settle=False)
+        catalog.set_base(search.id, {"latency_context": "none"})
+        plan.reconcile()
+        job = plan.next(0)
+        assert job is not None
+        for _ in range(2):
+            plan.lost(job, "the worker died")
+            assert plan.next(0) == job
+        plan.lost(job, "the worker died")
+        other = plan.next(0)
+        assert other is not None
+        assert other.number != job.number
+        plan.failed(other, "IndexError: no")
+        assert plan.next(0) is None
+        assert plan.done()
+        trials = [(trial.status, trial.reason, trial.attempts) for trial in catalog.trials(search.id)]
+        assert trials == [("failed", "the worker died: 3 times", 3), ("failed", "IndexError: no", 1)]
+        assert study.unfinished() == []
