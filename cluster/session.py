@@ -22,7 +22,6 @@ _QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
-    "RAY_BACKEND_LOG_LEVEL": "error",  # its C++ part repeats a warning every second while it tries to connect
 }
 
 
