@@ -11,7 +11,7 @@ from pathlib import Path
 
 def test_a_search_of_this_machine_needs_no_cluster_that_ran_here() -> None:
     """`ray start` leaves a note of its cluster; Ray's own default would join that, and fail."""
-    program = "import cluster.session as s\nwith s.ray_session(1, None) as ready: ready(); print('ready')"
+    program = "import cluster.session as s\nwith s.ray_session(1, None) as ready: ready()\nprint('ready')"
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short, since sockets lie in it
         note = Path(folder) / "ray" / "ray_current_cluster"
         note.parent.mkdir()
