@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from objectives.errors import RequestError
 from search.options import as_json, asked_for, home_of, print_json, request, stores
@@ -133,24 +134,26 @@ def run(home: str | None, storage: str | None, tracking_uri: str | None, debug: 
     from search.schedule import Daemon
 
     place = home_of(home, storage, tracking_uri)
-    stores_of_child = ["--home", str(place.folder), "--storage", place.storage, "--tracking-uri", place.tracking]
 
     def command(record: Any, night: Any, again: bool) -> list[str]:
         program = [sys.executable, "-m", "search"]
         if again and any(each.name == night.search for each in catalog.searches()):
-            return [*program, "resume", night.search, *stores_of_child]
-        return [*program, "run", *record.flags, "--name", night.search, *stores_of_child]
+            return [*program, "resume", night.search]
+        return [*program, "run", *record.flags, "--name", night.search]
 
     with _opened(home, storage, tracking_uri) as catalog:
         click.echo("nights run as they come due (Ctrl-C ends this)", err=True)
-        Daemon(catalog, place.folder / "nights", command).run()
+        Daemon(catalog, place.folder / "nights", command, environment=place.environment()).run()
 
 
 @click.command("run")
 @request
 @stores
 def _run_flags(config: str | None, data: tuple[str, ...], debug: bool, **flags: Any) -> None:
-    given = [each for each in _FIXED if flags.pop(each) is not None]
+    # Not what the environment says: that is of the stores that the schedule has, too.
+    source = click.get_current_context().get_parameter_source
+    given = [each for each in _FIXED if source(each) is ParameterSource.COMMANDLINE]
+    flags = {key: value for key, value in flags.items() if key not in _FIXED}
     if given:
         option = "--" + given[0].replace("_", "-")
         raise RequestError(f"{option} after -- is not a night's to choose: each has a name and the schedule's stores")

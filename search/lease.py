@@ -11,6 +11,10 @@ from search.catalog.leases import EXPIRY_S
 from search.catalog.store import Catalog
 
 
+def is_held(name: str, holder: str) -> RequestError:
+    return RequestError(f"search {name} is being run by {holder}: wait for it, or stop it first")
+
+
 class Lease:
     """A context in which this process is the search's only owner."""
 
@@ -24,7 +28,7 @@ class Lease:
     def __enter__(self) -> Lease:
         """Raises RequestError if another process holds the search."""
         if other := self._catalog.take(self._id):
-            raise RequestError(f"search {self._name} is being run by {other}: wait for it, or stop it first")
+            raise is_held(self._name, other)
         self._thread.start()
         return self
 

@@ -21,7 +21,7 @@ from objectives.model import resolve
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
 from search.interruption import Interruption
-from search.lease import Lease
+from search.lease import Lease, is_held
 from search.prepare import Prepared, prepare
 from search.result import result_document
 from search.spec import SearchSpec
@@ -50,6 +50,15 @@ class Home:
 
     def adapters(self, search_id: str) -> Path:
         return self.folder / "adapters" / search_id
+
+    def environment(self) -> dict[str, str]:
+        """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs
+        may hold passwords."""
+        return {
+            "SEARCH_HOME": str(self.folder),
+            "SEARCH_STORAGE": self.storage,
+            "SEARCH_TRACKING_URI": self.tracking,
+        }
 
 
 def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str, Any]:
@@ -86,7 +95,7 @@ def resume(
     with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
         if holder := catalog.holder(search.id):
-            raise RequestError(f"search {name} is being run by {holder}: wait for it, or stop it first")
+            raise is_held(name, holder)
         if budget is not None and budget < (begun := len(catalog.trials(search.id))):
             raise RequestError(f"--budget {budget} is below the {begun} trials that search {name} has: give more")
         catalog.follow_adapters(search.id, home.adapters(search.id))

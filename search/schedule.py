@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from search.catalog.records import NightRecord, ScheduleRecord
 from search.catalog.schedules import Schedules
@@ -46,12 +47,16 @@ class Daemon:
         logs: Path,
         command: Command,
         *,
+        environment: Mapping[str, str] = MappingProxyType({}),
         now: Callable[[], datetime] = utc_now,
         poll_s: float = 5.0,
         lease_s: float = LEASE_S,
     ) -> None:
-        """`now` says when ticks are due; whether a daemon lives is measured on the database's clock."""
+        """Nights have `environment` beside the daemon's own. `now` says when ticks are due; whether a daemon lives is
+        measured on the database's clock.
+        """
         self._catalog, self._logs, self._command, self._now = catalog, logs, command, now
+        self._environment = {**os.environ, **environment}
         self._poll_s, self._lease_s = poll_s, lease_s
         self._owner = uuid.uuid4().hex
         self._children: list[_Child] = []
@@ -92,6 +97,7 @@ class Daemon:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
+                    env=self._environment,
                     start_new_session=True,
                     preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
                 )

@@ -109,10 +109,8 @@ class Supervisor:
             known = {search.name: search.id for search in self._catalog.searches()}
             # Begun before a restart of the server, it is a search by now, and is resumed.
             goes_on = waiting.name in known and (waiting.kind == "resume" or waiting.started_at is not None)
-            if goes_on:
-                with self._catalog.sole(f"search {known[waiting.name]}") as free:
-                    if not free:
-                        continue  # a process of an earlier server, or of the command line, is still at it
+            if goes_on and self._catalog.holder(known[waiting.name]):
+                continue  # a process of an earlier server, or of the command line, is still at it
             if move(self._catalog, waiting.name, "queued", "running"):
                 self._children[waiting.name] = self._run(waiting, goes_on)
 
@@ -123,13 +121,7 @@ class Supervisor:
             arguments = ["resume", submission.name, *flags(kept)]
         else:
             arguments = ["run", *flags(settings | {"name": submission.name})]
-        # URLs may hold passwords, and any user of the machine may read a command line.
-        environment = os.environ | {
-            "SEARCH_HOME": str(self._home.folder),
-            "SEARCH_STORAGE": self._home.storage,
-            "SEARCH_TRACKING_URI": self._home.tracking,
-            "HF_HUB_OFFLINE": "1",
-        }
+        environment = os.environ | self._home.environment() | {"HF_HUB_OFFLINE": "1"}
         log = self._log_of(submission.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         _log.info("search %s: %s, asked for by %s", submission.name, arguments[0], submission.token)

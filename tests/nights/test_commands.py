@@ -18,6 +18,17 @@ def start_daemon(home: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command("schedule", "run", "--home", str(home)), env=environment())
 
 
+def test_stores_of_the_environment_are_no_flags_of_a_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, where SEARCH_STORAGE names the database of all commands."""
+    monkeypatch.setenv("SEARCH_STORAGE", f"sqlite:///{tmp_path}/elsewhere.db")
+    add = ("schedule", "add", "s", "--cron", "0 2 * * *", "--home", str(tmp_path))
+    refused = call(*add, "--", "--storage", "sqlite:///mine.db", code=2).stderr
+    assert refused.startswith("error: --storage after -- is not a night's to choose")
+    call(*add, "--", "--budget", "3")
+    assert [row["name"] for row in call_json("schedule", "list", "--home", str(tmp_path))] == ["s"]
+    assert (tmp_path / "elsewhere.db").exists()
+
+
 def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path))
     add = ("schedule", "add", "s", "--cron", "0 2 * * *", *home)
