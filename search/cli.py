@@ -14,6 +14,7 @@ import click
 from objectives.errors import RequestError
 from objectives.latency.settings import LatencySettings
 from search.cli_across import ablate, compare, print_several
+from search.cli_doctor import doctor
 from search.cli_schedule import schedule
 from search.cli_serve import env, serve, token
 from search.names import PICKS
@@ -126,7 +127,7 @@ def _document(name: str, *place: str | None) -> dict[str, Any]:
         return result_document(catalog, search)
 
 
-for each in (ablate, compare, schedule, serve, token, env):
+for each in (ablate, compare, doctor, schedule, serve, token, env):
     cli.add_command(each)
 
 
@@ -162,41 +163,6 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
         from search.terminal import print_list
 
         print_list(rows, sys.stdout)
-
-
-@cli.command()
-@click.argument("name", required=False)
-@click.option("--fix", is_flag=True, help="Mend what can be mended without training.")
-@stores
-@as_json
-def doctor(
-    name: str | None,
-    fix: bool,
-    home: str | None,
-    storage: str | None,
-    tracking_uri: str | None,
-    as_json: bool,
-    debug: bool,
-) -> None:
-    """Say whether catalog, study, MLflow outbox and adapters agree, for search NAME or all; exit code 1 if they do not.
-
-    \b
-    Example:
-      python -m search doctor --fix
-    """
-    from search.doctor import examine
-
-    documents = examine(home_of(home, storage, tracking_uri), name, fix=fix)
-    if as_json:
-        print_json(documents)
-    else:
-        for document in documents:
-            click.echo(f"{document['search']}: {document['status']}, {document['holder'] or 'run by nobody'}")
-            for kind in ("mended", "problems"):
-                for sentence in document[kind]:
-                    click.echo(f"  {kind.removesuffix('s')}: {sentence}")
-    if any(document["problems"] for document in documents):
-        sys.exit(1)
 
 
 @cli.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +56,7 @@ class Search:
         return self
 
     @cached_property
-    def document(self) -> Mapping[str, Any]:
+    def document(self) -> dict[str, Any]:
         """Plain values: see ``docs/how-it-works.md`` and ``show --json``."""
         from search.result import result_document
 
@@ -68,13 +68,13 @@ class Search:
         """The members of the front from the fastest to the slowest; each has targets, rank, accuracy, tpot_ratio."""
         from dashboards.words import ordered_front
 
-        return ordered_front(dict(self.document))
+        return ordered_front(self.document)
 
     def picked(self, pick: str = "recommended") -> dict[str, Any]:
         """The trial that ``pick`` names: recommended, knee, best, or trial=N."""
         from search.export import picked
 
-        trial = picked(dict(self.document), pick)
+        trial = picked(self.document, pick)
         return next(point for point in self.document["points"] if point["trial"] == trial)
 
     def lora_config(self, pick: str = "recommended") -> Any:
@@ -100,20 +100,20 @@ class Search:
         """The front as a plotly ``Figure``."""
         from dashboards.figures import front_figure
 
-        return front_figure(dict(self.document))
+        return front_figure(self.document)
 
     def report(self, out: str | Path) -> Path:
         """Write the report page, and return its path."""
         from dashboards.report import report_page
+        from search.options import write_page
 
-        path = Path(out)
-        path.write_text(report_page(dict(self.document)), encoding="utf-8")
-        return path
+        write_page(report_page(self.document), str(out), quiet=True)
+        return Path(out)
 
     def __repr__(self) -> str:
         from dashboards import words
 
-        return f"Search({self.name!r}: {words.state(dict(self.document))})"
+        return f"Search({self.name!r}: {words.state(self.document)})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the result in words, and the front."""
@@ -122,8 +122,7 @@ class Search:
         from dashboards import words
         from dashboards.figures import FIGURE_CSS, figure_html, plotly_library
 
-        document = dict(self.document)
-        told = [words.outcome(document), words.recommendation(document)]
+        told = [words.outcome(self.document), words.recommendation(self.document)]
         text = "".join(f"<p>{escape(sentence)}</p>" for sentence in told if sentence)
         return f"{text}<style>{FIGURE_CSS}</style>{figure_html(self.figure(), full_page=False)}{plotly_library()}"
 

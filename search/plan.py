@@ -115,8 +115,7 @@ class SearchPlan:
                 died = trial.lease is not None
                 if (deaths := trial.attempts - 1 + died) > self._retries:
                     reason = f"interrupted {deaths} times: the process that ran the search died each time"
-                    self._catalog.record(self._id, trial.number, "failed", reason=reason, measurement=None)
-                    self._tell(trial.number, "failed", {})
+                    self._fail(trial.number, reason)
                 else:
                     self._catalog.restart(self._id, trial.number, died=died)
                     self._again.append(trial.number)
@@ -305,9 +304,15 @@ class SearchPlan:
         assert job.number is not None
         self._in_flight -= 1
         self._running.discard(job.number)
-        if self._catalog.record(self._id, job.number, "failed", reason=reason, measurement=None):
-            self._tell(job.number, "failed", {})
+        if self._fail(job.number, reason):
             self._report(job.number, "failed", {}, reason)
+
+    def _fail(self, number: int, reason: str) -> bool:
+        """In catalog and study; False if the trial had ended before."""
+        recorded = self._catalog.record(self._id, number, "failed", reason=reason, measurement=None)
+        if recorded:
+            self._tell(number, "failed", {})
+        return recorded
 
     def _keep_profile(self, placement: Placement, measurement: Mapping[str, Any]) -> None:
         key = self._profile_key(placement)

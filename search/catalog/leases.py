@@ -6,13 +6,14 @@ import contextlib
 import os
 import socket
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from search.catalog.models import Lease, Trial, UtcDateTime
+from search.catalog.clock import database_now
+from search.catalog.models import Lease, Trial
 
 EXPIRY_S = 30.0
 
@@ -23,10 +24,10 @@ def take(session: Session, search_id: str) -> tuple[str, str | None]:
     The lease of a process that has died on this machine is taken at once, any other when it has expired. The
     transaction's end raises IntegrityError if another process has taken a search that had no lease.
     """
-    now = _clock(session)
+    now = database_now(session)
     row = session.get(Lease, search_id, with_for_update=True)
-    if row is not None and row.expires_at > now and not _has_died(row):
-        return row.id, f"process {row.pid} on {row.host}, which holds it until {row.expires_at:%H:%M:%S} UTC"
+    if row is not None and (other := _living(row, now)):
+        return row.id, other
     if row is None:
         # Not by a merge, which would look again, and overwrite what another has inserted since.
         row = Lease(search_id=search_id)
@@ -40,14 +41,12 @@ def take(session: Session, search_id: str) -> tuple[str, str | None]:
 def holder(session: Session, search_id: str) -> str | None:
     """Who holds the search now, in words."""
     row = session.get(Lease, search_id)
-    if row is None or row.expires_at <= _clock(session) or _has_died(row):
-        return None
-    return f"process {row.pid} on {row.host}, which holds it until {row.expires_at:%H:%M:%S} UTC"
+    return None if row is None else _living(row, database_now(session))
 
 
 def renew(session: Session, search_id: str, lease_id: str) -> bool:
     """False if another process has taken the search since; one that merely expired is good again."""
-    now = _clock(session)
+    now = database_now(session)
     mine = (Lease.search_id == search_id, Lease.id == lease_id)
     renewed = update(Lease).where(*mine).values(heartbeat_at=now, expires_at=now + timedelta(seconds=EXPIRY_S))
     return session.scalar(renewed.returning(Lease.id)) is not None
@@ -67,12 +66,11 @@ def is_held(session: Session, search_id: str, lease_id: str) -> bool:
     return session.scalar(select(Lease.id).where(*mine).with_for_update(read=True)) is not None
 
 
-def _clock(session: Session) -> datetime:
-    """The database's own: machines need not agree on the time."""
-    if session.get_bind().dialect.name == "sqlite":
-        text: str = session.scalars(select(func.strftime("%Y-%m-%d %H:%M:%f", "now"))).one()
-        return datetime.fromisoformat(text).replace(tzinfo=UTC)
-    return session.scalars(select(func.clock_timestamp(type_=UtcDateTime))).one()
+def _living(row: Lease, now: datetime) -> str | None:
+    """Whose lease it is, in words, unless it has expired or its process has died."""
+    if row.expires_at <= now or _has_died(row):
+        return None
+    return f"process {row.pid} on {row.host}, which holds it until {row.expires_at:%H:%M:%S} UTC"
 
 
 def _machine() -> str:

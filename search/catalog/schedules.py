@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from objectives.errors import RequestError
+from search.catalog.clock import database_now
 from search.catalog.models import Night, Schedule
 from search.catalog.records import NightRecord, ScheduleRecord, record_of
 from search.catalog.store import Catalog
@@ -47,7 +48,7 @@ class Schedules(Catalog):
             next_at=next_tick(cron, timezone, now),
         )
         try:
-            with self._write() as session:
+            with self.writing() as session:
                 session.add(row)
                 session.flush()
                 return record_of(ScheduleRecord, row)
@@ -59,19 +60,19 @@ class Schedules(Catalog):
 
     def schedules(self) -> list[ScheduleRecord]:
         """By name."""
-        with self._read() as session:
+        with self.reading() as session:
             return [record_of(ScheduleRecord, row) for row in session.scalars(select(Schedule).order_by(Schedule.name))]
 
     def remove_schedule(self, name: str) -> None:
         """With its history; the searches of its nights stay. Raises RequestError for an unknown name."""
-        with self._write() as session:
+        with self.writing() as session:
             row = _schedule(session, name)
             session.execute(delete(Night).where(Night.schedule == name))
             session.delete(row)
 
     def pause(self, name: str, paused: bool, now: datetime) -> None:
         """Ticks that pass meanwhile are not missed: they do not count. Raises RequestError for an unknown name."""
-        with self._write() as session:
+        with self.writing() as session:
             row = _schedule(session, name)
             if row.paused and not paused:
                 row.next_at = next_tick(row.cron, row.timezone, now)
@@ -79,7 +80,7 @@ class Schedules(Catalog):
 
     def nights(self, name: str) -> list[NightRecord]:
         """Newest first. Raises RequestError for an unknown schedule."""
-        with self._read() as session:
+        with self.reading() as session:
             _schedule(session, name)
             rows = session.scalars(select(Night).where(Night.schedule == name).order_by(Night.tick.desc()))
             return [record_of(NightRecord, row) for row in rows]
@@ -88,7 +89,7 @@ class Schedules(Catalog):
 
     def claim(self, name: str, owner: str, now: datetime) -> NightRecord | None:
         """The night that `owner` is to start now; of several ticks missed, the last. Others are recorded as skipped."""
-        with self._write() as session:
+        with self.writing() as session:
             row = session.get(Schedule, name, with_for_update=True)
             if row is None or row.paused or row.next_at > now:
                 return None
@@ -108,7 +109,7 @@ class Schedules(Catalog):
                 search=_search_name(row, last),
                 status="running",
                 owner=owner,
-                heartbeat_at=_clock(session),
+                heartbeat_at=database_now(session),
                 attempts=1,
                 started_at=now,
             )
@@ -118,32 +119,33 @@ class Schedules(Catalog):
 
     def adopt(self, owner: str, lease_s: float) -> NightRecord | None:
         """A night to go on with: its daemon gave it back, or has not been heard of for `lease_s` seconds."""
-        with self._write() as session:
-            dead = (Night.status == "running") & (Night.heartbeat_at < _clock(session) - timedelta(seconds=lease_s))
+        with self.writing() as session:
+            now = database_now(session)
+            dead = (Night.status == "running") & (Night.heartbeat_at < now - timedelta(seconds=lease_s))
             query = select(Night).where((Night.status == "interrupted") | dead).limit(1)
             night = session.scalar(query.with_for_update(skip_locked=True))
             if night is None:
                 return None
-            night.status, night.owner, night.heartbeat_at = "running", owner, _clock(session)
+            night.status, night.owner, night.heartbeat_at = "running", owner, now
             night.attempts += 1
             session.flush()
             return record_of(NightRecord, night)
 
     def heartbeat(self, night: NightRecord) -> bool:
         """False if the night is no longer its owner's: another daemon took it, or its schedule was removed."""
-        with self._write() as session:
-            return _change(session, night, heartbeat_at=_clock(session))
+        with self.writing() as session:
+            return _change(session, night, heartbeat_at=database_now(session))
 
     def give_back(self, night: NightRecord) -> None:
         """Interrupted: the next daemon goes on with it."""
-        with self._write() as session:
+        with self.writing() as session:
             _change(session, night, status="interrupted", owner=None)
 
     def end_night(
         self, night: NightRecord, result: str, now: datetime, seconds: float | None, steps: int | None
     ) -> bool:
         """With its cost in seconds and training steps, if there was any; False if it is no longer its owner's."""
-        with self._write() as session:
+        with self.writing() as session:
             return _change(session, night, status="ended", result=result, ended_at=now, seconds=seconds, steps=steps)
 
 
@@ -172,11 +174,3 @@ def _search_name(row: Schedule, tick: datetime) -> str:
     if next_tick(row.cron, row.timezone, day - timedelta(minutes=1)) == tick:
         return f"{row.name}-{local:%Y-%m-%d}"
     return f"{row.name}-{tick:%Y-%m-%d-%H%M}"
-
-
-def _clock(session: Session) -> datetime:
-    """The database's: daemons on several machines agree on no other."""
-    if session.get_bind().dialect.name == "sqlite":
-        return datetime.fromisoformat(f"{session.scalar(select(func.strftime('%Y-%m-%d %H:%M:%f', 'now')))}+00:00")
-    moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
-    return moment.astimezone(UTC)

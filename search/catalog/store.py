@@ -61,12 +61,14 @@ class Catalog:
         self._engine.dispose()
 
     @contextmanager
-    def _read(self) -> Iterator[Session]:
+    def reading(self) -> Iterator[Session]:
+        """A transaction that reads; for modules that keep another subject in this database, too."""
         with clear_errors(self._url), Session(self._engine) as session:
             yield session
 
     @contextmanager
-    def _write(self) -> Iterator[Session]:
+    def writing(self) -> Iterator[Session]:
+        """A transaction that writes, committed at the end of the block."""
         with clear_errors(self._url), Session(self._engine.execution_options(**WRITES)) as session:
             yield session
             commit(session, self._engine)
@@ -86,7 +88,7 @@ class Catalog:
     def take(self, search_id: str) -> str | None:
         """Own the search from now, for all that this object writes; or, if it is held, who holds it, in words."""
         try:
-            with self._write() as session:
+            with self.writing() as session:
                 lease, other = leases.take(session, search_id)
         except IntegrityError:  # PostgreSQL: another was first within the same moment
             return self.holder(search_id) or self.take(search_id)
@@ -97,24 +99,24 @@ class Catalog:
     @retried
     def holder(self, search_id: str) -> str | None:
         """Who holds the search now, in words."""
-        with self._read() as session:
+        with self.reading() as session:
             return leases.holder(session, search_id)
 
     def renew(self, search_id: str) -> bool:
         """False if the lease is lost."""
-        with self._write() as session:
+        with self.writing() as session:
             return leases.renew(session, search_id, self._leases[search_id])
 
     @retried
     def release(self, search_id: str) -> None:
         """What runs is put back. Nothing, if the lease is lost."""
-        with self._write() as session:
+        with self.writing() as session:
             leases.release(session, search_id, self._leases[search_id])
 
     @retried
     def is_owner(self, search_id: str) -> bool:
         """Whether the lease, if this object ever took it, is not lost."""
-        with self._read() as session:
+        with self.reading() as session:
             return self._owns(session, search_id)
 
     def _owns(self, session: Session, search_id: str) -> bool:
@@ -124,7 +126,7 @@ class Catalog:
     @contextmanager
     def _write_as_owner(self, search_id: str) -> Iterator[Session]:
         """Raises LeaseLost if another process has taken the search."""
-        with self._write() as session:
+        with self.writing() as session:
             if not self._owns(session, search_id):
                 raise LeaseLost(f"another process has taken over search {search_id}: this one writes nothing more")
             yield session
@@ -136,7 +138,7 @@ class Catalog:
         """Raises RequestError if the name is taken."""
         row = Search(id=uuid.uuid4().hex, name=name, spec=spec, facts=facts, status="running", created_at=_now())
         try:
-            with self._write() as session:
+            with self.writing() as session:
                 session.add(row)
                 session.flush()
                 session.add(_news(row.id, "search"))
@@ -154,7 +156,7 @@ class Catalog:
     @retried
     def search(self, name: str) -> SearchRecord:
         """Raises RequestError for an unknown name."""
-        with self._read() as session:
+        with self.reading() as session:
             row = session.scalar(select(Search).where(Search.name == name))
             if row is not None:
                 return record_of(SearchRecord, row)
@@ -169,13 +171,13 @@ class Catalog:
     @retried
     def search_of(self, search_id: str) -> SearchRecord:
         """Raises KeyError for an unknown id."""
-        with self._read() as session:
+        with self.reading() as session:
             return record_of(SearchRecord, _get(session, Search, search_id))
 
     @retried
     def searches(self) -> list[SearchRecord]:
         """Newest first."""
-        with self._read() as session:
+        with self.reading() as session:
             return [
                 record_of(SearchRecord, row)
                 for row in session.scalars(select(Search).order_by(Search.created_at.desc()))
@@ -212,7 +214,7 @@ class Catalog:
 
     @retried
     def set_mlflow_search(self, search_id: str, experiment_id: str, run_id: str) -> None:
-        with self._write() as session:
+        with self.writing() as session:
             session.execute(
                 update(Search)
                 .where(Search.id == search_id)
@@ -279,7 +281,7 @@ class Catalog:
     def _turn(self, search_id: str, number: int, before: str, values: dict[str, Any], *, news: bool = False) -> bool:
         """Change a trial whose status is ``before``; False, and no news for MLflow, if it has another."""
         mine = (Trial.search_id == search_id, Trial.number == number, Trial.status == before)
-        with self._write() as session:
+        with self.writing() as session:
             if not self._owns(session, search_id):
                 late = update(Trial).where(Trial.search_id == search_id, Trial.number == number)
                 session.execute(late.values(late=Trial.late + 1))
@@ -313,25 +315,25 @@ class Catalog:
                 continue
             here = folder / Path(trial.adapter).name
             if here.is_dir():
-                with self._write() as session:
+                with self.writing() as session:
                     _get(session, Trial, (search_id, trial.number)).adapter = str(here)
 
     @retried
     def trials(self, search_id: str) -> list[TrialRecord]:
         """By number."""
-        with self._read() as session:
+        with self.reading() as session:
             rows = session.scalars(select(Trial).where(Trial.search_id == search_id).order_by(Trial.number))
             return [record_of(TrialRecord, row) for row in rows]
 
     @retried
     def trial(self, search_id: str, number: int) -> TrialRecord:
         """Raises KeyError for an unknown trial."""
-        with self._read() as session:
+        with self.reading() as session:
             return record_of(TrialRecord, _get(session, Trial, (search_id, number)))
 
     @retried
     def set_mlflow_trial(self, search_id: str, number: int, run_id: str) -> None:
-        with self._write() as session:
+        with self.writing() as session:
             session.execute(
                 update(Trial).where(Trial.search_id == search_id, Trial.number == number).values(mlflow_run_id=run_id)
             )
@@ -340,14 +342,14 @@ class Catalog:
 
     @retried
     def profile(self, key: str) -> dict[str, Any] | None:
-        with self._read() as session:
+        with self.reading() as session:
             return session.scalar(select(LatencyProfile.profile).where(LatencyProfile.key == key))
 
     @retried
     def store_profile(self, key: str, profile: dict[str, Any]) -> None:
         """Keeps the profile that is there already, if any: the first measurement stands."""
         try:
-            with self._write() as session:
+            with self.writing() as session:
                 session.add(LatencyProfile(key=key, profile=profile, created_at=_now()))
         except IntegrityError:
             return
@@ -355,7 +357,7 @@ class Catalog:
     @retried
     def replace_profile(self, key: str, profile: dict[str, Any]) -> None:
         """In place of the profile that is there, if any: of two, the one that was asked for anew stands."""
-        with self._write() as session:
+        with self.writing() as session:
             session.merge(LatencyProfile(key=key, profile=profile, created_at=_now()))
 
     # Outbox
@@ -363,25 +365,25 @@ class Catalog:
     @retried
     def pending(self, limit: int = 100) -> list[OutboxRecord]:
         """Oldest first."""
-        with self._read() as session:
+        with self.reading() as session:
             rows = session.scalars(select(Outbox).where(Outbox.delivered_at.is_(None)).order_by(Outbox.id).limit(limit))
             return [record_of(OutboxRecord, row) for row in rows]
 
     @retried
     def backlog(self) -> int:
         """How many rows are pending."""
-        with self._read() as session:
+        with self.reading() as session:
             return session.scalar(select(func.count()).where(Outbox.delivered_at.is_(None))) or 0
 
     @retried
     def delivered(self, outbox_id: int) -> None:
-        with self._write() as session:
+        with self.writing() as session:
             session.execute(update(Outbox).where(Outbox.id == outbox_id).values(delivered_at=_now(), error=None))
 
     @retried
     def undelivered(self, outbox_id: int, error: str) -> None:
         """The row stays pending."""
-        with self._write() as session:
+        with self.writing() as session:
             session.execute(
                 update(Outbox).where(Outbox.id == outbox_id).values(attempts=Outbox.attempts + 1, error=error)
             )

@@ -52,7 +52,7 @@ def submit(catalog: Catalog, name: str, kind: str, settings: dict[str, Any], tok
         ended_at=None,
     )
     try:
-        with catalog._write() as session:
+        with catalog.writing() as session:
             known = session.get(Submission, name, with_for_update=True)
             if known is not None and known.status in OPEN:
                 raise RequestError(f"search {name} is {known.status} already: wait for it, or choose another name")
@@ -68,12 +68,12 @@ def submissions(catalog: Catalog, status: str | None = None) -> list[SubmissionR
     wanted = select(Submission).order_by(Submission.submitted_at, Submission.name)
     if status is not None:
         wanted = wanted.where(Submission.status == status)
-    with catalog._read() as session:
+    with catalog.reading() as session:
         return [record_of(SubmissionRecord, row) for row in session.scalars(wanted)]
 
 
 def submission(catalog: Catalog, name: str) -> SubmissionRecord | None:
-    with catalog._read() as session:
+    with catalog.reading() as session:
         row = session.get(Submission, name)
         return None if row is None else record_of(SubmissionRecord, row)
 
@@ -85,7 +85,7 @@ def move(catalog: Catalog, name: str, before: str, after: str, error: str | None
         values["started_at"] = _now()
     elif after != "queued":
         values["ended_at"] = _now()
-    with catalog._write() as session:
+    with catalog.writing() as session:
         mine = (Submission.name == name, Submission.status == before)
         return session.scalar(update(Submission).where(*mine).values(**values).returning(Submission.name)) is not None
 

@@ -56,7 +56,7 @@ def add_token(catalog: Catalog, name: str, scope: str, days: int | None = None) 
         expires_at=None if days is None else now + timedelta(days=days),
     )
     try:
-        with catalog._write() as session:
+        with catalog.writing() as session:
             session.add(row)
     except IntegrityError:
         raise RequestError(
@@ -68,13 +68,13 @@ def add_token(catalog: Catalog, name: str, scope: str, days: int | None = None) 
 
 def tokens(catalog: Catalog) -> list[TokenRecord]:
     """By name."""
-    with catalog._read() as session:
+    with catalog.reading() as session:
         return [record_of(TokenRecord, row) for row in session.scalars(select(Token).order_by(Token.name))]
 
 
 def remove_token(catalog: Catalog, name: str) -> None:
     """Raises RequestError for an unknown name."""
-    with catalog._write() as session:
+    with catalog.writing() as session:
         removed = session.scalar(delete(Token).where(Token.name == name).returning(Token.name))
     if removed is None:
         known = ", ".join(repr(token.name) for token in tokens(catalog))
@@ -85,7 +85,7 @@ def holder(catalog: Catalog, secret: str) -> TokenRecord | None:
     """The token with this secret, expired or not."""
     digest = digest_of(secret)
     found = None
-    with catalog._read() as session:
+    with catalog.reading() as session:
         for row in session.scalars(select(Token)):
             # All of them, each in constant time: how long an answer takes tells nothing.
             if hmac.compare_digest(row.digest, digest):

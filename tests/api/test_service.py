@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -20,7 +19,7 @@ from search.catalog import Catalog
 from search.prepare import prepare
 from search.spec import SearchSpec
 from tests.api.test_routes import read_events
-from tests.commands import call, command, environment
+from tests.commands import call, command, environment, free_port
 from tests.search.conftest import postgres, postgres_server
 
 __all__ = ["postgres", "postgres_server"]  # fixtures of the catalog's tests
@@ -31,9 +30,7 @@ QUICK = {"steps": 4, "ranks": [4], "validation_rows": 40, "test_rows": 40, "work
 
 class Server:
     def __init__(self, home: Path, storage: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.log = home.parent / "server.log"
         self.environment = environment() | {"SEARCH_HOME": str(home), "SEARCH_STORAGE": storage}
         self.token = self.say("token", "add", "me", "--scope", "write").strip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.commands import QUICK, call_json, command, environment
+from tests.commands import QUICK, call_json, command, environment, free_port
 
 _PATIENT = 60_000  # milliseconds
 
@@ -27,9 +26,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> tuple[Pa
 @pytest.fixture(scope="module")
 def address(searched: tuple[Path, dict[str, Any]]) -> Iterator[str]:
     """Of the newest search, as `ui` prints it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     args = ["ui", "--home", str(searched[0]), "--port", str(port)]
     server = subprocess.Popen(command(*args), stderr=subprocess.PIPE, text=True, env=environment())
     assert server.stderr is not None

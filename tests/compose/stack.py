@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.commands import free_port
 
 FILE = Path(__file__).resolve().parents[2] / "docker-compose.yml"
 ADDRESSES = ("postgres:5432", "s3:9000", "mlflow:5000", "ray-head:6379", "api:8321")
@@ -50,13 +51,6 @@ def interpolated(value: Any, variables: Mapping[str, str]) -> Any:
         return variables.get(name) or text or ""
 
     return _VARIABLE.sub(fill, value)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Stack:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from sqlalchemy import create_engine, text
 
 from search.catalog import Catalog
 from search.tracking import Tracker
+from tests.commands import free_port
 from tests.dashboards.documents import document
 from tests.search.recorded import Reader, begin, end_trial, wait_for
 
@@ -27,9 +27,7 @@ class Server:
     """A real ``mlflow server``, which may end and start again at the same address."""
 
     def __init__(self, backend: str, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.uri = f"http://127.0.0.1:{port}"
         self.command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
         self.command += ["--workers", "1", "--backend-store-uri", backend, "--artifacts-destination", str(folder)]

@@ -1,0 +1,44 @@
+"""The command that says whether a home is whole, and mends it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from search.options import as_json, home_of, print_json, stores
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--fix", is_flag=True, help="Mend what can be mended without training.")
+@stores
+@as_json
+def doctor(
+    name: str | None,
+    fix: bool,
+    home: str | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Say whether catalog, study, MLflow outbox and adapters agree, for search NAME or all; exit code 1 if they do not.
+
+    \b
+    Example:
+      python -m search doctor --fix
+    """
+    from search.doctor import examine
+
+    documents = examine(home_of(home, storage, tracking_uri), name, fix=fix)
+    if as_json:
+        print_json(documents)
+    else:
+        for document in documents:
+            click.echo(f"{document['search']}: {document['status']}, {document['holder'] or 'run by nobody'}")
+            for kind in ("mended", "problems"):
+                for sentence in document[kind]:
+                    click.echo(f"  {kind.removesuffix('s')}: {sentence}")
+    if any(document["problems"] for document in documents):
+        sys.exit(1)
