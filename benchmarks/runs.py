@@ -44,8 +44,8 @@ class Run:
         candidates = []
         for number, (_, placement) in enumerate(trained):
             validation = table.outcome(placement, recorded)["measurement"]["validation"]
-            accuracy, error = validation["accuracy"], validation["standard_error"]
-            candidates.append(Candidate(number, placement.label, accuracy, error, table.ratio(placement)))
+            figures = validation["accuracy"], validation["standard_error"], table.ratio(placement), validation["loss"]
+            candidates.append(Candidate(number, placement, *figures))
         chosen = recommend(candidates, 0.0, "accuracy", "tpot")
         if chosen is None:
             raise ValueError("no placement got all its steps: raise the budget")

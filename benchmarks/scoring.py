@@ -56,7 +56,7 @@ class Yardstick:
         placements = list(truth)
         self.front = frozenset(placements[i] for i in front(list(truth.values())))
         candidates = [
-            Candidate(i, placement.label, truth[placement][0], self.standard_error(placement), truth[placement][1])
+            Candidate(i, placement, truth[placement][0], self.standard_error(placement), truth[placement][1])
             for i, placement in enumerate(placements)
         ]
         chosen = recommend(candidates, 0.0, "accuracy", "tpot")

@@ -91,7 +91,10 @@ def _point(trial: TrialRecord) -> tuple[float, float]:
 
 def _candidate(trial: TrialRecord) -> Candidate:
     accuracy, ratio = _point(trial)
-    return Candidate(trial.number, trial.placement.label, accuracy, _validation(trial)["standard_error"], ratio)
+    validation = _validation(trial)
+    return Candidate(
+        trial.number, trial.placement, accuracy, validation["standard_error"], ratio, validation.get("loss")
+    )
 
 
 def _shape(trial: TrialRecord) -> dict[str, Any]:

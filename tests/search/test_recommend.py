@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from objectives.placement import Placement
 from search.pareto import front
 from search.recommend import Candidate, recommend
 
 
 def candidate(trial: int, accuracy: float, ratio: float, error: float = 0.02) -> Candidate:
-    return Candidate(trial, f"placement {trial}", accuracy, error, ratio)
+    return Candidate(trial, Placement.of([f"group_{trial}"], 8), accuracy, error, ratio)
 
 
 def chosen(*candidates: Candidate, base: float = 0.1) -> int:
@@ -46,8 +47,8 @@ def test_the_reason_for_a_faster_one() -> None:
     recommendation = recommend([candidate(0, 0.9, 2.0), candidate(1, 0.885, 1.3)], 0.2, "accuracy", "tpot")
     assert recommendation is not None
     assert recommendation.why == (
-        "placement 1 is the fastest placement within one standard error (0.020) of the best validation accuracy: 0.885 "
-        "against 0.900 of placement 0, at TPOT 1.30 times the base model's instead of 2.00"
+        "group_1 r8 is the fastest placement within one standard error (0.020) of the best validation accuracy: 0.885 "
+        "against 0.900 of group_0 r8, at TPOT 1.30 times the base model's instead of 2.00"
     )
 
 
@@ -55,7 +56,7 @@ def test_the_reason_for_the_best() -> None:
     recommendation = recommend([candidate(0, 0.9, 2.0), candidate(1, 0.5, 1.3)], 0.2, "rouge_l", "ttft")
     assert recommendation is not None
     assert recommendation.why == (
-        "placement 0 has the highest validation rouge_l (0.900), and no faster placement comes within one standard "
+        "group_0 r8 has the highest validation rouge_l (0.900), and no faster placement comes within one standard "
         "error (0.020) of it; request time 2.00 times the base model's"
     )
 
@@ -89,7 +90,7 @@ def test_it_is_on_the_front_within_the_bar_and_never_slower_than_the_best(
     assert taken.accuracy >= best.accuracy - best.standard_error
     faster = [c for c in candidates if c.ratio < taken.ratio]
     assert all(c.accuracy < best.accuracy - best.standard_error for c in faster)
-    assert taken.label in recommendation.why
+    assert taken.placement.label in recommendation.why
 
 
 def test_of_equal_trials_the_one_known_best_decides_what_is_within_its_error() -> None:
