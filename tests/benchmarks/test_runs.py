@@ -72,9 +72,10 @@ def test_a_replay_ends_where_the_space_does_and_is_the_same_again(tmp_path: Path
 
 
 def test_the_recommendation_is_by_the_figures_of_the_seed_that_was_seen(table: Table) -> None:
-    trained = [(200 * count, placement) for count, placement in enumerate(table.placements, start=1)]
+    few = table.placements[::18]  # too few to be weighed with each other
+    trained = [(200 * count, placement) for count, placement in enumerate(few, start=1)]
     for seed in table.seeds:
-        figures = {p: table.outcome(p, seed)["measurement"]["validation"] for p in table.placements}
+        figures = {p: table.outcome(p, seed)["measurement"]["validation"] for p in few}
         best = max(figures.values(), key=lambda found: found["accuracy"])
         enough = [p for p in figures if figures[p]["accuracy"] >= best["accuracy"] - best["standard_error"]]
         recommended = Run.of(table, seed, trained).recommended
