@@ -23,7 +23,7 @@ def doctor(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Say whether catalog, study, MLflow outbox and adapters agree, for search NAME or all; exit code 1 if they do not.
+    """Say whether catalog, study, MLflow and adapters agree, for search NAME or all; exit code 1 if they do not.
 
     \b
     Example:
@@ -40,5 +40,8 @@ def doctor(
             for kind in ("mended", "problems"):
                 for sentence in document[kind]:
                     click.echo(f"  {kind.removesuffix('s')}: {sentence}")
+    unread = {document["mlflow"] for document in documents} - {None}
+    for reason in unread:
+        click.echo(f"MLflow cannot be reached, so its runs were not compared ({reason}); nothing is lost", err=True)
     if any(document["problems"] for document in documents):
         sys.exit(1)

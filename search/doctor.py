@@ -1,4 +1,4 @@
-"""The state of a home in words: what catalog, study, outbox and adapters say of each search, and mending it."""
+"""The state of a home in words: what catalog, study, MLflow and adapters say of each search, and mending it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,32 @@ from typing import Any
 
 from objectives.adapter import check_adapter
 from objectives.errors import RequestError
+from search.catalog.outbox import queue_again, waiting
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.lease import Lease
+from search.mlflow_agreement import disagreement
+from search.mlflow_store import RunState, run_states
 from search.result import result_document
 from search.run import Home
-from search.study import open_trials
+from search.study import open_trials, tell_late
+from search.tracking import Tracker, said
+
+_MENDS = "`python -m search doctor --fix` mends it"
 
 
 def examine(home: Home, name: str | None, *, fix: bool) -> list[dict[str, Any]]:
-    """For each search ``{"search", "status", "holder", "problems", "mended"}``; the last two are lists of sentences.
+    """For each search ``{"search", "status", "holder", "problems", "mended", "mlflow"}``.
 
+    ``problems`` and ``mended`` are lists of sentences; ``mlflow`` is None, or why its runs could not be compared.
     Raises RequestError for an unknown name. A search that is being run is left alone.
     """
     with closing(Catalog(home.storage)) as catalog:
         chosen = [catalog.search(name)] if name else catalog.searches()
         documents = [_examine(catalog, home, search, fix) for search in chosen]
-        if documents and (sentence := _outbox(catalog, home, fix)):
-            documents[0]["problems"].append(sentence)
+        idle = [each for each in zip(chosen, documents, strict=True) if each[1]["holder"] is None]
+        if idle:
+            _examine_mlflow(catalog, home, idle, name, fix)
         return documents
 
 
@@ -43,7 +51,7 @@ def _examine(catalog: Catalog, home: Home, search: SearchRecord, fix: bool) -> d
             (mended if fix else problems).append(sentence)
             if fix:
                 _put_back(catalog, search, orphans)
-        problems += _disagreements(catalog, search, trials)
+        _examine_study(catalog, search, trials, fix, problems, mended)
         problems += _adapters(trials)
         if search.status == "complete" and (strays := _strays(home, search, trials)):
             names = ", ".join(stray.name for stray in strays)
@@ -52,7 +60,14 @@ def _examine(catalog: Catalog, home: Home, search: SearchRecord, fix: bool) -> d
             if fix:
                 _delete(strays)
     status = catalog.search_of(search.id).status
-    return {"search": search.name, "status": status, "holder": holder, "problems": problems, "mended": mended}
+    return {
+        "search": search.name,
+        "status": status,
+        "holder": holder,
+        "problems": problems,
+        "mended": mended,
+        "mlflow": None,
+    }
 
 
 def _put_back(catalog: Catalog, search: SearchRecord, orphans: list[int]) -> None:
@@ -62,18 +77,27 @@ def _put_back(catalog: Catalog, search: SearchRecord, orphans: list[int]) -> Non
         catalog.set_status(search.id, "interrupted")
 
 
-def _disagreements(catalog: Catalog, search: SearchRecord, trials: list[TrialRecord]) -> list[str]:
-    """Those that ``resume`` mends; what it takes up of a search that has not ended is none."""
-    opened, known = open_trials(catalog.url, search.id), {trial.number: trial for trial in trials}
-    resume = f"`python -m search resume {search.name}` mends it"
-    found = []
-    untold = sorted(n for n in opened if n in known and known[n].status in ("complete", "failed", "infeasible"))
+def _examine_study(
+    catalog: Catalog,
+    search: SearchRecord,
+    trials: list[TrialRecord],
+    fix: bool,
+    problems: list[str],
+    mended: list[str],
+) -> None:
+    """What ``resume`` takes up of a search that has not ended is no problem."""
+    opened = open_trials(catalog.url, search.id)
+    untold = [t for t in trials if t.number in opened and t.status in ("complete", "failed", "infeasible")]
     if untold:
-        found.append(f"trials {untold} were measured, and the study was not told: {resume}")
-    unknown = sorted(opened - known.keys())
+        sentence = f"trials {[trial.number for trial in untold]} were measured, and the study was not told"
+        if fix:
+            with Lease(catalog, search.id, search.name):
+                cap, steps = search.spec.get("max_tpot_ratio"), search.spec["steps"]
+                tell_late(catalog.url, search.id, untold, max_ratio=cap, steps=steps)
+        (mended if fix else problems).append(sentence if fix else f"{sentence}: {_MENDS}")
+    unknown = sorted(opened - {trial.number for trial in trials})
     if unknown and search.status == "complete":
-        found.append(f"trials {unknown} are open in the study, and not in the catalog")
-    return found
+        problems.append(f"trials {unknown} are open in the study, and not in the catalog")
 
 
 def _adapters(trials: list[TrialRecord]) -> list[str]:
@@ -102,15 +126,31 @@ def _delete(strays: list[Path]) -> None:
             stray.unlink()
 
 
-def _outbox(catalog: Catalog, home: Home, fix: bool) -> str | None:
-    if fix and catalog.backlog():
-        from search.tracking import Tracker
+def _examine_mlflow(
+    catalog: Catalog, home: Home, idle: list[tuple[SearchRecord, dict[str, Any]]], name: str | None, fix: bool
+) -> None:
+    """Into the documents of searches that nobody runs. MLflow is read once for all of them, page by page."""
+    runs: dict[str, list[RunState]] | None = None
+    try:
+        runs = run_states(home.tracking, name)
+    except Exception as error:  # whatever MLflow, its driver or the network raise: a copy for people, no more
+        for _, document in idle:
+            document["mlflow"] = said(error)
+    for known, document in idle:
+        search = catalog.search_of(known.id)
+        if runs is not None and (found := disagreement(catalog, search, runs)).all:
+            document["mended" if fix else "problems"] += [
+                sentence if fix else f"{sentence}: {_MENDS}" for sentence in found.sentences()
+            ]
+            if fix:
+                queue_again(catalog, search.id, found.all)
+    if fix and runs is not None and catalog.backlog():
 
-        def document(search_id: str) -> dict[str, Any]:
+        def result(search_id: str) -> dict[str, Any]:
             return result_document(catalog, catalog.search_of(search_id))
 
-        Tracker(catalog, home.tracking, home.folder / "mlartifacts", document).stop(60.0)
-    waiting = catalog.backlog()
-    return (
-        f"MLflow has yet to hear of {waiting} records: `python -m search doctor --fix` sends them" if waiting else None
-    )
+        Tracker(catalog, home.tracking, home.folder / "mlartifacts", result).stop(60.0)
+    for search, document in idle:
+        if pending := waiting(catalog, search.id):
+            remedy = "`python -m search doctor --fix` sends them"
+            document["problems"].append(f"MLflow has yet to hear of {len(pending)} records: {remedy}")

@@ -1,12 +1,11 @@
-"""What a search looks like in MLflow: one parent run, one nested run per trial. The one module that imports mlflow."""
+"""What a search looks like in MLflow: one parent run, one nested run per trial."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.words import DESCRIPTION_LIMIT
 from search.catalog import Catalog, OutboxRecord, SearchRecord, TrialRecord
+from search.catalog.outbox import AGAIN
+from search.mlflow_agreement import key_of, status_of
+from search.mlflow_store import EXPERIMENT, KEY, PARENT, open_store, runs_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-EXPERIMENT = "target-module search"
 HOW_TO_READ = """\
 Which modules of a model should a LoRA adapter target? Each top-level run is one **search**; its nested runs are the
 placements that it trained and measured.
@@ -35,19 +36,6 @@ placements that it trained and measured.
   (`comparison.html`) and as a table (`comparison.json`).
 """
 
-_ENVIRONMENT = {
-    # The outbox retries. A retry inside the client could create a run twice.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    # Standard output belongs to `--json`.
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-_PARENT_STATUS = {"complete": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 #: The least of MLflow's own limits for one call: 1000 metrics, 100 parameters, 100 tags.
 _METRICS_PER_CALL, _OTHERS_PER_CALL = 900, 100
 
@@ -62,15 +50,9 @@ class MlflowRuns:
         self, catalog: Catalog, tracking_uri: str, artifact_root: Path, document: Callable[[str], dict[str, Any]]
     ) -> None:
         """Migrates MLflow's database if it is new, which is for one process at a time, and takes seconds."""
-        os.environ.update(_ENVIRONMENT)
-        for name, value in _DEFAULTS.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
-
-        _make_database(tracking_uri)
         self._catalog = catalog
         self._document = document
-        self._client = MlflowClient(tracking_uri)
+        self._client = open_store(tracking_uri)
         server = tracking_uri.startswith(("http:", "https:", "databricks"))
         self._experiment = self._prepare_experiment(None if server else artifact_root.resolve().as_uri())
 
@@ -86,20 +68,23 @@ class MlflowRuns:
     def deliver(self, row: OutboxRecord) -> None:
         """Brings what the row names to its present state, which may be newer than the row."""
         search = self._catalog.search_of(row.search_id)
+        trial = None if row.trial is None else self._catalog.trial(row.search_id, row.trial)
+        if row.kind == AGAIN:
+            self._leave_one(key_of(search.id, row.trial), (trial or search).mlflow_run_id)
         parent = self._parent(search)
-        if row.trial is not None:
-            self._write_trial(search, parent, self._catalog.trial(row.search_id, row.trial))
+        if trial is not None:
+            self._write_trial(search, parent, trial)
         elif search.status == "running":
             self._client.update_run(parent, status="RUNNING")
             self._client.set_tag(parent, "status", "running")
-        elif row.kind == "result":
+        elif row.kind != "search":
             self._write_result(search, parent, self._document(search.id))
 
     def _parent(self, search: SearchRecord) -> str:
         run = self._find(search.id, search.mlflow_run_id)
         if run is None:
             tags = {
-                "search.key": search.id,
+                KEY: search.id,
                 "search": search.name,
                 "model": str(search.facts.get("model")),
                 "data": str(search.facts.get("data")),
@@ -116,13 +101,12 @@ class MlflowRuns:
 
     def _write_trial(self, search: SearchRecord, parent: str, trial: TrialRecord) -> None:
         asked, ended = _ms(trial.asked_at), _ms(trial.ended_at or trial.asked_at)
-        key = f"{search.id}/{trial.number}"
+        key = key_of(search.id, trial.number)
         run = self._find(key, trial.mlflow_run_id)
         if run is None:
             tags = {
-                "search.key": key,
+                KEY: key,
                 "search": search.name,
-                "mlflow.parentRunId": parent,
                 "mlflow.source.name": "lora-target-search",
                 "trial": str(trial.number),
                 "front": "false",
@@ -140,21 +124,21 @@ class MlflowRuns:
         ]
         figures = [(name, value, ended, 0) for name, value in _trial_metrics(trial).items()]
         adapter = Path(trial.adapter) if trial.adapter else None
-        tags = {"status": trial.status}
+        tags = {"status": trial.status, PARENT: parent}
         tags |= {name: text for name in ("reason", "reference", "adapter_sha256") if (text := getattr(trial, name))}
         if adapter and adapter.is_dir():
             self._client.log_artifacts(run_id, str(adapter), "adapter")
         elif adapter:
             tags["adapter"] = f"not found when this run was written: {adapter}"
         self._log(run_id, figures + curve, _trial_params(search, trial), tags)
-        self._client.set_terminated(run_id, "FAILED" if trial.status == "failed" else "FINISHED", ended)
+        self._client.set_terminated(run_id, status_of(trial), ended)
 
     def _write_result(self, search: SearchRecord, parent: str, document: dict[str, Any]) -> None:
         from dashboards.figures import figure_html, front_figure
         from dashboards.words import description, front_rows
 
         ended = _ms(search.ended_at or search.created_at)
-        self._client.set_terminated(parent, _PARENT_STATUS[search.status], ended)
+        self._client.set_terminated(parent, status_of(search), ended)
         self._mark_trials(parent, document, {trial.number: trial for trial in self._catalog.trials(search.id)})
         metrics = {"hypervolume": document.get("hypervolume"), "elapsed_s": search.elapsed_s}
         metrics |= {"front_size": len(document["front"])}
@@ -179,7 +163,7 @@ class MlflowRuns:
         key = f"comparison {' '.join(document['tasks'])}"
         run = self._find(key, None)
         if run is None:
-            tags = {"search.key": key, "model": document["model"], "mlflow.source.name": "lora-target-search"}
+            tags = {KEY: key, "model": document["model"], "mlflow.source.name": "lora-target-search"}
             name = f"comparison of {len(document['tasks'])} tasks"
             run = self._client.create_run(self._experiment, tags=tags, run_name=name)
         run_id, ended = str(run.info.run_id), int(time.time() * 1000)
@@ -202,7 +186,7 @@ class MlflowRuns:
         """Front, recommendation and test figures: known at the end, and for few; runs that have them are left alone."""
         front = {member["trial"] for member in document["front"]}
         recommended = (document.get("recommended") or {}).get("trial")
-        for run in self._children(parent):
+        for run in runs_of(self._client, self._experiment, f"tags.`{PARENT}` = '{parent}'"):
             number = int(run.data.tags.get("trial", -1))
             wanted = {"front": str(number in front).lower(), "recommended": str(number == recommended).lower()}
             tags = {name: value for name, value in wanted.items() if run.data.tags.get(name) != value}
@@ -214,14 +198,13 @@ class MlflowRuns:
             if tags or new:
                 self._log(run.info.run_id, new, tags=tags)
 
-    def _children(self, parent: str) -> Iterator[Run]:
-        token = None
-        while True:
-            condition = f"tags.`mlflow.parentRunId` = '{parent}'"
-            page = self._client.search_runs([self._experiment], condition, max_results=1000, page_token=token)
-            yield from page
-            if not (token := page.token):
-                return
+    def _leave_one(self, key: str, known: str | None) -> None:
+        """Of the runs of one key the known one, else the oldest. What is deleted can be restored in MLflow."""
+        runs = list(runs_of(self._client, self._experiment, f"tags.`{KEY}` = '{key}'"))
+        kept = next((run for run in runs if run.info.run_id == known), runs[-1] if runs else None)
+        for run in runs:
+            if run is not kept:
+                self._client.delete_run(run.info.run_id)
 
     def _find(self, key: str, known: str | None) -> Run | None:
         """The run of this key; even if it was created and a kill kept its id from the catalog."""
@@ -237,7 +220,7 @@ class MlflowRuns:
             else:
                 if run.info.lifecycle_stage == "active":
                     return run
-        found = self._client.search_runs([self._experiment], f"tags.`search.key` = '{key}'", max_results=1)
+        found = self._client.search_runs([self._experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
         return found[0] if found else None
 
     def _log(
@@ -259,28 +242,6 @@ class MlflowRuns:
                 return
             self._client.log_batch(run_id, *batch)
             marks = []
-
-
-def _make_database(tracking_uri: str) -> None:
-    """A new SQLite database, whole or not at all: one whose migration was killed is refused by MLflow for ever."""
-    from mlflow import MlflowClient
-
-    found = re.fullmatch(r"(sqlite[^:]*:///)([^?]+)(\?.*)?", tracking_uri)
-    if found is None or (file := Path(found[2])).exists():
-        return
-    partial = file.with_name(f"{file.name}.partial")
-    partial.unlink(missing_ok=True)
-    MlflowClient(f"{found[1]}{partial}{found[3] or ''}").search_experiments(max_results=1)
-    partial.replace(file)
-
-
-def is_outage(error: Exception) -> bool:
-    """Whether MLflow, the network or the disk is to blame, and not what was sent."""
-    from mlflow import MlflowException
-
-    if isinstance(error, MlflowException):
-        return error.get_http_status_code() not in (400, 404, 409)
-    return isinstance(error, OSError)
 
 
 def _trial_params(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:

@@ -15,8 +15,7 @@ from search.catalog.store import Catalog
 from search.pareto import front
 from search.served import ServedProfiles
 from search.strategy.additive_sampler import NOTABLE
-from search.strategy.fidelity import course
-from search.study import Study
+from search.study import Study, course_of, worth
 
 
 class Watcher(Protocol):
@@ -322,21 +321,14 @@ class SearchPlan:
     def _take_in(self, number: int, measurement: dict[str, Any]) -> None:
         """A trial that stopped on the way: what it says of others, and that it may go on."""
         self._stopped[number] = measurement
-        self._study.stopped(number, measurement["latency"]["ratio"], self._course(measurement))
-
-    def _course(self, measurement: Mapping[str, Any]) -> tuple[float, ...]:
-        final = measurement.get("validation", {}).get("loss")
-        return course([(step, loss) for step, loss in measurement.get("losses", [])], final, self._steps)
+        self._study.stopped(number, measurement["latency"]["ratio"], course_of(measurement, self._steps))
 
     def _remember(self, number: int, measurement: Mapping[str, Any], adapter: str) -> None:
         self._points[number] = (measurement["validation"]["accuracy"], measurement["latency"]["ratio"])
         self._adapters[number] = adapter
 
     def _tell(self, number: int, status: str, measurement: Mapping[str, Any]) -> None:
-        ratio: float | None = measurement.get("latency", {}).get("ratio")
-        excess = None if ratio is None or self._max_ratio is None else ratio - self._max_ratio
-        values = (measurement["validation"]["accuracy"], ratio) if status == "complete" and ratio is not None else None
-        self._study.tell(number, status, values, excess=excess, ratio=ratio, course=self._course(measurement))
+        self._study.tell(number, status, **worth(status, measurement, max_ratio=self._max_ratio, steps=self._steps))
 
     def _report(self, number: int, status: str, measurement: Mapping[str, Any], reason: str | None) -> None:
         numbers = list(self._points)

@@ -147,7 +147,7 @@ def _search(
                 catalog.set_spec(search.id, prepared.spec.to_json())
             if search.status != "running":
                 catalog.set_status(search.id, "running")
-            tracker.start()
+            tracker.start(compare=search.id)
 
             def check() -> None:
                 interruption.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 
 from objectives.placement import Placement
 from search.catalog.connect import clear_errors, parse
+from search.catalog.records import TrialRecord
 from search.catalog.retry import retried
 from search.strategy.additive_sampler import COURSE, RATIO, Decision
-from search.strategy.fidelity import rungs
+from search.strategy.fidelity import course, rungs
 from search.strategy.sampler import make_sampler
 from search.strategy.space import PlacementSpace
 
@@ -167,17 +168,63 @@ class Study:
         trial = self._open.get(number)
         if trial is None:
             return
-        state = {
-            "complete": TrialState.COMPLETE,
-            "infeasible": TrialState.PRUNED,
-            "stopped": TrialState.PRUNED,
-        }.get(status, TrialState.FAIL)
-        with self._clear_errors(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            if excess is not None:
-                trial.set_constraint("latency_ratio", excess)
-            if ratio is not None:
-                trial.set_user_attr(RATIO, ratio)
-            if course:
-                trial.set_user_attr(COURSE, list(course))
-            self._study.tell(trial, values, state=state, skip_if_finished=True)
+        with self._clear_errors():
+            _close(self._study, trial, status, values, excess=excess, ratio=ratio, course=course)
         del self._open[number]
+
+
+def _close(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    status: str,
+    values: tuple[float, float] | None,
+    *,
+    excess: float | None,
+    ratio: float | None,
+    course: Sequence[float],
+) -> None:
+    state = {
+        "complete": TrialState.COMPLETE,
+        "infeasible": TrialState.PRUNED,
+        "stopped": TrialState.PRUNED,
+    }.get(status, TrialState.FAIL)
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        if excess is not None:
+            trial.set_constraint("latency_ratio", excess)
+        if ratio is not None:
+            trial.set_user_attr(RATIO, ratio)
+        if course:
+            trial.set_user_attr(COURSE, list(course))
+        study.tell(trial, values, state=state, skip_if_finished=True)
+
+
+def worth(status: str, measurement: Mapping[str, Any], *, max_ratio: float | None, steps: int) -> dict[str, Any]:
+    """What :meth:`Study.tell` is told of a measured trial, beside its number and status."""
+    ratio: float | None = measurement.get("latency", {}).get("ratio")
+    complete = status == "complete" and ratio is not None
+    return {
+        "values": (measurement["validation"]["accuracy"], ratio) if complete else None,
+        "excess": None if ratio is None or max_ratio is None else ratio - max_ratio,
+        "ratio": ratio,
+        "course": course_of(measurement, steps),
+    }
+
+
+def course_of(measurement: Mapping[str, Any], steps: int) -> tuple[float, ...]:
+    """Of a training of so many ``steps``, see :mod:`search.strategy.fidelity`."""
+    final = measurement.get("validation", {}).get("loss")
+    return course([(step, loss) for step, loss in measurement.get("losses", [])], final, steps)
+
+
+def tell_late(url: str, search_id: str, ended: Collection[TrialRecord], *, max_ratio: float | None, steps: int) -> None:
+    """Close the study's open trials among those that ``ended``, as the process would have that died before it could.
+
+    Raises StoreError.
+    """
+    with clear_errors(parse(url)):
+        study = optuna.load_study(study_name=search_id, storage=url, sampler=optuna.samplers.RandomSampler())
+        known = {trial.number: trial for trial in ended}
+        for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if (record := known.get(frozen.number)) is not None:
+                told = worth(record.status, record.measurement or {}, max_ratio=max_ratio, steps=steps)
+                _close(study, optuna.Trial(study, frozen._trial_id), record.status, told.pop("values"), **told)

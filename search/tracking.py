@@ -16,7 +16,10 @@ from typing import Any
 
 from objectives.errors import RequestError
 from search.catalog import Catalog, OutboxRecord, SearchRecord
-from search.mlflow_runs import MlflowRuns, is_outage
+from search.catalog.outbox import queue_again
+from search.mlflow_agreement import disagreement
+from search.mlflow_runs import MlflowRuns
+from search.mlflow_store import is_outage, run_states
 
 POLL_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -47,6 +50,8 @@ class Tracker:
                 "runs: write it like sqlite:///folder/mlflow.db or http://host:5000."
             )
         self._catalog = catalog
+        self._uri = tracking_uri
+        self._uncompared: str | None = None
         self._connect: Callable[[], MlflowRuns] = lambda: MlflowRuns(catalog, tracking_uri, artifact_root, document)
         self._runs: MlflowRuns | None = None
         self._failures = 0
@@ -54,8 +59,13 @@ class Tracker:
         self._wake = threading.Event()
         self._deadline: float | None = None
 
-    def start(self) -> None:
-        """Begins to deliver, in a daemon thread. The thread migrates MLflow's own database first if it is new."""
+    def start(self, compare: str | None = None) -> None:
+        """Begins to deliver, in a daemon thread. The thread migrates MLflow's own database first if it is new.
+
+        Before all else it compares MLflow with the catalog on the search whose id is ``compare``, and queues again what
+        MLflow has not, or has otherwise.
+        """
+        self._uncompared = compare
         self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._thread.start()
 
@@ -77,9 +87,12 @@ class Tracker:
         """Delivers what is pending, unless another process is at it; returns how many rows it delivered."""
         delivered = refused = 0
         try:
-            if not self._catalog.backlog():
+            if self._uncompared is None and not self._catalog.backlog():
                 return 0
             with self._catalog.sole("tracking") as held:
+                if held and self._uncompared is not None:
+                    self._compare(self._uncompared)
+                    self._uncompared = None
                 # What was refused stays pending, and comes first.
                 while held and (rows := self._catalog.pending(refused + _BATCH)[refused:]):
                     for row in rows:
@@ -92,9 +105,15 @@ class Tracker:
             failed = True
             # Once an outage: its every retry would only repeat this.
             level = logging.DEBUG if self._failures else logging.WARNING
-            _log.log(level, "MLflow takes nothing now, so results wait in the catalog: %s", _sentence(error))
+            _log.log(level, "MLflow takes nothing now, so results wait in the catalog: %s", said(error))
         self._failures = self._failures + 1 if failed else 0
         return delivered
+
+    def _compare(self, search_id: str) -> None:
+        search = self._catalog.search_of(search_id)
+        found = disagreement(self._catalog, search, run_states(self._uri, search.name))
+        if found.all:
+            queue_again(self._catalog, search_id, found.all)
 
     def _deliver(self, row: OutboxRecord) -> bool:
         try:
@@ -102,7 +121,7 @@ class Tracker:
                 self._runs = self._connect()
             self._runs.deliver(row)
         except Exception as error:
-            self._catalog.undelivered(row.id, _sentence(error))
+            self._catalog.undelivered(row.id, said(error))
             if self._runs is None or is_outage(error):
                 raise
             return False
@@ -136,5 +155,6 @@ def redacted(text: str) -> str:
     return re.sub(r"(password|token)=[^&\s]*", r"\1=***", re.sub(r"//[^/\s]*@", "//***@", text), flags=re.IGNORECASE)
 
 
-def _sentence(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """Its kind and first line, without secrets."""
     return redacted(f"{type(error).__name__}: {error}".split("\n", 1)[0])[:500]

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from objectives.metrics import mean_interval, standard_error
 from objectives.placement import Placement
 from search.catalog import Catalog, SearchRecord
-from search.mlflow_runs import EXPERIMENT
+from search.mlflow_store import EXPERIMENT
 
 #: The trials of `document`: 7, 2 and 4 are its front, 2 is recommended.
 PLACEMENTS = {

@@ -17,7 +17,8 @@ from objectives.errors import RequestError
 from objectives.placement import Placement
 from search.across import comparison_document
 from search.catalog import Catalog
-from search.mlflow_runs import EXPERIMENT, MlflowRuns
+from search.mlflow_runs import MlflowRuns
+from search.mlflow_store import EXPERIMENT
 from search.run import Home
 from search.several import _named
 from search.spec import SearchSpec

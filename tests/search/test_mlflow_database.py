@@ -11,12 +11,12 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from search.catalog import Catalog
-from search.mlflow_runs import EXPERIMENT
+from search.mlflow_store import EXPERIMENT
 from search.tracking import Tracker
 from tests.dashboards.documents import document
 from tests.search.recorded import begin
 
-MAKE = "import sys; from search.mlflow_runs import _make_database; _make_database(sys.argv[1])"
+MAKE = "import sys; from search.mlflow_store import open_store; open_store(sys.argv[1])"
 
 
 def test_a_kill_while_it_is_made(catalog: Catalog, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 
 from objectives.errors import RequestError, StoreError
 from search.catalog import Catalog
-from search.mlflow_runs import is_outage
+from search.mlflow_store import is_outage
 from search.tracking import Tracker, redacted
 from tests.dashboards.documents import document
 from tests.search.recorded import PLACEMENTS, Reader, begin, end_trial, wait_for

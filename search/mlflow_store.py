@@ -1,0 +1,128 @@
+"""MLflow's own store: opened with our settings, made whole or not at all, and read page by page."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from search.catalog.connect import clear_errors, connect, parse, sole, sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "target-module search"
+#: The tag by which a run is found again: the search's id, for a trial with its number behind a slash.
+KEY = "search.key"
+PARENT = "mlflow.parentRunId"
+
+_ENVIRONMENT = {
+    # The outbox retries. A retry inside the client could create a run twice.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    # Standard output belongs to `--json`.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class RunState:
+    """`status` is MLflow's, `parent` the id of the run that it is nested in."""
+
+    id: str
+    status: str
+    parent: str | None
+
+
+def open_store(tracking_uri: str) -> MlflowClient:
+    """Migrates MLflow's database if it is new, which takes seconds; on PostgreSQL whoever comes first, the others wait.
+
+    Raises what MLflow, the network or the disk raise.
+    """
+    os.environ.update(_ENVIRONMENT)
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    if tracking_uri.startswith("sqlite"):
+        _make_file(tracking_uri)
+    elif tracking_uri.startswith("postgres"):
+        # MLflow itself would take the driver of SQLAlchemy's default, which differs between its versions.
+        tracking_uri = parse(tracking_uri).render_as_string(hide_password=False)
+        with _first(tracking_uri):
+            MlflowClient(tracking_uri).search_experiments(max_results=1)
+    return MlflowClient(tracking_uri)
+
+
+def runs_of(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:
+    """All runs that are not deleted, newest first."""
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], condition, max_results=_PAGE, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def run_states(tracking_uri: str, search: str | None = None) -> dict[str, list[RunState]]:
+    """The runs of all searches, or of those of one name, by key and newest first. Raises as :func:`open_store`.
+
+    None where nothing was ever written; nothing is made then.
+    """
+    if tracking_uri.startswith("sqlite") and not sqlite_file(parse(tracking_uri)).exists():
+        return {}
+    client = open_store(tracking_uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
+        return {}
+    states: dict[str, list[RunState]] = {}
+    for run in runs_of(client, experiment.experiment_id, f"tags.search = '{search}'" if search else ""):
+        state = RunState(str(run.info.run_id), str(run.info.status), run.data.tags.get(PARENT))
+        states.setdefault(run.data.tags.get(KEY, ""), []).append(state)
+    return states
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether MLflow, the network or the disk is to blame, and not what was sent."""
+    from mlflow import MlflowException
+
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() not in (400, 404, 409)
+    return isinstance(error, OSError)
+
+
+def _make_file(tracking_uri: str) -> None:
+    """A new SQLite database, whole or not at all: one whose migration was killed is refused by MLflow for ever."""
+    from mlflow import MlflowClient
+
+    file = sqlite_file(parse(tracking_uri))
+    if file.exists():
+        return
+    with _first(tracking_uri):
+        if not file.exists():
+            partial = file.with_name(f"{file.name}.partial")
+            partial.unlink(missing_ok=True)
+            MlflowClient(re.sub(r"(?<=:///)[^?]+", lambda _: str(partial), tracking_uri)).search_experiments()
+            partial.replace(file)
+
+
+@contextmanager
+def _first(database: str) -> Iterator[None]:
+    """MLflow's migrations fail where several processes begin them on one database: one at a time."""
+    url = parse(database)
+    engine = connect(url)
+    try:
+        with clear_errors(url), sole(engine, "mlflow"):
+            yield
+    finally:
+        engine.dispose()
