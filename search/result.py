@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from search.catalog.champions import decided_in
+from search.catalog.champions import decided_in, registered
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.effects import effects
@@ -26,6 +26,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
     axis = _latency(base).get("axis", "tpot")
     base_validation = base.get("validation", {})
     chosen = recommend([_candidate(t) for t in complete], base_validation.get("accuracy", 0.0), facts["metric"], axis)
+    found = registered(catalog, search, chosen.trial if chosen else None)
     bend = knee(points)
     counts = Counter(t.status for t in trials)
     return {
@@ -55,6 +56,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "recommended": {"trial": chosen.trial, "why": chosen.why} if chosen else None,
         "knee": {"trial": complete[bend].number} if bend is not None else None,
         "champion": _champion(catalog, search),
+        "registry_uri": f"models:/{found[0]}@champion" if found else None,
         "hypervolume": hypervolume(points),
         "effects": effects([t.placement for t in complete], *zip(*points, strict=True)) if points else None,
         "elapsed_s": search.elapsed_s,

@@ -6,9 +6,10 @@ from typing import Any
 
 from sqlalchemy import select
 
+from search import outside
 from search.catalog.clock import database_now
 from search.catalog.models import Champion
-from search.catalog.records import ChampionRecord, TrialRecord, record_of
+from search.catalog.records import ChampionRecord, SearchRecord, TrialRecord, record_of
 from search.catalog.retry import retried
 from search.catalog.store import Catalog
 
@@ -61,6 +62,21 @@ def current(catalog: Catalog, series: str) -> ChampionRecord | None:
     with catalog.reading() as session:
         row = session.scalar(_of(series).limit(1))
         return None if row is None else record_of(ChampionRecord, row)
+
+
+def registered(catalog: Catalog, search: SearchRecord, recommended: int | None) -> tuple[str, TrialRecord] | None:
+    """The name and the trial of the adapter that a registry is to have as the champion, once the search has ended.
+
+    Of a series its champion now, under its name; of another search what it recommends, under its own name unless a
+    series has that.
+    """
+    series = search.spec.get("series")
+    found = current(catalog, series or search.name)
+    if series is not None:
+        return None if found is None else (series, catalog.trial(found.champion_search, found.champion_trial))
+    if found is not None or recommended is None or search.status != "complete" or not outside.is_name(search.name):
+        return None
+    return search.name, catalog.trial(search.id, recommended)
 
 
 def _of(series: str) -> Any:
