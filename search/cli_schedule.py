@@ -129,11 +129,10 @@ def history(
         nights = catalog.nights(name)
         names = {search.id: search.name for search in catalog.searches()}
         decided = {names[each.search_id]: each for each in champions(catalog, name)}
-    rows = [
-        _plain(night)
-        | {"champion": (found := decided.get(night.search)) and found.why, "verdict": found and found.verdict}
-        for night in nights
-    ]
+    rows = []
+    for night in nights:
+        found = decided.get(night.search)
+        rows.append(_plain(night) | {"champion": found and found.why, "verdict": found and found.verdict})
     columns = ("tick", "search", "status", "result", "started_at", "ended_at", "seconds", "steps", "champion")
     _print(rows, columns, as_json)
 
