@@ -107,7 +107,7 @@ def test_nights_build_on_each_other_until_the_data_changes(catalog: Catalog) -> 
     assert afresh.verdict == "crowned"
     assert afresh.why.startswith("the data changed since search s-3: it starts afresh; champion of series s: q_proj r8")
     assert "series s: the data changed since search s-3: it starts afresh" in fourth.facts["notes"]
-    assert [each.search_id for each in champions(catalog, "s")][0] == catalog.search("s-4").id
+    assert next(each.search_id for each in champions(catalog, "s")) == catalog.search("s-4").id
 
 
 def test_a_champion_stays_while_the_lead_is_within_its_interval(catalog: Catalog) -> None:
