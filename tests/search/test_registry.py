@@ -26,11 +26,6 @@ def test_the_recommended_adapter_is_registered_once_and_comes_back_by_its_alias(
     (adapter / "adapter_model.safetensors").write_bytes(bytes(range(256)))
     result = document() | {"registry_uri": "models:/demo@champion"}
     tracker = Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: result)
-        catalog,
-        tracking_uri,
-        tmp_path / "mlartifacts",
-        lambda _: document() | {"registry_uri": "models:/demo@champion"},
-    )
     search = begin(catalog)
     end_trial(catalog, search, 2, adapter=str(adapter))
     for _ in range(2):
