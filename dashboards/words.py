@@ -258,6 +258,8 @@ def _description(document: dict[str, Any], rows: int) -> str:
         front_table_markdown(document, rows) if document["front"] else "",
         f"{left_out} more members of the front are in the table artifact." if left_out else "",
         f"Export a trained adapter that PEFT loads:\n\n    {export_command(document)}" if document["front"] else "",
+        _escaped(f"The {champion['why']}.") if (champion := document.get("champion")) else "",
+        f"The adapter to serve is registered as {_code(uri)}." if (uri := document.get("registry_uri")) else "",
         latency_meaning(document) if document["front"] else "",
         "\n".join(f"- {_escaped(reason)}" for reason in reasons(document)[:5]),
     ]

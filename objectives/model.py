@@ -133,9 +133,9 @@ def check_weights(folder: Path) -> None:
     """
     from safetensors import SafetensorError, safe_open
 
-    shards = _shards(folder)
+    found = shards(folder)
     refuse_pickles(folder)
-    for shard in shards:
+    for shard in found:
         if not shard.is_file():
             raise ModelError(f"{shard} is missing, but the index names it: download it again.")
         try:
@@ -147,7 +147,8 @@ def check_weights(folder: Path) -> None:
             raise ModelError(f"{shard} holds no weights: download it again.")
 
 
-def _shards(folder: Path) -> list[Path]:
+def shards(folder: Path) -> list[Path]:
+    """The files of the weights. Raises ModelError where none are named, or only pickled ones."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:

@@ -192,16 +192,7 @@ def _task(search: SearchRecord, tried: Trials, shared: Sequence[Placement], spli
             f"search {search.name} has not read its {split} split yet: continue it with "
             f"`python -m search resume {search.name}`"
         )
-    return Task(_measured(base), tuple(_measured(_evaluation(tried[p], split)) for p in shared))
-
-
-def _measured(evaluation: Mapping[str, Any]) -> Measured:
-    return Measured(
-        evaluation["accuracy"],
-        evaluation["standard_error"],
-        evaluation["rows"],
-        tuple(evaluation.get("scores") or ()),  # searches of older versions lack them
-    )
+    return Task(Measured.of(base), tuple(Measured.of(_evaluation(tried[p], split)) for p in shared))
 
 
 def _evaluation(trial: TrialRecord, split: str) -> dict[str, Any]:

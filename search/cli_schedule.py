@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,9 +14,10 @@ import click
 from click.core import ParameterSource
 
 from objectives.errors import RequestError
+from search import outside
 from search.options import as_json, asked_for, home_of, print_json, request, stores
 
-_FIXED = ("name", "home", "storage", "tracking_uri")
+_FIXED = ("name", "series", "home", "storage", "tracking_uri")
 _name = click.argument("name")
 
 
@@ -61,8 +61,7 @@ def add(
     debug: bool,
 ) -> None:
     """Add schedule NAME; what follows -- are flags of `python -m search run`, read in this folder."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
-        raise RequestError(f"schedule {name!r} is no name of a file: use letters, digits, dots, dashes, up to 200")
+    outside.schedule(name)
     _check(flags)
     from search.schedule import utc_now
 
@@ -78,10 +77,16 @@ def add(
 @stores
 @as_json
 def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool) -> None:
-    """List all schedules."""
+    """List all schedules, with the champion of each: the placement whose adapter its nights found best."""
+    from search.catalog.champions import current
+
     with _opened(home, storage, tracking_uri) as catalog:
-        rows = [_plain(record) for record in catalog.schedules()]
-    columns = ("name", "cron", "timezone", "misfire", "paused", "next_at")
+        rows = []
+        for record in catalog.schedules():
+            found = current(catalog, record.name)
+            trial = None if found is None else catalog.trial(found.champion_search, found.champion_trial)
+            rows.append(_plain(record) | {"champion": trial and trial.placement.label, "why": found and found.why})
+    columns = ("name", "cron", "timezone", "misfire", "paused", "next_at", "champion")
     _print(rows, columns, as_json)
 
 
@@ -117,10 +122,18 @@ def unpause(name: str, home: str | None, storage: str | None, tracking_uri: str 
 def history(
     name: str, home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool
 ) -> None:
-    """Show the nights of schedule NAME, newest first: when, what came of it, and what it cost."""
+    """Show the nights of schedule NAME, newest first: when, what came of it, what it cost, and who became champion."""
+    from search.catalog.champions import champions
+
     with _opened(home, storage, tracking_uri) as catalog:
-        rows = [_plain(record) for record in catalog.nights(name)]
-    columns = ("tick", "search", "status", "result", "started_at", "ended_at", "seconds", "steps")
+        nights = catalog.nights(name)
+        names = {search.id: search.name for search in catalog.searches()}
+        decided = {names[each.search_id]: each for each in champions(catalog, name)}
+    rows = []
+    for night in nights:
+        found = decided.get(night.search)
+        rows.append(_plain(night) | {"champion": found and found.why, "verdict": found and found.verdict})
+    columns = ("tick", "search", "status", "result", "started_at", "ended_at", "seconds", "steps", "champion")
     _print(rows, columns, as_json)
 
 
@@ -139,7 +152,7 @@ def run(home: str | None, storage: str | None, tracking_uri: str | None, debug: 
         program = [sys.executable, "-m", "search"]
         if again and any(each.name == night.search for each in catalog.searches()):
             return [*program, "resume", night.search]
-        return [*program, "run", *record.flags, "--name", night.search]
+        return [*program, "run", *record.flags, "--name", night.search, "--series", record.name]
 
     with _opened(home, storage, tracking_uri) as catalog:
         click.echo("nights run as they come due (Ctrl-C ends this)", err=True)
@@ -156,7 +169,9 @@ def _run_flags(config: str | None, data: tuple[str, ...], debug: bool, **flags: 
     flags = {key: value for key, value in flags.items() if key not in _FIXED}
     if given:
         option = "--" + given[0].replace("_", "-")
-        raise RequestError(f"{option} after -- is not a night's to choose: each has a name and the schedule's stores")
+        raise RequestError(
+            f"{option} after -- is not a night's to choose: each has a name, and the schedule's series and stores"
+        )
     if len(asked_for(config, data, flags)) > 1:
         raise RequestError(f"--data is given {len(data)} times: add a schedule for each data set")
 

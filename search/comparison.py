@@ -7,8 +7,9 @@ differences are more exact than the accuracies themselves; tasks are independent
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,16 @@ class Measured:
     standard_error: float
     rows: int
     scores: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, evaluation: Mapping[str, Any]) -> Measured:
+        """From what a trial or base model was measured at on one split."""
+        return cls(
+            evaluation["accuracy"],
+            evaluation["standard_error"],
+            evaluation["rows"],
+            tuple(evaluation.get("scores") or ()),  # searches of older versions lack them
+        )
 
 
 @dataclass(frozen=True)

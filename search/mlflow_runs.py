@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from dashboards.words import DESCRIPTION_LIMIT
 from search.catalog import Catalog, OutboxRecord, SearchRecord, TrialRecord
+from search.catalog.champions import registered
 from search.catalog.outbox import AGAIN
 from search.mlflow_agreement import key_of, status_of
+from search.mlflow_registry import make_champion
 from search.mlflow_store import EXPERIMENT, KEY, PARENT, open_store, runs_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+ADAPTER = "adapter"
 HOW_TO_READ = """\
 Which modules of a model should a LoRA adapter target? Each top-level run is one **search**; its nested runs are the
 placements that it trained and measured.
@@ -31,7 +34,8 @@ placements that it trained and measured.
 - `accuracy` is measured on the validation split, by which placements are chosen; `test_accuracy` on the test split.
   `tpot_ratio` is latency relative to the base model.
 - For parallel coordinates, take the parameters `group.*` and `rank`, and the metrics `accuracy` and `tpot_ratio`.
-- A trial's trained adapter is its artifact folder `adapter`.
+- A trial's trained adapter is its artifact folder `adapter`. What a search recommends is registered under its name, and
+  the champion of a series under the series': `models:/NAME@champion`.
 - `tags.comparison = 'true'` finds comparisons of searches across tasks: regret by placement and task as a heat map
   (`comparison.html`) and as a table (`comparison.json`).
 """
@@ -127,7 +131,7 @@ class MlflowRuns:
         tags = {"status": trial.status, PARENT: parent}
         tags |= {name: text for name in ("reason", "reference", "adapter_sha256") if (text := getattr(trial, name))}
         if adapter and adapter.is_dir():
-            self._client.log_artifacts(run_id, str(adapter), "adapter")
+            self._client.log_artifacts(run_id, str(adapter), ADAPTER)
         elif adapter:
             tags["adapter"] = f"not found when this run was written: {adapter}"
         self._log(run_id, figures + curve, _trial_params(search, trial), tags)
@@ -154,6 +158,21 @@ class MlflowRuns:
         self._log(parent, [(name, value, ended, 0) for name, value in metrics.items()], tags=tags)
         self._client.log_dict(parent, _table(front_rows(document)), "front.json")
         self._client.log_text(parent, figure_html(front_figure(document), full_page=True), "front.html")
+        if document.get("registry_uri"):
+            found = registered(self._catalog, search, (document.get("recommended") or {}).get("trial"))
+            if found is not None:
+                self._register(*found)
+
+    def _register(self, name: str, trial: TrialRecord) -> None:
+        """The trial's adapter is the version of the registered model that has the alias champion."""
+        search = self._catalog.search_of(trial.search_id)
+        key = f"{search.id}/{trial.number}"
+        run = self._find(key, trial.mlflow_run_id)
+        if run is None:  # another tracking server than before
+            self._write_trial(search, self._parent(search), trial)
+            run = self._find(key, None)
+        if run and self._client.list_artifacts(run.info.run_id, ADAPTER):
+            make_champion(self._client, name, run, f"{run.info.artifact_uri}/{ADAPTER}")
 
     def write_comparison(self, document: dict[str, Any]) -> None:
         """A run of its own beside those of the searches; the same searches again write to the same run."""

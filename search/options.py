@@ -79,6 +79,7 @@ proposals = group(
         metavar="|".join(STOPS),
         help="End when more trials are unlikely to change the front, under strategies that know.  [default: settled]",
     ),
+    click.option("--series", metavar="NAME", help="Build on the earlier searches of this series; keep its champion."),
 )
 trials = group(
     click.option("--max-hours", type=float, metavar="H", help="Begin no trial after so long."),
@@ -111,7 +112,13 @@ trials = group(
         "--validation-rows", type=int, metavar="N", help="Sample of the split.  [default: 500; generation: 64]"
     ),
     click.option("--test-rows", type=int, metavar="N", help="Sample of the split.  [default: 2000; generation: 200]"),
-    click.option("--seed", type=int, metavar="N", help="[default: 0]"),
+    click.option("--seed", type=int, metavar="N", help="Of samples, splits and proposals.  [default: 0]"),
+    click.option(
+        "--training-seed",
+        type=int,
+        metavar="N",
+        help="Of adapters and batches.  [default: --seed; in a series another one each time]",
+    ),
     click.option("--name", metavar="NAME", help="Of the search; a prefix of several.  [default: from model and data]"),
     click.option("--config", metavar="FILE", help="YAML of the same settings; flags win over it."),
 )

@@ -12,6 +12,8 @@ from search.names import PICKS
 
 #: Of a search, as a whole string. It is also the name of files.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+#: Of a schedule, in characters.
+LONGEST_SCHEDULE = 80
 #: As ``export --pick`` takes it.
 PICK = r"recommended|knee|best|trial=[0-9]{1,9}"
 _PASSWORDS_OF_MANUALS = {
@@ -20,12 +22,26 @@ _PASSWORDS_OF_MANUALS = {
 }  # fmt: skip
 
 
+def is_name(given: str) -> bool:
+    return re.fullmatch(NAME, given) is not None
+
+
 def name(given: str, what: str = "--name") -> str:
-    """Raises RequestError for what cannot be the name of a search or of a token."""
-    if not re.fullmatch(NAME, given):
+    """Raises RequestError for what cannot be the name of a search, of a series or of a token."""
+    if not is_name(given):
         raise RequestError(
             f"{what} {given!r} must start with a letter or digit and hold only letters, digits, '.', '_' and "
             "'-', 100 at most"
+        )
+    return given
+
+
+def schedule(given: str) -> str:
+    """Raises RequestError for what cannot be the name of a schedule: a night's search adds date and time to it."""
+    if not is_name(given) or len(given) > LONGEST_SCHEDULE:
+        raise RequestError(
+            f"schedule {given!r} must start with a letter or digit and hold only letters, digits, '.', '_' and '-', "
+            f"{LONGEST_SCHEDULE} at most, since its nights add date and time"
         )
     return given
 

@@ -62,6 +62,7 @@ class SearchPlan:
         deadline: float | None = None,
         check: Callable[[], None] = lambda: None,
         served: ServedProfiles | None = None,
+        champion: Placement | None = None,
     ) -> None:
         """``steps`` is what a whole training takes. ``settle``: end before the budget is used up if that is settled.
 
@@ -72,6 +73,8 @@ class SearchPlan:
 
         ``check`` is asked before each job, and what it raises ends the search. ``served`` gives the latency of adapters
         that will run on a server; without it workers measure it themselves.
+
+        The ``champion`` of earlier searches, if it is tried, is measured anew: its latency too, and on the test split.
         """
         self._catalog = catalog
         self._study = study
@@ -86,6 +89,7 @@ class SearchPlan:
         self._deadline = deadline
         self._check = check
         self._served = served
+        self._champion = champion
         self._placements: dict[int, Placement] = {}
         self._points: dict[int, tuple[float, float]] = {}  # complete trials: accuracy, ratio
         self._adapters: dict[int, str] = {}
@@ -198,7 +202,7 @@ class SearchPlan:
         asked = self._study.ask(self._placements.values())
         if asked is None:
             self.ended_by = (
-                f"all {len(self._placements)} placements that are allowed were tried: the budget of "
+                f"every placement that is allowed has been tried after {len(self._placements)} trials: the budget of "
                 f"{self._budget} was not needed"
             )
             return None
@@ -223,7 +227,7 @@ class SearchPlan:
         if self._served:
             return self._served.of(placement)
         key = self._profile_key(placement)
-        return self._catalog.profile(key) if key else None
+        return self._catalog.profile(key) if key and placement != self._champion else None
 
     def _profile_key(self, placement: Placement) -> str | None:
         if self._base is None:
@@ -231,12 +235,13 @@ class SearchPlan:
         return profile_key(self._base["latency_context"], placement.label)
 
     def _to_test(self) -> list[int | None]:
-        """Front members, and the base model, that have no figures on the test split yet."""
+        """Front members, base model and champion, as far as they have no figures on the test split yet."""
         if not self._points:
             return []
         tested = {t.number for t in self._catalog.trials(self._id) if t.test is not None}
         numbers = list(self._points)
         members = [numbers[i] for i in front(list(self._points.values()))]
+        members += [n for n in numbers if self._placements[n] == self._champion and n not in members]
         base: list[int | None] = [] if self._base and "test" in self._base else [None]
         return base + [number for number in members if number not in tested]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import ModelError, RequestError
 from objectives.placement import Placement
+from search.series import Before
 from search.spec import SearchSpec
 
 if TYPE_CHECKING:
@@ -26,13 +27,17 @@ _DEFAULT_ROWS = {"classification": (500, 2000), "generation": (64, 200)}
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a search needs beside its spec, derived from model and data alone: the same on every resume."""
+    """What a search needs beside its spec: from model and data, and from the searches of its series that came before.
+
+    The same on every resume.
+    """
 
     spec: SearchSpec  # with every value that was left open filled in
     facts: dict[str, Any]
     assignment: Assignment
     space: PlacementSpace
     references: dict[Placement, str]
+    before: Before = field(default_factory=Before)
 
 
 def prepare(spec: SearchSpec) -> Prepared:
@@ -40,6 +45,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives import demo
     from objectives.data import load_data
     from objectives.encoding import check_vocabulary, encode
+    from objectives.fingerprint import model_digest
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
     from objectives.model import check_weights, kind_of, load_config, load_tokenizer, meta_model, resolve
@@ -90,11 +96,13 @@ def prepare(spec: SearchSpec) -> Prepared:
         workers=spec.workers or _default_workers(spec),
         gpus_per_trial=_default_gpus() if spec.gpus_per_trial is None else spec.gpus_per_trial,
         learning_rate=spec.learning_rate or default_learning_rate(space.hidden_size),
+        training_seed=spec.seed if spec.training_seed is None else spec.training_seed,
         validation_rows=len(data.splits["validation"]),
         test_rows=len(data.splits["test"]),
     )
     assert spec.steps is not None
     assert spec.learning_rate is not None
+    assert spec.training_seed is not None
     limit = spec.max_adapter_mb
     middle = spec.ranks[len(spec.ranks) // 2]
     placements = PlacementSpace(
@@ -111,6 +119,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         "metric": metric,
         "data_hash": data.digest,
         "structure": space.structure,
+        "model_digest": model_digest(folder),
         "template": task.template,
         "scoring": task.scoring(),
         "kind": space.kind,
@@ -132,7 +141,7 @@ def prepare(spec: SearchSpec) -> Prepared:
             learning_rate=spec.learning_rate,
             accumulate=spec.accumulate,
             gradient_checkpointing=spec.gradient_checkpointing,
-            seed=spec.seed,
+            seed=spec.training_seed,
         ),
         latency=LatencySettings(),
         adapters=Path(),  # depends on the search

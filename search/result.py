@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from search.catalog.champions import decided_in, registered
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.effects import effects
@@ -25,6 +26,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
     axis = _latency(base).get("axis", "tpot")
     base_validation = base.get("validation", {})
     chosen = recommend([_candidate(t) for t in complete], base_validation.get("accuracy", 0.0), facts["metric"], axis)
+    found = registered(catalog, search, chosen.trial if chosen else None)
     bend = knee(points)
     counts = Counter(t.status for t in trials)
     return {
@@ -53,6 +55,8 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "front": [_front_member(complete[i]) for i in members],
         "recommended": {"trial": chosen.trial, "why": chosen.why} if chosen else None,
         "knee": {"trial": complete[bend].number} if bend is not None else None,
+        "champion": _champion(catalog, search),
+        "registry_uri": f"models:/{found[0]}@champion" if found else None,
         "hypervolume": hypervolume(points),
         "effects": effects([t.placement for t in complete], *zip(*points, strict=True)) if points else None,
         "elapsed_s": search.elapsed_s,
@@ -61,6 +65,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "mlflow_run_id": search.mlflow_run_id,
         "provenance": {
             "seed": spec["seed"],
+            "training_seed": spec.get("training_seed", spec["seed"]),
             "data_hash": facts["data_hash"],
             "structure": facts["structure"],
             "versions": facts["versions"],
@@ -74,6 +79,23 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
             "kind": facts["kind"],
             "labels": facts["labels"],
         },
+    }
+
+
+def _champion(catalog: Catalog, search: SearchRecord) -> dict[str, Any] | None:
+    """Of the search's series, as it was decided when the search ended."""
+    decided = decided_in(catalog, search.id)
+    if decided is None:
+        return None
+    trial = catalog.trial(decided.champion_search, decided.champion_trial)
+    return {
+        "series": decided.series,
+        "verdict": decided.verdict,
+        "why": decided.why,
+        "search": catalog.search_of(decided.champion_search).name,
+        "trial": trial.number,
+        "label": trial.placement.label,
+        "measured": decided.figures,
     }
 
 

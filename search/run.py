@@ -20,10 +20,12 @@ from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
+from search.champion import crown
 from search.interruption import Interruption
 from search.lease import Lease, is_held
 from search.prepare import Prepared, prepare
 from search.result import result_document
+from search.series import following, seeded
 from search.spec import SearchSpec
 
 if TYPE_CHECKING:
@@ -75,10 +77,11 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
                     f"a search named {spec.name!r} exists already and is being run by {holder}: choose another --name"
                 )
             catalog.create_search(spec.name, {}, {})  # raises, and says how to go on
+        spec = seeded(catalog, spec)
         if spec.model is not None:
             resolve(spec.model)  # the likeliest mistake is said before anything slow begins
         with ray_session(spec.workers, spec.ray_address) as ready:
-            prepared = prepare(spec)
+            prepared = following(catalog, prepare(spec))
 
             def create() -> SearchRecord:
                 name = spec.name or _free_name(catalog, spec, prepared)
@@ -102,7 +105,7 @@ def resume(
         spec = SearchSpec.from_json(search.spec)
         spec = replace(spec, budget=budget or spec.budget, workers=workers or spec.workers)
         with ray_session(spec.workers, spec.ray_address) as ready:
-            prepared = prepare(spec)
+            prepared = following(catalog, prepare(spec), search.created_at)
             for fact, what in (("data_hash", "data"), ("structure", "model")):
                 if prepared.facts[fact] != search.facts[fact]:
                     raise RequestError(
@@ -198,6 +201,8 @@ def _run_to_end(
             seed=spec.seed,
             steps=prepared.assignment.training.steps,
             max_ratio=spec.max_tpot_ratio,
+            known=prepared.before.known,
+            again=prepared.before.again(spec.budget),
         )
         plan = SearchPlan(
             catalog,
@@ -213,6 +218,7 @@ def _run_to_end(
             retries=spec.retries,
             deadline=None if spec.max_hours is None else began + spec.max_hours * 3600,
             served=served,
+            champion=None if prepared.before.champion is None else prepared.before.champion.placement,
         )
         plan.reconcile()
         assignment = replace(prepared.assignment, adapters=home.adapters(search.id))
@@ -234,6 +240,8 @@ def _run_to_end(
         if served is not None:
             served.engine.close()
     drop_checkpoints(home.adapters(search.id))  # what stopped on the way has been given up
+    if spec.series is not None and (decided := crown(catalog, search, spec.series, prepared.before)):
+        progress.note(decided.why)
     end("complete", plan.ended_by)
     progress.phase("writing to MLflow")
     if waiting := tracker.stop(120.0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -15,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
+from objectives.errors import StoreError
+from search.catalog.champions import decided_in
 from search.catalog.records import NightRecord, ScheduleRecord
 from search.catalog.schedules import Schedules
 from search.notify import notify
@@ -65,15 +68,22 @@ class Daemon:
     def run(self) -> None:
         """Until SIGTERM or SIGINT, which are passed on to the nights; another daemon goes on with those.
 
-        Raises StoreError if the database refuses.
+        A database that is away is waited for: it is said once, and nights go on meanwhile.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         self._logs.mkdir(parents=True, exist_ok=True)
         try:
+            away = False
             while not self._stop.is_set():
-                self._look_after_children()
-                self._start_what_is_due()
+                try:
+                    self._look_after_children()
+                    self._start_what_is_due()
+                    away = False
+                except StoreError as error:
+                    if not away:
+                        print(f"error: {error} The daemon goes on when it is back.", file=sys.stderr, flush=True)
+                    away = True
                 self._stop.wait(self._poll_s)
         finally:
             self._end_children()
@@ -111,8 +121,8 @@ class Daemon:
         for child in list(self._children):
             code = child.process.poll()
             if code is not None:
-                self._children.remove(child)
                 self._record(child.night, code)
+                self._children.remove(child)  # only now: where the database is away, the next turn records it
             elif not self._catalog.heartbeat(child.night) and not child.told_to_end:
                 child.process.terminate()
                 child.told_to_end = True
@@ -122,13 +132,16 @@ class Daemon:
         steps = None if search is None else sum(trial.steps for trial in self._catalog.trials(search.id))
         seconds = None if search is None else search.elapsed_s
         result = "complete" if code == 0 else f"failed: exit code {code}, see {night.search}.log"
+        decided = None if search is None else decided_in(self._catalog, search.id)
         if not self._catalog.end_night(night, result, self._now(), seconds, steps):
             return
-        cost = "" if seconds is None else f"; {seconds:.0f} s, {steps} steps"
+        text = f"{night.search}: {result}"
+        text += "" if seconds is None else f"; {seconds:.0f} s, {steps} steps"
+        text += "" if decided is None else f"; {decided.why}"
         for schedule in self._catalog.schedules():
             if schedule.name == night.schedule and schedule.notify is not None:
                 # Beside the loop: a server that is down must not cost heartbeats.
-                threading.Thread(target=notify, args=(schedule.notify, f"{night.search}: {result}{cost}")).start()
+                threading.Thread(target=notify, args=(schedule.notify, text)).start()
 
     def _end_children(self) -> None:
         for child in self._children:
@@ -138,11 +151,13 @@ class Daemon:
                 try:
                     child.process.wait(self._lease_s / 4)
                 except subprocess.TimeoutExpired:
-                    self._catalog.heartbeat(child.night)
-            if child.process.returncode == 0:
-                self._record(child.night, 0)
-            else:
-                self._catalog.give_back(child.night)
+                    with contextlib.suppress(StoreError):
+                        self._catalog.heartbeat(child.night)
+            with contextlib.suppress(StoreError):  # its heartbeat ends, and another daemon goes on with it
+                if child.process.returncode == 0:
+                    self._record(child.night, 0)
+                else:
+                    self._catalog.give_back(child.night)
 
 
 def _end_with(parent: int) -> Callable[[], None]:

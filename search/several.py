@@ -27,6 +27,10 @@ def run_each(
     have ended until then are kept.
     """
     stream = progress_stream or sys.stderr
+    if series := next((spec.series for spec in specs if spec.series), None):
+        raise RequestError(
+            f"--series {series} is for one search on one data set: give each data set a series of its own"
+        )
     specs = _named(specs, home, "ablate" if standard_list else "")
     prepared = [prepare(spec) for spec in specs]
     if standard_list:

@@ -46,6 +46,8 @@ class SearchSpec:
     gpus_per_trial: float | None = None
     ray_address: str | None = None
     seed: int = 0
+    training_seed: int | None = None
+    series: str | None = None
     batch_size: int = 16
     accumulate: int = 1
     learning_rate: float | None = None
@@ -63,13 +65,15 @@ class SearchSpec:
             if getattr(self, field) is not None and not getattr(self, field).strip():
                 raise RequestError(f"{_flag(field)} is empty: give a value, or leave the option out")
         at_least = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0, "retries": 0}
-        at_least |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2}
+        at_least |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2, "training_seed": 0}
         for field, least in at_least.items():
             value = getattr(self, field)
             if value is not None and value < least:
                 raise RequestError(f"{_flag(field)} {value} is too small: give {least} or more")
-        if self.seed > LARGEST_SEED:
-            raise RequestError(f"--seed {self.seed} is too large: give {LARGEST_SEED} or less")
+        for field in ("seed", "training_seed"):
+            value = getattr(self, field)
+            if value is not None and value > LARGEST_SEED:
+                raise RequestError(f"{_flag(field)} {value} is too large: give {LARGEST_SEED} or less")
         for field in ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate", "checkpoint_seconds"):
             value = getattr(self, field)
             if value is not None and not 0 < value < float("inf"):
@@ -103,6 +107,8 @@ class SearchSpec:
             raise RequestError(f"--metric {self.metric} is unknown: choose one of {', '.join(METRIC_CHOICES)}")
         if self.name is not None:
             outside.name(self.name)
+        if self.series is not None:
+            outside.name(self.series, "--series")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"ranks": list(self.ranks)}
@@ -145,7 +151,7 @@ _WHOLE, _NUMBER, _YES_NO, _TEXT = (
 )
 _KINDS = {
     **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), _WHOLE),
-    "retries": _WHOLE,
+    **dict.fromkeys(("retries", "training_seed"), _WHOLE),
     **dict.fromkeys(("validation_rows", "test_rows"), _WHOLE),
     "checkpoint_seconds": _NUMBER,
     **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), _NUMBER),

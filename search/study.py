@@ -8,18 +8,21 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
 from search.catalog.connect import clear_errors, parse
 from search.catalog.records import TrialRecord
 from search.catalog.retry import retried
+from search.series import Known
 from search.strategy.additive_sampler import COURSE, RATIO, Decision
 from search.strategy.fidelity import course, rungs
-from search.strategy.sampler import make_sampler
+from search.strategy.sampler import KNOWN, make_sampler
 from search.strategy.space import PlacementSpace
 
 OBJECTIVES = ("accuracy", "latency_ratio")
+#: Feasible at 0 and below: by how much the latency ratio exceeds its cap.
+CONSTRAINT = "latency_ratio"
 
 
 def open_trials(url: str, search_id: str) -> set[int]:
@@ -49,16 +52,33 @@ class Study:
         seed: int,
         steps: int = 1,
         max_ratio: float | None = None,
+        known: Sequence[Known] = (),
+        again: Sequence[Placement] = (),
     ) -> None:
-        """``steps`` is what a whole training takes, ``max_ratio`` the cap on the latency ratio."""
+        """``steps`` is what a whole training takes, ``max_ratio`` the cap on the latency ratio.
+
+        Trials of the placements ``known`` stand before those that are asked for; ``again`` are asked for all the same.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._space = space
         first = [p for p in references if space.allowed(p)]
         self._rungs = rungs(steps)
-        self._sampler = make_sampler(strategy, space, first, budget=budget, seed=seed, steps=steps, max_ratio=max_ratio)
+        self._sampler = make_sampler(
+            strategy,
+            space,
+            first,
+            budget=budget,
+            seed=seed,
+            steps=steps,
+            max_ratio=max_ratio,
+            known=[each.placement for each in known],
+            again=again,
+        )
         self._url = parse(url)
         self._study = self._load(url, search_id)
+        if known:
+            self._take_in([self._frozen(each, steps, max_ratio) for each in known])
         self._open: dict[int, optuna.Trial] = {}
         self._asking = False  # stays true where the database went away in the middle of asking
 
@@ -75,6 +95,28 @@ class Study:
             study.set_metric_names(list(OBJECTIVES))
             return study
 
+    @retried
+    def _take_in(self, known: Sequence[FrozenTrial]) -> None:
+        """All of them, also where a process died in the middle; none once a trial was asked for."""
+        with self._clear_errors():
+            there = self._study.get_trials(deepcopy=False)
+            if all(KNOWN in trial.user_attrs for trial in there):
+                self._study.add_trials(known[len(there) :])
+
+    def _frozen(self, known: Known, steps: int, max_ratio: float | None) -> FrozenTrial:
+        """As a trial of this study would stand there that was told so."""
+        reached = course(known.losses, known.final, steps)
+        attributes: dict[str, Any] = {KNOWN: known.times, RATIO: known.ratio}
+        complete = known.accuracy is not None
+        return optuna.trial.create_trial(
+            state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+            values=(known.accuracy, known.ratio) if complete else None,  # type: ignore[arg-type]
+            params=self._space.params(known.placement),
+            distributions=self._space.distributions,  # type: ignore[arg-type]
+            user_attrs=attributes | ({COURSE: list(reached)} if reached else {}),
+            constraints=None if max_ratio is None else {CONSTRAINT: known.ratio - max_ratio},
+        )
+
     @property
     def stops_early(self) -> bool:
         """Whether trials may stop on the way under this strategy."""
@@ -88,7 +130,9 @@ class Study:
 
     def until(self, number: int, early: bool) -> int:
         """The steps to which an open trial goes next: all of them, or if it may stop ``early``, its next rung."""
-        reached = len(self._open[number].user_attrs.get(COURSE, ())) if early else len(self._rungs) - 1
+        trial = self._open[number]
+        early = early and not self._sampler.runs_whole(self._space.placement(trial.params))
+        reached = len(trial.user_attrs.get(COURSE, ())) if early else len(self._rungs) - 1
         return self._rungs[min(reached, len(self._rungs) - 1)]
 
     @retried
@@ -100,8 +144,8 @@ class Study:
 
     @retried
     def ask(self, tried: Collection[Placement]) -> tuple[int, Placement] | None:
-        """The number and placement of a new trial; None if ``tried`` is the whole space."""
-        if self._space.untried(tried) is None:
+        """The number and placement of a new trial; None if all others than ``tried`` are known well enough."""
+        if self._sampler.is_spent(tried):
             return None
         with self._clear_errors():
             trial = (self._asked() if self._asking else None) or self._begin()
@@ -190,7 +234,7 @@ def _close(
     }.get(status, TrialState.FAIL)
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
         if excess is not None:
-            trial.set_constraint("latency_ratio", excess)
+            trial.set_constraint(CONSTRAINT, excess)
         if ratio is not None:
             trial.set_user_attr(RATIO, ratio)
         if course:

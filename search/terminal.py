@@ -204,6 +204,8 @@ def print_result(document: dict[str, Any], stream: TextIO) -> None:
         styles = ["bold green" if "recommended" in row[-1] else "dim" if row[0] == MISSING else "" for row in rows]
         show(console, header, rows, left=2, styles=styles)
         say(console, recommendation(document))
+        if champion := document.get("champion"):
+            say(console, plain(f"{champion['why'][0].upper()}{champion['why'][1:]}."))
     else:
         say(console, outcome(document))
     if document.get("hypervolume") is not None:

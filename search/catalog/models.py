@@ -180,6 +180,23 @@ class Night(Base):
     steps: Mapped[int | None]
 
 
+class Champion(Base):
+    """What one search of a series decided: `champion_search` and `champion_trial` name the trial whose adapter is the
+    series' champion from then on."""
+
+    __tablename__ = "catalog_champions"
+    __table_args__ = (Index(None, "series", "decided_at"),)
+
+    search_id: Mapped[str] = mapped_column(ForeignKey("catalog_searches.id"), primary_key=True)
+    series: Mapped[str] = mapped_column(String(100))
+    verdict: Mapped[str] = mapped_column(String(16))
+    champion_search: Mapped[str] = mapped_column(ForeignKey("catalog_searches.id"))
+    champion_trial: Mapped[int]
+    why: Mapped[str]
+    figures: Mapped[dict[str, Any]]
+    decided_at: Mapped[datetime]
+
+
 class Token(Base):
     """A bearer token of the API. `digest` is the SHA-256 of its secret, which is kept nowhere."""
 

@@ -112,3 +112,21 @@ class NightRecord:
     ended_at: datetime | None
     seconds: float | None
     steps: int | None
+
+
+@dataclass(frozen=True)
+class ChampionRecord:
+    """`verdict` is crowned (the first, or afresh), changed or kept.
+
+    `champion_search` (an id) and `champion_trial` name the trial whose adapter is the champion; `figures` are those of
+    the search that decided.
+    """
+
+    search_id: str
+    series: str
+    verdict: str
+    champion_search: str
+    champion_trial: int
+    why: str
+    figures: dict[str, Any]
+    decided_at: datetime

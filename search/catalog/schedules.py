@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from objectives.errors import RequestError
 from search.catalog.clock import database_now
-from search.catalog.models import Night, Schedule
+from search.catalog.models import Night, Schedule, Search
 from search.catalog.records import NightRecord, ScheduleRecord, record_of
 from search.catalog.store import Catalog
 from search.cron import due, next_tick, zone
@@ -106,7 +107,7 @@ class Schedules(Catalog):
             night = Night(
                 schedule=name,
                 tick=last,
-                search=_search_name(row, last),
+                search=_free_name(session, _search_name(row, last)),
                 status="running",
                 owner=owner,
                 heartbeat_at=database_now(session),
@@ -165,6 +166,12 @@ def _skipped(row: Schedule, tick: datetime, result: str) -> Night:
     return Night(
         schedule=row.name, tick=tick, search=_search_name(row, tick), status="skipped", result=result, attempts=0
     )
+
+
+def _free_name(session: Session, stem: str) -> str:
+    """With a number where a search has the name: one of a schedule that was removed, for example."""
+    taken = set(session.scalars(select(Search.name).where(Search.name.startswith(stem, autoescape=True))))
+    return next(name for i in itertools.count(1) if (name := stem if i == 1 else f"{stem}-{i}") not in taken)
 
 
 def _search_name(row: Schedule, tick: datetime) -> str:

@@ -124,7 +124,7 @@ class Catalog:
         return lease is None or leases.is_held(session, search_id, lease)
 
     @contextmanager
-    def _write_as_owner(self, search_id: str) -> Iterator[Session]:
+    def writing_as_owner(self, search_id: str) -> Iterator[Session]:
         """Raises LeaseLost if another process has taken the search."""
         with self.writing() as session:
             if not self._owns(session, search_id):
@@ -187,7 +187,7 @@ class Catalog:
     def set_status(self, search_id: str, status: str, reason: str | None = None, elapsed_s: float = 0.0) -> None:
         """Adds `elapsed_s` seconds to the search's own; a status other than running ends it, until it is resumed."""
         running = status == "running"
-        with self._write_as_owner(search_id) as session:
+        with self.writing_as_owner(search_id) as session:
             session.execute(
                 update(Search)
                 .where(Search.id == search_id)
@@ -203,13 +203,13 @@ class Catalog:
     @retried
     def set_spec(self, search_id: str, spec: dict[str, Any]) -> None:
         """What a resumed search was asked for now: a larger budget, other workers."""
-        with self._write_as_owner(search_id) as session:
+        with self.writing_as_owner(search_id) as session:
             session.execute(update(Search).where(Search.id == search_id).values(spec=spec))
 
     @retried
     def set_base(self, search_id: str, base: dict[str, Any]) -> None:
         """The base model's measurement."""
-        with self._write_as_owner(search_id) as session:
+        with self.writing_as_owner(search_id) as session:
             session.execute(update(Search).where(Search.id == search_id).values(base=base))
 
     @retried
@@ -238,7 +238,7 @@ class Catalog:
             asked_at=_now(),
         )
         try:
-            with self._write_as_owner(search_id) as session:
+            with self.writing_as_owner(search_id) as session:
                 session.add(row)
         except IntegrityError as error:
             raise ValueError(f"trial {number} ({placement.label}) is a repeat, or of an unknown search") from error
@@ -294,7 +294,7 @@ class Catalog:
     @retried
     def record_test(self, search_id: str, number: int | None, test: dict[str, Any]) -> None:
         """Figures on the test split, of a trial or, without a number, of the base model. Raises KeyError if unknown."""
-        with self._write_as_owner(search_id) as session:
+        with self.writing_as_owner(search_id) as session:
             if number is None:
                 search = _get(session, Search, search_id, lock=True)
                 search.base = {**(search.base or {}), "test": test}

@@ -18,27 +18,42 @@ from search.strategy.space import PlacementSpace
 
 #: A model of the past proposes the same placement again when it is sure of it; after so many repeats chance decides.
 _PROPOSALS = 20
+#: User attribute of trials of other studies: what they measured is known here.
+KNOWN = "known"
 
 
 class PlacementSampler(BaseSampler):
     """An Optuna sampler over a :class:`PlacementSpace` that proposes each placement once.
 
-    ``first`` come first, in order. Then ``inner`` proposes; ``None`` walks the space in its own order (a grid). A trial
-    that has parameters already (its process was killed while it was asked for) is completed around them.
+    ``again`` and ``first`` come first, in order. Then ``inner`` proposes; ``None`` walks the space in its own order (a
+    grid). A trial that has parameters already (its process was killed while it was asked for) is completed around
+    them.
+
+    ``known`` are placements of which the study has trials that it did not ask for. They are proposed only if they are
+    to be measured ``again``, and then each runs to its end.
 
     Each trial has a sampler and random numbers of its own, by ``seed`` and its number: what is proposed depends on the
     study alone, and not on how often the process was ended.
     """
 
     def __init__(
-        self, space: PlacementSpace, inner: Callable[[int], BaseSampler] | None, first: Sequence[Placement], seed: int
+        self,
+        space: PlacementSpace,
+        inner: Callable[[int], BaseSampler] | None,
+        first: Sequence[Placement],
+        seed: int,
+        *,
+        known: Collection[Placement] = (),
+        again: Sequence[Placement] = (),
     ) -> None:
         """``inner`` makes a sampler from a seed."""
         self._space = space
         self._make = inner
         self._seed = seed
         self._inner = inner and inner(seed)
-        self._first = first
+        self._known = frozenset(known)
+        self._again = again
+        self._first = [*again, *(placement for placement in first if placement not in self._known)]
         self._random = np.random.default_rng(seed)
 
     @property
@@ -47,6 +62,8 @@ class PlacementSampler(BaseSampler):
 
     def decide(self, study: optuna.Study, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """What to do next; see :meth:`AdditiveSampler.decide`. Under other strategies a trial runs to its end."""
+        if self._again and may_begin and not self._asked(study).issuperset(self._again):
+            return Decision("begin", early=False)
         if isinstance(self._inner, AdditiveSampler):
             return self._inner.decide(study, running, may_begin, settle)
         return Decision("begin", early=False) if may_begin else Decision("settled")
@@ -58,19 +75,36 @@ class PlacementSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Raises LookupError if every placement was tried."""
-        tried = {
-            self._space.placement(other.params)
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number and len(other.params) == len(search_space)
-        }
-        for placement in self._proposals(study, trial):
+        tried = self._asked(study, without=trial.number)
+        candidates = itertools.chain(
+            self._first, (each for each in self._proposals(study, trial) if each not in self._known)
+        )
+        for placement in candidates:
             fits = all(self._space.params(placement)[name] == value for name, value in trial.params.items())
             if fits and not placement.is_base and placement not in tried and self._space.allowed(placement):
                 return self._space.params(placement)
         raise LookupError("every placement was tried")
 
+    def _asked(self, study: optuna.Study, without: int = -1) -> set[Placement]:
+        return {
+            self._space.placement(trial.params)
+            for trial in study.get_trials(deepcopy=False)
+            if trial.number != without
+            and KNOWN not in trial.user_attrs
+            and len(trial.params) == len(self._space.distributions)
+        }
+
+    def is_spent(self, tried: Collection[Placement]) -> bool:
+        """Whether nothing is left to propose, if ``tried`` were asked for before."""
+        return all(placement in tried for placement in self._first) and (
+            self._space.untried(self._known.union(tried)) is None
+        )
+
+    def runs_whole(self, placement: Placement) -> bool:
+        """Whether a trial of it is not to stop on the way: half a measurement compares with nothing."""
+        return placement in self._again
+
     def _proposals(self, study: optuna.Study, trial: FrozenTrial) -> Iterator[Placement]:
-        yield from self._first
         if self._inner is not None:
             for _ in range(_PROPOSALS):
                 yield self._propose(self._inner, study, trial)
@@ -118,10 +152,13 @@ def make_sampler(
     seed: int,
     steps: int = 1,
     max_ratio: float | None = None,
+    known: Collection[Placement] = (),
+    again: Sequence[Placement] = (),
 ) -> PlacementSampler:
     """``auto`` is a grid where the budget covers the space, else multi-objective TPE (see docs/decisions.md).
 
-    ``steps`` is what a whole training takes, ``max_ratio`` the cap on latency.
+    ``steps`` is what a whole training takes, ``max_ratio`` the cap on latency; for the rest see
+    :class:`PlacementSampler`.
     """
     if strategy == "auto":
         strategy = "grid" if space.size <= budget else "tpe"
@@ -138,4 +175,4 @@ def make_sampler(
         "gp": lambda seed: optuna.samplers.GPSampler(n_startup_trials=8, seed=seed),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     }
-    return PlacementSampler(space, samplers.get(strategy), first, seed)
+    return PlacementSampler(space, samplers.get(strategy), first, seed, known=known, again=again)

@@ -1,0 +1,119 @@
+"""Searches of a series: what the next one knows, measures again, and decides; on a real catalog and study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import pytest
+
+from objectives.placement import Placement
+from search.catalog.champions import champions
+from search.catalog.records import ChampionRecord
+from search.catalog.store import Catalog
+from search.champion import crown
+from search.plan import SearchPlan
+from search.prepare import Prepared
+from search.series import following, seeded
+from search.spec import SearchSpec
+from search.strategy.space import PlacementSpace
+from search.study import Study
+from tests.faults.replayed import FACTS, Silent
+from tests.search.recorded import evaluation, latency
+
+SPACE = PlacementSpace(("k_proj", "o_proj", "q_proj"), (8,))
+REFERENCES = {Placement.of(["o_proj"], 8): "o_proj only", Placement.of(["q_proj"], 8): "q_proj only"}
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as opened:
+        yield opened
+
+
+def night(
+    catalog: Catalog, name: str, right: dict[str, int], *, data: str = "d", budget: int = 3
+) -> tuple[Prepared, ChampionRecord]:
+    """One search of the series; placements that ``right`` does not name have 20 of 100 rows right."""
+    spec = seeded(
+        catalog,
+        SearchSpec(name=name, series="s", budget=budget, steps=200, ranks=(8,), strategy="grid", learning_rate=1e-3),
+    )
+    prepared = Prepared(spec, FACTS | {"data_hash": data}, cast(Any, None), SPACE, REFERENCES)
+    prepared = following(catalog, prepared)
+    search = catalog.create_search(name, spec.to_json(), prepared.facts)
+    before = prepared.before
+    again = before.again(budget)
+    study = Study(
+        catalog.url, search.id, SPACE, strategy="grid", references=list(REFERENCES), budget=budget, seed=0, steps=200,
+        known=before.known, again=again,
+    )  # fmt: skip
+    plan = SearchPlan(
+        catalog, study, search.id, budget=budget, references=REFERENCES, watcher=Silent(), steps=200, settle=False,
+        champion=None if before.champion is None else before.champion.placement,
+    )  # fmt: skip
+    plan.reconcile()
+    while not plan.done() and (job := plan.next(0)) is not None:
+        rows = right.get("+".join(job.placement.groups) if job.placement else "", 20)
+        if job.kind == "test" and job.number is not None:
+            rows = right.get("+".join(catalog.trial(search.id, job.number).groups), 20)
+        if job.kind == "trial":
+            assert job.placement is not None
+            measurement = {
+                "validation": evaluation(rows) | {"loss": 1 - rows / 100},
+                "latency": latency(1 + 0.1 * len(job.placement.groups)),
+                "losses": [],
+                "parameters": 1,
+            }
+            outcome: dict[str, Any] = {"status": "complete", "reason": None, "steps": 200, "measurement": measurement}
+            plan.finished(job, outcome | {"adapter": "replayed"})
+        elif job.kind == "base":
+            plan.finished(job, {"validation": evaluation(10), "latency": latency(1.0), "latency_context": "replayed"})
+        else:
+            plan.finished(job, evaluation(rows))
+    catalog.set_status(search.id, "complete")
+    decided = crown(catalog, search, "s", before)
+    assert decided is not None
+    return prepared, decided
+
+
+def test_nights_build_on_each_other_until_the_data_changes(catalog: Catalog) -> None:
+    first, crowned = night(catalog, "s-1", {"o_proj": 60})
+    assert (first.before.known, crowned.verdict) == ((), "crowned")
+    assert first.spec.training_seed == 0
+
+    second, changed = night(catalog, "s-2", {"o_proj": 60, "k_proj+q_proj": 90, "k_proj+o_proj": 30})
+    assert second.spec.training_seed == 1
+    assert {each.times for each in second.before.known} == {1}
+    trials = catalog.trials(catalog.search("s-2").id)
+    assert len(trials) == 3
+    assert trials[0].placement == Placement.of(["o_proj"], 8)  # the champion first, though it is known
+    known = {each.placement for each in second.before.known}
+    assert not known & {trial.placement for trial in trials[1:]}
+    assert trials[0].test is not None
+    study = optuna.load_study(study_name=catalog.search("s-2").id, storage=catalog.url)
+    assert len(study.trials) == len(known) + 3
+    assert changed.verdict in ("changed", "kept")
+
+    third, decided = night(catalog, "s-3", {"o_proj": 60, "k_proj+q_proj": 90})
+    assert third.before.searches == ("s-2", "s-1")
+    assert decided.verdict in ("changed", "kept")
+
+    fourth, afresh = night(catalog, "s-4", {"q_proj": 50}, data="other")
+    assert fourth.before.known == ()
+    assert afresh.verdict == "crowned"
+    assert afresh.why.startswith("the data changed since search s-3: it starts afresh; champion of series s: q_proj r8")
+    assert "series s: the data changed since search s-3: it starts afresh" in fourth.facts["notes"]
+    assert next(each.search_id for each in champions(catalog, "s")) == catalog.search("s-4").id
+
+
+def test_a_champion_stays_while_the_lead_is_within_its_interval(catalog: Catalog) -> None:
+    night(catalog, "s-1", {"o_proj": 60}, budget=2)
+    _, kept = night(catalog, "s-2", {"o_proj": 60, "k_proj": 61}, budget=3)
+    assert kept.verdict == "kept"
+    _, changed = night(catalog, "s-3", {"o_proj": 60, "k_proj": 90}, budget=3)
+    assert changed.verdict == "changed"
+    assert changed.figures["difference_ci"][0] > 0
