@@ -103,6 +103,8 @@ def test_no_command_takes_such_a_name(service: Service, name: str, tmp_path: Pat
         ["export", f"--out={tmp_path / 'out'}", "--", name],
         ["export", f"--out={tmp_path / 'out'}", f"--pick={name}", "demo"],
         ["report", f"--out={tmp_path / 'out.html'}", "--", name],
+        ["recipe", "--for=peft", "--", name],
+        ["recipe", "--for=peft", f"--pick={name}", "demo"],
     ):
         split = command.index("--") if "--" in command else len(command)
         with pytest.raises(RequestError):
