@@ -13,7 +13,7 @@ import click
 from objectives.errors import RequestError
 from objectives.latency.settings import LatencySettings
 from search.cli_across import ablate, compare, print_several
-from search.cli_bridges import recipe
+from search.cli_bridges import recipe, schema
 from search.cli_doctor import doctor
 from search.cli_schedule import schedule
 from search.cli_serve import env, serve, token
@@ -116,7 +116,7 @@ def _document(name: str, *place: str | None) -> dict[str, Any]:
         return result_document(catalog, search)
 
 
-for each in (ablate, compare, recipe, doctor, schedule, serve, token, env):
+for each in (ablate, compare, recipe, schema, doctor, schedule, serve, token, env):
     cli.add_command(each)
 
 

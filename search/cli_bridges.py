@@ -1,11 +1,11 @@
-"""Commands for other programs: a placement in the words of trainers and servers."""
+"""Commands for other programs: a placement for trainers and servers, and the schema of settings for editors."""
 
 from __future__ import annotations
 
 import click
 
 from search.names import PICKS, TOOLS
-from search.options import opened, stores
+from search.options import opened, print_json, request, stores
 
 
 @click.command()
@@ -27,3 +27,21 @@ def recipe(
 
     with opened(name, home, storage, tracking_uri) as (catalog, search):
         click.echo(written(catalog, search, pick, tool), nl=False)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of --config files, with which an editor checks and completes them.
+
+    \b
+    Example:
+      python -m search schema > search.schema.json
+    """
+    from search.config import schema as written
+
+    @request
+    def flags() -> None:
+        """Of `run`: their help describes the settings."""
+
+    options = (option for option in click.command(flags).params if isinstance(option, click.Option))
+    print_json(written({str(option.name): option.help or "" for option in options}))

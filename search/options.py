@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import click
 
 from objectives.errors import RequestError
+from search.config import read_config
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
-from search.spec import SearchSpec, home_folder, parse_ranks, read_config, with_absolute_paths
+from search.spec import SearchSpec, home_folder, parse_ranks, with_absolute_paths
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULTS = SearchSpec()

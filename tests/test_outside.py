@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from objectives.errors import RequestError
 from search import outside
 from search.cli import cli
-from search.spec import SearchSpec, read_config
+from search.config import read_config
+from search.spec import SearchSpec
 from tests.api.conftest import Service, service
 
 __all__ = ["service"]  # a fixture of the API's tests
