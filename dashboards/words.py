@@ -28,6 +28,9 @@ from dashboards.format import (
 #: MLflow cuts a run's description, which is a tag, at this many characters (``mlflow.utils.validation``).
 DESCRIPTION_LIMIT = 8000
 
+#: Whom the placement can be written for, by a command that takes their names in lower case.
+RECIPES = "PEFT, TRL, LLaMA-Factory, Axolotl or vLLM"
+
 #: Where a split's figure stands; the test split is reported wherever it was read.
 SPLITS = {"test": "accuracy", "validation": "validation_accuracy"}
 
@@ -232,6 +235,10 @@ def export_command(document: dict[str, Any]) -> str:
     return f"python -m search export {shlex.quote(plain(document['search']))} --pick recommended --out DIR"
 
 
+def recipe_command(document: dict[str, Any]) -> str:
+    return f"python -m search recipe {shlex.quote(plain(document['search']))} --for TOOL"
+
+
 def reasons(document: dict[str, Any]) -> list[str]:
     """Why trials ended early, the commonest first: ``2 failed: the loss is NaN at step 3``."""
     seen = Counter((point["status"], plain(point["reason"])) for point in document["points"] if point.get("reason"))
@@ -257,7 +264,10 @@ def _description(document: dict[str, Any], rows: int) -> str:
         + outcome(document, markdown=True),
         front_table_markdown(document, rows) if document["front"] else "",
         f"{left_out} more members of the front are in the table artifact." if left_out else "",
-        f"Export a trained adapter that PEFT loads:\n\n    {export_command(document)}" if document["front"] else "",
+        f"Export a trained adapter that PEFT loads, or have the placement as lines for {RECIPES}:\n\n"
+        f"    {export_command(document)}\n    {recipe_command(document)}"
+        if document["front"]
+        else "",
         _escaped(f"The {champion['why']}.") if (champion := document.get("champion")) else "",
         f"The adapter to serve is registered as {_code(uri)}." if (uri := document.get("registry_uri")) else "",
         latency_meaning(document) if document["front"] else "",

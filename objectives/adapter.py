@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -57,6 +58,16 @@ def check_adapter(folder: Path, digest: str | None) -> None:
             "MLflow, where the same adapter is stored"
         )
     refuse_pickles(folder)
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """The adapter's configuration, as PEFT wrote it. Raises RequestError if it cannot be read."""
+    file = folder / "adapter_config.json"
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"adapter {file} cannot be read ({error}): train it again") from error
+    return config
 
 
 def _refused(folder: Path, error: Exception) -> StoreError:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from pathlib import Path
 
 import click
 
 from objectives.errors import SearchError
+
+#: The same command under the name that pip gives it.
+INSTALLED = "target-search"
 
 
 def main(args: list[str] | None = None) -> None:
@@ -18,9 +22,11 @@ def main(args: list[str] | None = None) -> None:
     # Standard error is for progress and one sentence; what libraries tell their developers is no help to a user.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # Shells complete the installed command alone: they have no word for `python -m search`.
+    name = INSTALLED if Path(sys.argv[0]).stem == INSTALLED else "python -m search"
     debug = "--debug" in (sys.argv[1:] if args is None else args)
     try:
-        cli.main(args, prog_name="python -m search", standalone_mode=False)
+        cli.main(args, prog_name=name, complete_var="_TARGET_SEARCH_COMPLETE", standalone_mode=False)
     except SearchError as error:
         if debug:
             raise

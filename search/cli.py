@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import click
 from objectives.errors import RequestError
 from objectives.latency.settings import LatencySettings
 from search.cli_across import ablate, compare, print_several
+from search.cli_bridges import recipe, schema
 from search.cli_doctor import doctor
 from search.cli_schedule import schedule
 from search.cli_serve import env, serve, token
@@ -24,6 +24,7 @@ from search.options import (
     debug,
     home_of,
     latency_protocol,
+    opened,
     print_json,
     print_result,
     request,
@@ -108,26 +109,14 @@ def resume(
     print_result(document, as_json)
 
 
-@contextmanager
-def _opened(name: str, *place: str | None) -> Iterator[tuple[Any, Any]]:
-    """The catalog and its search NAME."""
-    from search.catalog.store import Catalog
-
-    home = home_of(*place)
-    with closing(Catalog(home.storage)) as catalog:
-        search = catalog.search(name)
-        catalog.follow_adapters(search.id, home.adapters(search.id))
-        yield catalog, search
-
-
 def _document(name: str, *place: str | None) -> dict[str, Any]:
     from search.result import result_document
 
-    with _opened(name, *place) as (catalog, search):
+    with opened(name, *place) as (catalog, search):
         return result_document(catalog, search)
 
 
-for each in (ablate, compare, doctor, schedule, serve, token, env):
+for each in (ablate, compare, recipe, schema, doctor, schedule, serve, token, env):
     cli.add_command(each)
 
 
@@ -189,7 +178,7 @@ def export(
     """
     from search.export import export_adapter
 
-    with _opened(name, home, storage, tracking_uri) as (catalog, search):
+    with opened(name, home, storage, tracking_uri) as (catalog, search):
         manifest = export_adapter(catalog, search, pick, Path(out))
     if as_json:
         print_json(manifest)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from objectives.adapter import check_adapter
+from objectives.adapter import adapter_config, check_adapter
 from objectives.errors import RequestError, StoreError
 from objectives.latency.deployment import deployment
 from search import outside
@@ -106,11 +106,7 @@ def _figures(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _serving(adapter: Path, document: dict[str, Any], name: str) -> dict[str, Any]:
     """Raises RequestError if the adapter's configuration cannot be read."""
-    file = adapter / "adapter_config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"adapter {file} cannot be read ({error}): train it again") from error
+    config = adapter_config(adapter)
     model = Path(document["model"])
     # The script changes to its own folder first.
     return deployment(config, str(model.absolute()) if model.is_dir() else document["model"], name)

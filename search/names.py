@@ -11,3 +11,5 @@ TASKS = ("classification", "generation")
 PICKS = "recommended, knee, best or trial=N"
 #: Of a token of the API; each includes those before it.
 SCOPES = ("read", "write")
+#: For whom `recipe` writes.
+TOOLS = ("peft", "trl", "llama-factory", "axolotl", "vllm")

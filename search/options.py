@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from objectives.errors import RequestError
+from search.config import read_config
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
-from search.spec import SearchSpec, home_folder, parse_ranks, read_config, with_absolute_paths
+from search.spec import SearchSpec, home_folder, parse_ranks, with_absolute_paths
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULTS = SearchSpec()
@@ -168,6 +170,18 @@ def home_of(home: str | None, storage: str | None, tracking_uri: str | None) -> 
         if value is not None and not value.strip():
             raise RequestError(f"{flag} is empty: give a value, or leave the option out")
     return Home.at(home_folder(home), storage, tracking_uri)
+
+
+@contextmanager
+def opened(name: str, *place: str | None) -> Iterator[tuple[Any, Any]]:
+    """The catalog of a home, and its search NAME."""
+    from search.catalog.store import Catalog
+
+    home = home_of(*place)
+    with closing(Catalog(home.storage)) as catalog:
+        search = catalog.search(name)
+        catalog.follow_adapters(search.id, home.adapters(search.id))
+        yield catalog, search
 
 
 def print_json(document: Any) -> None:

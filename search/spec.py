@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +14,14 @@ from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
 
 #: NumPy, which draws for the strategies, takes 32 bits.
 LARGEST_SEED = 2**32 - 1
+SEEDS = ("seed", "training_seed")
+#: The least of each whole number.
+AT_LEAST = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0, "retries": 0}
+AT_LEAST |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2, "training_seed": 0}
+ABOVE_ZERO = ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate", "checkpoint_seconds")
+#: An unset variable in a script must not search the demonstration instead.
+NOT_EMPTY = ("model", "data", "ray_address")
+CHOICES = {"task": TASKS, "strategy": STRATEGIES, "stop_when": STOPS, "engine": ENGINES, "metric": METRIC_CHOICES}
 
 
 @dataclass(frozen=True)
@@ -60,21 +67,18 @@ class SearchSpec:
 
     def __post_init__(self) -> None:
         """Raises RequestError for the first value that makes no sense."""
-        for field in ("model", "data", "ray_address"):
-            # An unset variable in a script must not search the demonstration instead.
+        for field in NOT_EMPTY:
             if getattr(self, field) is not None and not getattr(self, field).strip():
                 raise RequestError(f"{_flag(field)} is empty: give a value, or leave the option out")
-        at_least = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0, "retries": 0}
-        at_least |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2, "training_seed": 0}
-        for field, least in at_least.items():
+        for field, least in AT_LEAST.items():
             value = getattr(self, field)
             if value is not None and value < least:
                 raise RequestError(f"{_flag(field)} {value} is too small: give {least} or more")
-        for field in ("seed", "training_seed"):
+        for field in SEEDS:
             value = getattr(self, field)
             if value is not None and value > LARGEST_SEED:
                 raise RequestError(f"{_flag(field)} {value} is too large: give {LARGEST_SEED} or less")
-        for field in ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate", "checkpoint_seconds"):
+        for field in ABOVE_ZERO:
             value = getattr(self, field)
             if value is not None and not 0 < value < float("inf"):
                 raise RequestError(f"{_flag(field)} {value} must be a number above 0")
@@ -91,20 +95,15 @@ class SearchSpec:
             raise RequestError(
                 f"--ranks {','.join(map(str, self.ranks))} must be whole numbers from 1, for example 4,8,16"
             )
-        if self.task is not None and self.task not in TASKS:
-            raise RequestError(f"--task {self.task} is unknown: choose {' or '.join(TASKS)}")
-        if self.strategy not in STRATEGIES:
-            raise RequestError(f"--strategy {self.strategy} is unknown: choose one of {', '.join(STRATEGIES)}")
-        if self.stop_when not in STOPS:
-            raise RequestError(f"--stop-when {self.stop_when} is unknown: choose one of {', '.join(STOPS)}")
-        if self.engine not in ENGINES:
-            raise RequestError(f"--engine {self.engine} is unknown: choose one of {', '.join(ENGINES)}")
+        for field, known in CHOICES.items():
+            value = getattr(self, field)
+            if value is not None and value not in known:
+                one = f"one of {', '.join(known)}" if len(known) > 2 else " or ".join(known)
+                raise RequestError(f"{_flag(field)} {value} is unknown: choose {one}")
         if self.engine == "openai" and self.endpoint is None:
             raise RequestError("--engine openai needs the address of a server: give --endpoint http://127.0.0.1:8000")
         if self.engine != "openai" and self.endpoint is not None:
             raise RequestError(f"--endpoint {self.endpoint} is for --engine openai alone: add that, or leave it out")
-        if self.metric is not None and self.metric not in METRIC_CHOICES:
-            raise RequestError(f"--metric {self.metric} is unknown: choose one of {', '.join(METRIC_CHOICES)}")
         if self.name is not None:
             outside.name(self.name)
         if self.series is not None:
@@ -141,57 +140,6 @@ def parse_numbers(flag: str, value: Any) -> tuple[int, ...]:
         return tuple(sorted({int(str(part).strip()) for part in parts}))
     except ValueError:
         raise RequestError(f"{flag} {value} must be whole numbers separated by commas, for example 4,8,16") from None
-
-
-_WHOLE, _NUMBER, _YES_NO, _TEXT = (
-    "a whole number",
-    "a number",
-    "true or false",
-    "text (in quotes if it looks like else)",
-)
-_KINDS = {
-    **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), _WHOLE),
-    **dict.fromkeys(("retries", "training_seed"), _WHOLE),
-    **dict.fromkeys(("validation_rows", "test_rows"), _WHOLE),
-    "checkpoint_seconds": _NUMBER,
-    **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), _NUMBER),
-    **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), _YES_NO),
-    "ranks": "one rank, or a list of ranks",
-}
-_TYPES: dict[str, tuple[type, ...]] = {
-    _WHOLE: (int,),
-    _NUMBER: (int, float),
-    _YES_NO: (bool,),
-    _TEXT: (str,),
-    _KINDS["ranks"]: (int, str, list),
-}
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """The settings of a YAML file; keys are the flags' names, with ``-`` or ``_``. Raises RequestError."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
-    if not isinstance(content, dict):
-        raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
-    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
-    known = {field.name for field in fields(SearchSpec)}
-    for key, value in settings.items():
-        if key not in known:
-            raise RequestError(f"--config {file}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
-        kind = _KINDS.get(key, _TEXT)
-        if kind == _NUMBER and isinstance(value, str):
-            # YAML 1.1 reads 1e-3 as text, for want of a dot.
-            with contextlib.suppress(ValueError):
-                value = settings[key] = float(value)
-        wanted = _TYPES[kind]
-        if value is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
-            raise RequestError(f"--config {file}: {key} is {value!r}: give {kind}")
-    return settings
 
 
 def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:

@@ -17,15 +17,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 KNOWN = dict(known_commands())
 #: Options of programs that are not the command line.
-FOREIGN = {"--check", "--detach", "--generate", "--profile", "--scale"}
+FOREIGN = {"--check", "--detach", "--generate", "--lora-target-modules", "--max-lora-rank", "--profile", "--scale"}
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`]+)`")
 each_page = pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
 
 
+def in_order(file: Path) -> list[tuple[str, str]]:
+    """(language, content) of the page's code blocks."""
+    return _FENCE.findall(file.read_text(encoding="utf-8"))
+
+
 def blocks(file: Path, language: str) -> list[str]:
-    return [body for name, body in _FENCE.findall(file.read_text(encoding="utf-8")) if name == language]
+    return [body for name, body in in_order(file) if name == language]
 
 
 def spans(file: Path) -> list[str]:
@@ -104,7 +109,7 @@ def test_every_option_named_alone_exists(file: Path) -> None:
 def test_every_other_program_exists(file: Path) -> None:
     for module, *_ in commands(file, r"(benchmarks|docs|objectives)\..*"):
         path = ROOT / module.replace(".", "/")
-        assert path.with_suffix(".py").is_file(), module
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
 
 
 @each_page

@@ -2,21 +2,91 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.commands import environment
-from tests.test_docs import ROOT, blocks
+from tests.test_docs import ROOT, blocks, in_order
+
+#: Serves until Ctrl-C.
+UI = "python -m search ui"
+
+
+def environment_of_a_reader() -> dict[str, str]:
+    """`python` is this one, and modules come from the checkout, wherever the page runs; Ray's workers inherit it."""
+    reader = environment() | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    reader["PATH"] = f"{Path(sys.executable).parent}:{reader['PATH']}"
+    return {name: value for name, value in reader.items() if not name.startswith("SEARCH_")}
+
+
+def run(program: list[str], folder: Path) -> str:
+    done = subprocess.run(
+        program, cwd=folder, capture_output=True, text=True, env=environment_of_a_reader(), timeout=300
+    )
+    assert done.returncode == 0, f"{program[-1]}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[tuple[str, str]]]]:
+    """The folder of someone who followed the tutorial, and (block, what it printed) in the order of the page."""
+    folder, printed = tmp_path_factory.mktemp("tutorial"), []
+    for language, block in in_order(ROOT / "docs" / "tutorial.md"):
+        if language == "sh" and not block.startswith(UI):
+            printed.append((block, run(["bash", "-euo", "pipefail", "-c", block], folder)))
+        elif language == "python":
+            printed.append((block, run([sys.executable, "-c", block], folder)))
+    yield folder, printed
+
+
+def test_the_tutorial_runs(followed: tuple[Path, list[tuple[str, str]]]) -> None:
+    folder, printed = followed
+
+    def said(start: str) -> str:
+        (output,) = (output for block, output in printed if block.startswith(start))
+        return output
+
+    assert said("python -m objectives.demo") == blocks(ROOT / "docs" / "tutorial.md", "text")[0]
+    assert "down_proj" in said("python -m search modules")
+    assert "Recommended: " in said("python -m search run")
+    assert said("python -m search show") == said("python -m search run")
+    assert (folder / "shop.html").stat().st_size > 100_000
+    (figures,) = re.findall(r"recorded ([\d.]+), measured again ([\d.]+)", said("python -m search export"))
+    assert figures[0] == figures[1]
+    labels = json.loads((folder / "adapter" / "manifest.json").read_text())["labels"]
+    assert said("import json").strip() in labels
+    assert "SFTTrainer" in said("python -m search recipe") and "lora_target: " in said("python -m search recipe")
+
+
+def test_the_tutorial_ends_at_the_page_of_its_search(followed: tuple[Path, list[tuple[str, str]]]) -> None:
+    """The address; tests/browser opens what `ui` serves there."""
+    (block,) = (body for body in blocks(ROOT / "docs" / "tutorial.md", "sh") if body.startswith(UI))
+    server = subprocess.Popen(
+        block.split(),
+        cwd=followed[0],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment_of_a_reader(),
+        start_new_session=True,
+    )
+    assert server.stderr is not None
+    line = server.stderr.readline()
+    os.killpg(server.pid, signal.SIGKILL)
+    server.communicate()
+    document = json.loads(run(["python", "-m", "search", "show", "shop", "--json"], followed[0]))
+    assert f"/runs/{document['mlflow_run_id']}" in line
 
 
 def test_the_python_page_runs(tmp_path: Path) -> None:
     program = "\n".join(blocks(ROOT / "docs" / "python.md", "python"))
-    # Ray's workers import the modules of the package: from the checkout, wherever the page runs.
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "times the base model's TPOT" in done.stdout
+    assert "times the base model's TPOT" in run([sys.executable, "-c", program], tmp_path)
     assert (tmp_path / "from-python.html").stat().st_size > 100_000
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from objectives.errors import RequestError
 from search import outside
 from search.cli import cli
-from search.spec import SearchSpec, read_config
+from search.config import read_config
+from search.spec import SearchSpec
 from tests.api.conftest import Service, service
 
 __all__ = ["service"]  # a fixture of the API's tests
@@ -103,6 +104,8 @@ def test_no_command_takes_such_a_name(service: Service, name: str, tmp_path: Pat
         ["export", f"--out={tmp_path / 'out'}", "--", name],
         ["export", f"--out={tmp_path / 'out'}", f"--pick={name}", "demo"],
         ["report", f"--out={tmp_path / 'out.html'}", "--", name],
+        ["recipe", "--for=peft", "--", name],
+        ["recipe", "--for=peft", f"--pick={name}", "demo"],
     ):
         split = command.index("--") if "--" in command else len(command)
         with pytest.raises(RequestError):

@@ -21,11 +21,11 @@ _PARENTS = {
 }
 
 
-def deployment(config: Mapping[str, Any], base_model: str, name: str) -> dict[str, Any]:
-    """``config`` is an adapter_config.json, ``name`` what requests will call the adapter.
+def deployment(config: Mapping[str, Any], base_model: str, name: str, folder: str = ".") -> dict[str, Any]:
+    """``config`` is an adapter_config.json, ``name`` what requests will call the adapter, ``folder`` where it is.
 
     Gives {"server", "loads", "why_not", "command"}: ``why_not`` holds a clause for each thing that vLLM refuses, and
-    ``command`` is None if there is one. The command is to be run in the folder that holds the adapter.
+    ``command`` is None if there is one.
     """
     why_not = _obstacles(config)
     if why_not:
@@ -33,7 +33,7 @@ def deployment(config: Mapping[str, Any], base_model: str, name: str) -> dict[st
     targets = sorted(config["target_modules"])
     rank = next(allowed for allowed in SERVER_RANKS if config["r"] <= allowed)
     words = ["vllm", "serve", base_model, "--enable-lora", "--max-lora-rank", str(rank)]
-    words += ["--lora-target-modules", *wrapped_names(targets), "--lora-modules", f"{name}=."]
+    words += ["--lora-target-modules", *wrapped_names(targets), "--lora-modules", f"{name}={folder}"]
     return {"server": "vllm", "loads": True, "why_not": [], "command": shlex.join(words)}
 
 

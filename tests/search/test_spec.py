@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from objectives.errors import RequestError
 from search.cli import cli
-from search.spec import SearchSpec, read_config, with_absolute_paths
+from search.config import read_config
+from search.spec import SearchSpec, with_absolute_paths
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data": ""}, "--data is empty: give a value, or leave the option out"),

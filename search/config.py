@@ -1,0 +1,126 @@
+"""Settings of a search in a YAML file, and the schema with which editors check and complete them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from objectives.errors import RequestError
+from search.outside import NAME
+from search.spec import ABOVE_ZERO, AT_LEAST, CHOICES, LARGEST_SEED, NOT_EMPTY, SEEDS, SearchSpec
+
+_WHOLE, _NUMBER, _YES_NO, _TEXT = (
+    "a whole number",
+    "a number",
+    "true or false",
+    "text (in quotes if it looks like else)",
+)
+_KINDS = {
+    **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), _WHOLE),
+    **dict.fromkeys(("retries", "training_seed"), _WHOLE),
+    **dict.fromkeys(("validation_rows", "test_rows"), _WHOLE),
+    "checkpoint_seconds": _NUMBER,
+    **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), _NUMBER),
+    **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), _YES_NO),
+    "ranks": "one rank, or a list of ranks",
+}
+_TYPES: dict[str, tuple[type, ...]] = {
+    _WHOLE: (int,),
+    _NUMBER: (int, float),
+    _YES_NO: (bool,),
+    _TEXT: (str,),
+    _KINDS["ranks"]: (int, str, list),
+}
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The settings of a YAML file, without those that it leaves empty; keys are the flags' names, with ``-`` or ``_``.
+
+    Raises RequestError.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
+    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
+    known = {field.name for field in fields(SearchSpec)}
+    for key, value in settings.items():
+        if key not in known:
+            raise RequestError(f"--config {file}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
+        kind = _KINDS.get(key, _TEXT)
+        if kind == _NUMBER and isinstance(value, str):
+            # YAML 1.1 reads 1e-3 as text, for want of a dot.
+            with contextlib.suppress(ValueError):
+                value = settings[key] = float(value)
+        wanted = _TYPES[kind]
+        if value is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+            raise RequestError(f"--config {file}: {key} is {value!r}: give {kind}")
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def schema(descriptions: Mapping[str, str]) -> dict[str, Any]:
+    """JSON Schema of such a file, from the checks of :class:`SearchSpec`; ``descriptions`` by the field's name."""
+    settings = {}
+    for field in fields(SearchSpec):
+        about = {"description": descriptions[field.name]}
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        settings[field.name] = about | ({} if default is None else {"default": default}) | _values(field.name)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Settings of a target-module search",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name.replace("_", "-"): setting for name, setting in settings.items()},
+        # The same with underscores is taken too, but not proposed.
+        "patternProperties": {
+            f"^{name}$": {"$ref": f"#/properties/{name.replace('_', '-')}"} for name in settings if "_" in name
+        },
+        "$defs": {"rank": {"type": "integer", "minimum": 1}},
+        **_SERVER,
+    }
+
+
+#: --engine openai needs an endpoint, and is alone in taking one.
+_SERVER = {
+    "if": {"properties": {"engine": {"const": "openai"}}, "required": ["engine"]},
+    "then": {"required": ["endpoint"], "properties": {"endpoint": {"type": "string"}}},
+    "else": {"properties": {"endpoint": {"type": "null"}}},
+}
+
+
+def _values(name: str) -> dict[str, Any]:
+    """What the setting may be; null, as in `model:` with nothing behind it, leaves it out."""
+    if name in CHOICES:
+        return {"enum": [*CHOICES[name], None]}
+    kind = _KINDS.get(name, _TEXT)
+    if kind == _KINDS["ranks"]:
+        rank = {"$ref": "#/$defs/rank"}
+        text = {"type": "string", "pattern": r"^\s*0*[1-9][0-9]*\s*(,\s*0*[1-9][0-9]*\s*)*$"}
+        return {"anyOf": [rank, text, {"type": "array", "items": rank, "minItems": 1}, {"type": "null"}]}
+    values: dict[str, Any] = {"type": [_JSON[kind], "null"]}
+    if name in AT_LEAST:
+        values["minimum"] = AT_LEAST[name]
+    if name in ABOVE_ZERO:
+        values["exclusiveMinimum"] = 0
+    if name == "max_tpot_ratio":
+        values["minimum"] = 1
+    if name == "gpus_per_trial":
+        values["minimum"] = 0
+    if name in SEEDS:
+        values["maximum"] = LARGEST_SEED
+    if name in NOT_EMPTY:
+        values["pattern"] = r"\S"
+    if name in ("name", "series"):
+        values["pattern"] = f"^{NAME}$"
+    return values
+
+
+_JSON = {_WHOLE: "integer", _NUMBER: "number", _YES_NO: "boolean", _TEXT: "string"}

@@ -1,0 +1,183 @@
+"""A placement in the words of the tools that people train and serve with: lines to paste.
+
+Their names were read in PEFT 0.21, TRL 1.16, LLaMA-Factory 0.9.5, Axolotl 0.19 and vLLM 0.33;
+``tests/recipes/documented.json`` keeps them, with where they stand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from objectives.adapter import adapter_config
+from objectives.errors import RequestError
+from objectives.latency.deployment import deployment
+from search.catalog.records import SearchRecord
+from search.catalog.store import Catalog
+from search.export import picked
+from search.result import result_document
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One trial's placement, and what it was trained with."""
+
+    title: str
+    search: str
+    trial: int
+    model: str
+    labels: int  # of an encoder's head; 0 for a causal language model
+    config: Mapping[str, Any]  # adapter_config.json
+    spec: Mapping[str, Any]
+
+    def refuse_an_encoder(self, tool: str) -> None:
+        if self.labels:
+            raise RequestError(f"{tool} trains causal language models, and this one is an encoder: take --for peft")
+
+
+def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str) -> str:
+    """Text for a file of ``tool``, one of ``RECIPES``.
+
+    Raises RequestError for an unknown pick, a trial without adapter, and what the tool cannot express.
+    """
+    document = result_document(catalog, search)
+    trial = catalog.trial(search.id, picked(document, pick))
+    if trial.adapter is None:
+        raise RequestError(
+            f"trial {trial.number} of search {search.name} has no adapter (it is {trial.status}): pick a complete one"
+        )
+    encoder = document["provenance"]["kind"] == "encoder"
+    trained = Trained(
+        title=f"{trial.placement.label}: trial {trial.number} of search {search.name}",
+        search=search.name,
+        trial=trial.number,
+        model=document["model"],
+        labels=len(document["provenance"]["labels"] or ()) if encoder else 0,
+        config=adapter_config(Path(trial.adapter)),
+        spec=search.spec,
+    )
+    return RECIPES[tool](trained)
+
+
+def _peft(trained: Trained) -> str:
+    auto = "AutoModelForSequenceClassification" if trained.labels else "AutoModelForCausalLM"
+    head = f", num_labels={trained.labels}" if trained.labels else ""
+    return f"""\
+# {trained.title}
+from peft import LoraConfig, get_peft_model
+from transformers import {auto}
+
+base = {auto}.from_pretrained({json.dumps(trained.model)}{head})
+{_lora_config(trained.config)}
+model = get_peft_model(base, config)
+"""
+
+
+def _trl(trained: Trained) -> str:
+    trained.refuse_an_encoder("TRL's SFTTrainer")
+    spec = trained.spec
+    return f"""\
+# {trained.title}; `train_dataset` is yours
+from peft import LoraConfig
+from trl import SFTConfig, SFTTrainer
+
+{_lora_config(trained.config)}
+args = SFTConfig(
+    output_dir="output",
+    learning_rate={spec["learning_rate"]!r},
+    max_steps={spec["steps"]},
+    per_device_train_batch_size={spec["batch_size"]},
+    gradient_accumulation_steps={spec["accumulate"]},
+)
+trainer = SFTTrainer(model={json.dumps(trained.model)}, args=args, train_dataset=train_dataset, peft_config=config)
+"""
+
+
+def _lora_config(config: Mapping[str, Any]) -> str:
+    where = ("target_modules", "target_parameters", "modules_to_save")
+    lines = [f"    task_type={json.dumps(config['task_type'])},"]
+    lines += [f"    {key}={json.dumps(sorted(config[key]))}," for key in where if config.get(key)]
+    lines += [f"    r={config['r']},", f"    lora_alpha={config['lora_alpha']},", "    lora_dropout=0.0,"]
+    return "\n".join(["config = LoraConfig(", *lines, ")"])
+
+
+def _llama_factory(trained: Trained) -> str:
+    trained.refuse_an_encoder("LLaMA-Factory")
+    if trained.config.get("target_parameters"):
+        raise RequestError(
+            "LLaMA-Factory cannot name parameters of fused experts (target_parameters), which this placement targets: "
+            "take --for peft or --for axolotl"
+        )
+    spec = trained.spec
+    return _yaml(
+        trained,
+        {
+            "model_name_or_path": trained.model,
+            "finetuning_type": "lora",
+            # One text: PEFT gets the names between the commas, full paths of layers too.
+            "lora_target": ",".join(sorted(trained.config["target_modules"])),
+            "lora_rank": trained.config["r"],
+            "lora_alpha": trained.config["lora_alpha"],
+            "lora_dropout": 0.0,
+            "learning_rate": spec["learning_rate"],
+            "max_steps": spec["steps"],
+            "per_device_train_batch_size": spec["batch_size"],
+            "gradient_accumulation_steps": spec["accumulate"],
+        },
+    )
+
+
+def _axolotl(trained: Trained) -> str:
+    trained.refuse_an_encoder("Axolotl, as this recipe uses it,")
+    spec, config = trained.spec, trained.config
+    parameters = {"lora_target_parameters": sorted(config["target_parameters"])} if config["target_parameters"] else {}
+    return _yaml(
+        trained,
+        {
+            "base_model": trained.model,
+            "adapter": "lora",
+            "lora_r": config["r"],
+            "lora_alpha": config["lora_alpha"],
+            "lora_dropout": 0.0,
+            "lora_target_modules": sorted(config["target_modules"] or ()),
+            **parameters,
+            # True would add every linear layer to the list.
+            "lora_target_linear": False,
+            "learning_rate": spec["learning_rate"],
+            "max_steps": spec["steps"],
+            "micro_batch_size": spec["batch_size"],
+            "gradient_accumulation_steps": spec["accumulate"],
+        },
+    )
+
+
+def _yaml(trained: Trained, settings: dict[str, Any]) -> str:
+    return f"# {trained.title}\n" + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def _vllm(trained: Trained) -> str:
+    serving = deployment(trained.config, trained.model, trained.search, "./adapter")
+    if not serving["loads"]:
+        raise RequestError(
+            f"vLLM does not load this adapter: {'; '.join(serving['why_not'])}. Merge it into the base model "
+            "(model.merge_and_unload()), which costs no latency, or pick another trial"
+        )
+    return f"""\
+# {trained.title}
+python -m search export {trained.search} --pick trial={trained.trial} --out ./adapter
+{serving["command"]}
+"""
+
+
+RECIPES: dict[str, Callable[[Trained], str]] = {
+    "peft": _peft,
+    "trl": _trl,
+    "llama-factory": _llama_factory,
+    "axolotl": _axolotl,
+    "vllm": _vllm,
+}

@@ -1,0 +1,183 @@
+"""Recipes as their readers take them: run where the tool is here, held against its documented names where it is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors import safe_open
+
+from objectives.adapter import weights_digest
+from objectives.errors import RequestError
+from objectives.latency.server import write_random_adapter
+from objectives.model import load_config, meta_model
+from objectives.modules import ModuleSpace, module_space
+from objectives.placement import Placement
+from search.catalog import Catalog
+from search.names import TOOLS
+from search.recipes import RECIPES, recipe
+from search.run import Home
+from search.spec import SearchSpec
+from tests.api.conftest import FACTS
+from tests.objectives.conftest import zoo
+from tests.objectives.tiny import Zoo
+
+__all__ = ["zoo"]  # a fixture of the objectives' tests
+
+DOCUMENTED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("documented.json").read_text())
+
+
+class Searched:
+    """A search of one trial, whose adapter is real."""
+
+    def __init__(self, zoo: Zoo, home: Home) -> None:
+        self.zoo, self.home = zoo, home
+        self.catalog = Catalog(home.storage)
+
+    def space(self, model: str, bands: int) -> ModuleSpace:
+        config = load_config(self.zoo.folder(model))
+        kind = self.zoo.space(model).kind
+        return module_space(meta_model(config, kind), config, kind, bands)
+
+    def of(self, model: str, groups: list[str], rank: int = 4, bands: int = 1) -> tuple[str, Path]:
+        """The name of the search, and the folder of its adapter."""
+        space, folder = self.space(model, bands), self.zoo.folder(model)
+        facts = FACTS | {"model": str(folder), "kind": space.kind}
+        search = self.catalog.create_search(model, SearchSpec(steps=2, learning_rate=2e-3).to_json(), facts)
+        placement, adapter = Placement.of(groups, rank), self.home.adapters(search.id) / "0"
+        adapter.mkdir(parents=True)
+        write_random_adapter(folder, space, placement, 0, adapter)
+        validation = {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "standard_error": 0.02, "loss": 0.9}
+        measurement = {"validation": validation, "latency": {"ratio": 1.1, "ratio_ci": [1.0, 1.2]}, "parameters": 4}
+        self.catalog.add_trial(search.id, 0, placement, None)
+        ended = {"measurement": measurement, "adapter": str(adapter), "adapter_sha256": weights_digest(adapter)}
+        assert self.catalog.record(search.id, 0, "complete", **ended)
+        return search.name, adapter
+
+    def recipe(self, name: str, tool: str, pick: str = "recommended") -> str:
+        return recipe(self.catalog, self.catalog.search(name), pick, tool)
+
+
+@pytest.fixture
+def searched(zoo: Zoo, tmp_path: Path) -> Iterator[Searched]:
+    searched = Searched(zoo, Home.at(tmp_path, None, None))
+    yield searched
+    searched.catalog.close()
+
+
+def adapter_names(adapter: Path) -> set[str]:
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as weights:
+        return set(weights.keys())
+
+
+def attached_names(model: Any) -> set[str]:
+    from peft import get_peft_model_state_dict
+
+    return set(get_peft_model_state_dict(model))
+
+
+def attached_by(settings: dict[str, Any], model: Path) -> set[str]:
+    """What PEFT makes of the arguments that LLaMA-Factory and Axolotl hand on to ``LoraConfig``."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(model)
+    return attached_names(get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **settings)))
+
+
+CASES = pytest.mark.parametrize(
+    ("model", "groups", "bands"),
+    [
+        ("llama", ["o_proj", "q_proj"], 1),
+        ("llama", ["down_proj@first", "o_proj@last"], 2),
+        ("gpt2", ["attn.c_proj"], 1),
+        ("mixtral", ["o_proj", "experts.down_proj"], 1),
+    ],
+)
+
+
+def test_every_tool_has_a_recipe() -> None:
+    assert tuple(RECIPES) == TOOLS
+
+
+@CASES
+def test_peft_attaches_where_the_search_did(searched: Searched, model: str, groups: list[str], bands: int) -> None:
+    name, adapter = searched.of(model, groups, bands=bands)
+    made: dict[str, Any] = {}
+    exec(searched.recipe(name, "peft"), made)
+    assert attached_names(made["model"]) == adapter_names(adapter)
+    assert (made["config"].r, made["config"].lora_alpha, made["config"].lora_dropout) == (4, 8, 0.0)
+
+
+@CASES
+def test_axolotl_and_llama_factory_name_the_same_layers_with_real_keys(
+    searched: Searched, model: str, groups: list[str], bands: int
+) -> None:
+    from transformers import Seq2SeqTrainingArguments
+
+    name, adapter = searched.of(model, groups, bands=bands)
+    axolotl = yaml.safe_load(searched.recipe(name, "axolotl"))
+    assert set(axolotl) <= set(DOCUMENTED["axolotl"]["keys"])
+    assert (axolotl["adapter"], axolotl["lora_target_linear"], axolotl["learning_rate"]) == ("lora", False, 2e-3)
+    folder = Path(axolotl["base_model"])
+    settings = {"r": axolotl["lora_r"], "lora_alpha": axolotl["lora_alpha"], "lora_dropout": axolotl["lora_dropout"]}
+    settings["target_modules"] = axolotl["lora_target_modules"]
+    settings["target_parameters"] = axolotl.get("lora_target_parameters")
+    assert attached_by(settings, folder) == adapter_names(adapter)
+    assert (settings["r"], settings["lora_alpha"]) == (4, 8)
+
+    if settings["target_parameters"]:
+        with pytest.raises(RequestError, match="LLaMA-Factory cannot name parameters of fused experts"):
+            searched.recipe(name, "llama-factory")
+        return
+    factory = yaml.safe_load(searched.recipe(name, "llama-factory"))
+    trainer = {field.name for field in fields(Seq2SeqTrainingArguments)}
+    assert set(factory) <= {*DOCUMENTED["llama-factory"]["keys"], *trainer}
+    assert factory["finetuning_type"] == "lora"
+    settings = {"r": factory["lora_rank"], "lora_alpha": factory["lora_alpha"], "lora_dropout": factory["lora_dropout"]}
+    # As its `split_arg` reads the text.
+    settings["target_modules"] = [target.strip() for target in factory["lora_target"].split(",")]
+    assert attached_by(settings, folder) == adapter_names(adapter)
+    assert (settings["r"], settings["lora_alpha"]) == (4, 8)
+
+
+def test_trl_trains_what_the_recipe_says(searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("trl")
+    from datasets import Dataset
+
+    monkeypatch.chdir(tmp_path)
+    name, adapter = searched.of("llama", ["o_proj", "down_proj"])
+    rows = Dataset.from_list([{"prompt": "where is the city?", "completion": " location"}] * 4)
+    made: dict[str, Any] = {"train_dataset": rows}
+    # TRL computes in bfloat16 by default, and takes that for a sign of a GPU.
+    exec(searched.recipe(name, "trl").replace("SFTConfig(\n", "SFTConfig(\n    use_cpu=True,\n"), made)
+    made["trainer"].train()
+    assert made["trainer"].state.global_step == 2
+    assert attached_names(made["trainer"].model) == adapter_names(adapter)
+
+
+def test_vllm_is_given_options_that_it_has(searched: Searched) -> None:
+    name, _ = searched.of("llama", ["o_proj", "v_proj"])
+    _, export, serve = searched.recipe(name, "vllm").splitlines()
+    assert export == f"python -m search export {name} --pick trial=0 --out ./adapter"
+    words = serve.split()
+    assert {word for word in words if word.startswith("--")} <= set(DOCUMENTED["vllm"]["keys"])
+    assert words[:2] == ["vllm", "serve"] and words[-2:] == ["--lora-modules", f"{name}=./adapter"]
+
+
+def test_what_a_tool_cannot_express_is_said(searched: Searched) -> None:
+    name, _ = searched.of("bert", ["query"])
+    for tool in ("trl", "llama-factory", "axolotl"):
+        with pytest.raises(RequestError, match=r"this one is an encoder: take --for peft$"):
+            searched.recipe(name, tool)
+    assert "AutoModelForSequenceClassification.from_pretrained" in searched.recipe(name, "peft")
+    banded, _ = searched.of("llama", ["o_proj@first"], bands=2)
+    with pytest.raises(RequestError, match=r"its targets are paths of single layers.* Merge it into the base model"):
+        searched.recipe(banded, "vllm")
+    with pytest.raises(RequestError, match="no trial of that number has ended"):
+        searched.recipe(banded, "peft", "trial=7")

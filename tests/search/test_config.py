@@ -1,0 +1,105 @@
+"""The schema that editors read says of a file of settings what the command says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+
+from objectives.errors import RequestError
+from search.cli import cli
+from search.config import read_config
+from search.spec import SearchSpec
+from tests.test_docs import ROOT, blocks
+
+VALUES: list[Any] = [
+    *(None, True, -1, 0, 1, 2, 7, 8, 2**32 - 1, 2**32, -0.5, 0.5, 1.5),
+    *("", " ", "x", "auto", "grid", "classification", "transformers", "rouge_l", "settled", "../x", "a b"),
+    *("4,8", "0,4", "4, 08 ", "4,,8", [], [8, 4], [0], [8, "x"], {"a": 1}),
+]
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    printed = CliRunner().invoke(cli, ["schema"], catch_exceptions=False).stdout
+    document = json.loads(printed)
+    Draft202012Validator.check_schema(document)
+    return Draft202012Validator(document)
+
+
+def refused(settings: dict[str, Any], folder: Path) -> bool:
+    file = folder / "search.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    try:
+        SearchSpec.from_json(read_config(file))
+    except RequestError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(SearchSpec)])
+def test_schema_and_command_agree_on_every_setting(schema: Draft202012Validator, name: str, tmp_path: Path) -> None:
+    for value in VALUES:
+        for key in {name, name.replace("_", "-")}:
+            assert schema.is_valid({key: value}) is not refused({key: value}, tmp_path), (key, value)
+
+
+def test_both_want_an_endpoint_for_a_server_alone(schema: Draft202012Validator, tmp_path: Path) -> None:
+    address = {"endpoint": "http://127.0.0.1:8000"}
+    for settings, fine in (
+        ({"engine": "openai"} | address, True),
+        ({"engine": "openai"}, False),
+        ({"engine": "transformers"} | address, False),
+        (address, False),
+    ):
+        assert schema.is_valid(settings) is fine
+        assert refused(settings, tmp_path) is not fine
+
+
+def test_an_unknown_key_is_refused_by_both(schema: Draft202012Validator, tmp_path: Path) -> None:
+    (error,) = schema.iter_errors({"bugdet": 4})
+    assert "'bugdet'" in error.message
+    file = tmp_path / "search.yaml"
+    file.write_text("bugdet: 4\n")
+    with pytest.raises(RequestError, match="unknown setting 'bugdet'; known are accumulate, "):
+        cli.main(["run", "--config", str(file)], standalone_mode=False)
+
+
+def test_the_example_of_the_page_is_fine(schema: Draft202012Validator, tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "docs" / "configuration.md", "yaml")
+    settings = yaml.safe_load(example)
+    assert schema.is_valid(settings)
+    assert not refused(settings, tmp_path)
+
+
+def test_every_setting_has_its_meaning(schema: Draft202012Validator) -> None:
+    assert all(setting["description"] for setting in schema.schema["properties"].values())
+
+
+@pytest.mark.parametrize(("typed", "proposed"), [("re", ["report", "resume", "recipe"]), ("run --ta", ["--task"])])
+def test_bash_completes(typed: str, proposed: list[str], tmp_path: Path) -> None:
+    scripts = Path(sys.executable).parent
+    if not (scripts / "target-search").exists():
+        pytest.skip("the package is not installed, so there is no target-search")
+    (line,) = (block for block in blocks(ROOT / "docs" / "configuration.md", "sh") if block.startswith("eval"))
+    words = ["target-search", *typed.split()]
+    program = (
+        f"{line}COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _target_search_completion target-search"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'{program}; printf "%s\\n" "${{COMPREPLY[@]}}"'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+    )
+    assert sorted(done.stdout.split()) == sorted(proposed), done.stderr
