@@ -196,7 +196,7 @@ class SearchPlan:
             self._catalog.go_on(self._id, decision.number)
             del self._stopped[decision.number]
             return decision.number, decision.early
-        asked = self._study.ask(self._placements.values())
+        asked = self._study.ask()
         if asked is None:
             self.ended_by = (
                 f"all {len(self._placements)} placements that are allowed were tried: the budget of "

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import optuna
 from optuna.trial import TrialState
 
 from objectives.placement import Placement
 from search.catalog.connect import clear_errors, parse
-from search.catalog.retry import retried
+from search.stored_study import StoredStudy
 from search.strategy.additive_sampler import COURSE, RATIO, Decision
 from search.strategy.fidelity import rungs
 from search.strategy.sampler import make_sampler
 from search.strategy.space import PlacementSpace
-
-OBJECTIVES = ("accuracy", "latency_ratio")
 
 
 def open_trials(url: str, search_id: str) -> set[int]:
@@ -32,8 +29,9 @@ def open_trials(url: str, search_id: str) -> set[int]:
 class Study:
     """One trial of the study for each placement, told at most once.
 
-    Not thread-safe. The catalog is asked what is known; Optuna holds the same trials under the same numbers. Every
-    method raises StoreError if the database refuses.
+    For the owner of the search: samplers work on trials in memory, which are read once and written through, and the
+    numbers are the database's and the catalog's. Not thread-safe. Every method raises StoreError if the database
+    refuses.
     """
 
     def __init__(
@@ -56,97 +54,57 @@ class Study:
         first = [p for p in references if space.allowed(p)]
         self._rungs = rungs(steps)
         self._sampler = make_sampler(strategy, space, first, budget=budget, seed=seed, steps=steps, max_ratio=max_ratio)
-        self._url = parse(url)
-        self._study = self._load(url, search_id)
+        self._stored = StoredStudy(url, search_id)
+        self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=self._sampler)
+        self._study.add_trials(self._stored.trials())
         self._open: dict[int, optuna.Trial] = {}
-        self._asking = False  # stays true where the database went away in the middle of asking
-
-    @retried
-    def _load(self, url: str, search_id: str) -> optuna.Study:
-        with self._clear_errors():
-            study = optuna.create_study(
-                storage=optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True}),
-                study_name=search_id,
-                directions=["maximize", "minimize"],
-                sampler=self._sampler,
-                load_if_exists=True,
-            )
-            study.set_metric_names(list(OBJECTIVES))
-            return study
+        self._unwritten: optuna.Trial | None = None  # asked for, and the database refused
 
     @property
     def stops_early(self) -> bool:
         """Whether trials may stop on the way under this strategy."""
         return self._sampler.stops_early
 
-    @retried
     def decide(self, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """What to do next, while the trials ``running`` are worked on; see :meth:`AdditiveSampler.decide`."""
-        with self._clear_errors():
-            return self._sampler.decide(self._study, running, may_begin, settle)
+        return self._sampler.decide(self._study, running, may_begin, settle)
 
     def until(self, number: int, early: bool) -> int:
         """The steps to which an open trial goes next: all of them, or if it may stop ``early``, its next rung."""
         reached = len(self._open[number].user_attrs.get(COURSE, ())) if early else len(self._rungs) - 1
         return self._rungs[min(reached, len(self._rungs) - 1)]
 
-    @retried
     def stopped(self, number: int, ratio: float, course: Sequence[float]) -> None:
         """An open trial stopped on the way; it may go on. ``course``: see :mod:`search.strategy.fidelity`."""
-        with self._clear_errors():
-            self._open[number].set_user_attr(RATIO, ratio)
-            self._open[number].set_user_attr(COURSE, list(course))
+        self._open[number].set_user_attr(RATIO, ratio)
+        self._open[number].set_user_attr(COURSE, list(course))
+        self._write(number)
 
-    @retried
-    def ask(self, tried: Collection[Placement]) -> tuple[int, Placement] | None:
-        """The number and placement of a new trial; None if ``tried`` is the whole space."""
-        if self._space.untried(tried) is None:
-            return None
-        with self._clear_errors():
-            trial = (self._asked() if self._asking else None) or self._begin()
-            placement = self._suggest(trial)
-            self._asking = False
-            return trial.number, placement
+    def ask(self) -> tuple[int, Placement] | None:
+        """The number and placement of a new trial; None if the whole space was tried."""
+        if self._unwritten is None:
+            if self._sampler.is_exhausted(self._study):
+                return None
+            self._unwritten = self._study.ask()
+        number, placement = self._complete(self._unwritten)
+        self._unwritten = None
+        return number, placement
 
-    def _begin(self) -> optuna.Trial:
-        self._asking = True
-        return self._study.ask()
-
-    def _asked(self) -> optuna.Trial | None:
-        """The trial that the database made, though its answer was lost."""
-        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if frozen.number not in self._open:
-                return optuna.Trial(self._study, frozen._trial_id)
-        return None
-
-    @retried
     def unfinished(self) -> list[tuple[int, Placement]]:
-        """Trials that a process left RUNNING, completed where it died in the middle of asking."""
-        left = []
-        with self._clear_errors():
-            for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-                trial = optuna.Trial(self._study, frozen._trial_id)
-                left.append((trial.number, self._suggest(trial)))
-        return left
+        """Trials that a process left open, completed where it died in the middle of asking."""
+        left = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+        return [self._complete(optuna.Trial(self._study, frozen._trial_id)) for frozen in left]
 
-    @contextlib.contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        """The database is the catalog's, and so are the sentences for what it refuses."""
-        with clear_errors(self._url):
-            try:
-                yield
-            except optuna.exceptions.StorageInternalError as error:
-                raise error.__cause__ or error from error
-
-    def _suggest(self, trial: optuna.Trial) -> Placement:
-        params: dict[str, Any] = {
-            name: trial.suggest_categorical(name, distribution.choices)
-            for name, distribution in self._space.distributions.items()
-        }
+    def _complete(self, trial: optuna.Trial) -> tuple[int, Placement]:
+        for name, distribution in self._space.distributions.items():
+            trial.suggest_categorical(name, distribution.choices)
         self._open[trial.number] = trial
-        return self._space.placement(params)
+        self._write(trial.number)
+        return trial.number, self._space.placement(trial.params)
 
-    @retried
+    def _write(self, number: int) -> None:
+        self._stored.write(self._study.get_trials(deepcopy=False)[number])
+
     def tell(
         self,
         number: int,
@@ -164,7 +122,7 @@ class Study:
         ``excess`` is by how much the ratio exceeds its cap (infeasible above 0). Failed trials have no values. A trial
         that is closed already stays as it is.
         """
-        trial = self._open.get(number)
+        trial = self._open.pop(number, None)
         if trial is None:
             return
         state = {
@@ -172,12 +130,11 @@ class Study:
             "infeasible": TrialState.PRUNED,
             "stopped": TrialState.PRUNED,
         }.get(status, TrialState.FAIL)
-        with self._clear_errors(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            if excess is not None:
-                trial.set_constraint("latency_ratio", excess)
-            if ratio is not None:
-                trial.set_user_attr(RATIO, ratio)
-            if course:
-                trial.set_user_attr(COURSE, list(course))
-            self._study.tell(trial, values, state=state, skip_if_finished=True)
-        del self._open[number]
+        if excess is not None:
+            trial.set_constraint("latency_ratio", excess)
+        if ratio is not None and values is None:
+            trial.set_user_attr(RATIO, ratio)
+        if course:
+            trial.set_user_attr(COURSE, list(course))
+        self._study.tell(trial, values, state=state)
+        self._write(number)

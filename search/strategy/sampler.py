@@ -15,6 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.placement import Placement
 from search.strategy.additive_sampler import AdditiveSampler, Decision, seed_of
 from search.strategy.space import PlacementSpace
+from search.strategy.tpe import TPESampler
+from search.strategy.tried import Tried
 
 #: A model of the past proposes the same placement again when it is sure of it; after so many repeats chance decides.
 _PROPOSALS = 20
@@ -40,6 +42,7 @@ class PlacementSampler(BaseSampler):
         self._inner = inner and inner(seed)
         self._first = first
         self._random = np.random.default_rng(seed)
+        self._tried = Tried(space)
 
     @property
     def stops_early(self) -> bool:
@@ -58,16 +61,17 @@ class PlacementSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Raises LookupError if every placement was tried."""
-        tried = {
-            self._space.placement(other.params)
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number and len(other.params) == len(search_space)
-        }
+        self._tried.read(study)
         for placement in self._proposals(study, trial):
             fits = all(self._space.params(placement)[name] == value for name, value in trial.params.items())
-            if fits and not placement.is_base and placement not in tried and self._space.allowed(placement):
+            if fits and not placement.is_base and placement not in self._tried and self._space.allowed(placement):
                 return self._space.params(placement)
         raise LookupError("every placement was tried")
+
+    def is_exhausted(self, study: optuna.Study) -> bool:
+        """Whether every placement was tried."""
+        self._tried.read(study)
+        return self._tried.untried() is None
 
     def _proposals(self, study: optuna.Study, trial: FrozenTrial) -> Iterator[Placement]:
         yield from self._first
@@ -78,10 +82,16 @@ class PlacementSampler(BaseSampler):
                 picks = self._random.integers(2, size=len(self._space.groups))
                 groups = itertools.compress(self._space.groups, picks)
                 yield Placement.of(groups, int(self._random.choice(self._space.ranks)))
+        if not trial.params and (untried := self._tried.untried()):
+            yield untried
         yield from self._space
 
     def _propose(self, inner: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Placement:
-        params = inner.sample_relative(study, trial, inner.infer_relative_search_space(study, trial))
+        # Not what Optuna infers from all trials: it is this, and takes longer than all else.
+        varied: dict[str, BaseDistribution] = {
+            name: d for name, d in self._space.distributions.items() if not d.single()
+        }
+        params = inner.sample_relative(study, trial, varied)
         for name, distribution in self._space.distributions.items():
             if name not in params:
                 params[name] = inner.sample_independent(study, trial, name, distribution)
@@ -128,7 +138,7 @@ def make_sampler(
 
     def tpe(seed: int) -> BaseSampler:
         # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
-        return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
+        return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
 
     population = max(4, min(50, budget // 3))
     samplers: dict[str, Callable[[int], BaseSampler]] = {
