@@ -19,7 +19,7 @@ from search.strategy.tpe import TPESampler
 from search.strategy.tried import Tried
 
 #: A model of the past proposes the same placement again when it is sure of it; after so many repeats chance decides.
-_PROPOSALS = 20
+_PROPOSALS = 10
 
 
 class PlacementSampler(BaseSampler):
