@@ -15,7 +15,7 @@ from search.strategy.space import PlacementSpace
 from search.study import Study
 
 
-class _Silent:
+class Silent:
     def trial_started(self, *_: Any) -> None: ...
     def trial_finished(self, *_: Any) -> None: ...
     def phase(self, *_: Any) -> None: ...
@@ -53,7 +53,7 @@ def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int)
             search.id,
             budget=len(table.placements) if study.stops_early else min(budget, len(table.placements)),
             references={placement: placement.label for placement in first},
-            watcher=_Silent(),
+            watcher=Silent(),
             steps=table.steps,
             settle=False,
         )

@@ -199,7 +199,7 @@ class SearchPlan:
             self._catalog.go_on(self._id, decision.number)
             del self._stopped[decision.number]
             return decision.number, decision.early
-        asked = self._study.ask(self._placements.values())
+        asked = self._study.ask()
         if asked is None:
             self.ended_by = (
                 f"every placement that is allowed has been tried after {len(self._placements)} trials: the budget of "

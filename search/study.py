@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -13,14 +13,14 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.placement import Placement
 from search.catalog.connect import clear_errors, parse
 from search.catalog.records import TrialRecord
-from search.catalog.retry import retried
 from search.series import Known
+from search.stored_study import StoredStudy
 from search.strategy.additive_sampler import COURSE, RATIO, Decision
 from search.strategy.fidelity import course, rungs
-from search.strategy.sampler import KNOWN, make_sampler
+from search.strategy.sampler import make_sampler
 from search.strategy.space import PlacementSpace
+from search.strategy.tried import KNOWN
 
-OBJECTIVES = ("accuracy", "latency_ratio")
 #: Feasible at 0 and below: by how much the latency ratio exceeds its cap.
 CONSTRAINT = "latency_ratio"
 
@@ -36,8 +36,9 @@ def open_trials(url: str, search_id: str) -> set[int]:
 class Study:
     """One trial of the study for each placement, told at most once.
 
-    Not thread-safe. The catalog is asked what is known; Optuna holds the same trials under the same numbers. Every
-    method raises StoreError if the database refuses.
+    For the owner of the search: samplers work on trials in memory, which are read once and written through, and the
+    numbers are the database's and the catalog's. Not thread-safe. Every method raises StoreError if the database
+    refuses.
     """
 
     def __init__(
@@ -75,33 +76,13 @@ class Study:
             known=[each.placement for each in known],
             again=again,
         )
-        self._url = parse(url)
-        self._study = self._load(url, search_id)
+        self._stored = StoredStudy(url, search_id)
+        self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=self._sampler)
         if known:
-            self._take_in([self._frozen(each, steps, max_ratio) for each in known])
+            self._stored.take_in([self._frozen(each, steps, max_ratio) for each in known])
+        self._study.add_trials(self._stored.trials())
         self._open: dict[int, optuna.Trial] = {}
-        self._asking = False  # stays true where the database went away in the middle of asking
-
-    @retried
-    def _load(self, url: str, search_id: str) -> optuna.Study:
-        with self._clear_errors():
-            study = optuna.create_study(
-                storage=optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True}),
-                study_name=search_id,
-                directions=["maximize", "minimize"],
-                sampler=self._sampler,
-                load_if_exists=True,
-            )
-            study.set_metric_names(list(OBJECTIVES))
-            return study
-
-    @retried
-    def _take_in(self, known: Sequence[FrozenTrial]) -> None:
-        """All of them, also where a process died in the middle; none once a trial was asked for."""
-        with self._clear_errors():
-            there = self._study.get_trials(deepcopy=False)
-            if all(KNOWN in trial.user_attrs for trial in there):
-                self._study.add_trials(known[len(there) :])
+        self._unwritten: optuna.Trial | None = None  # asked for, and the database refused
 
     def _frozen(self, known: Known, steps: int, max_ratio: float | None) -> FrozenTrial:
         """As a trial of this study would stand there that was told so."""
@@ -122,11 +103,9 @@ class Study:
         """Whether trials may stop on the way under this strategy."""
         return self._sampler.stops_early
 
-    @retried
     def decide(self, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """What to do next, while the trials ``running`` are worked on; see :meth:`AdditiveSampler.decide`."""
-        with self._clear_errors():
-            return self._sampler.decide(self._study, running, may_begin, settle)
+        return self._sampler.decide(self._study, running, may_begin, settle)
 
     def until(self, number: int, early: bool) -> int:
         """The steps to which an open trial goes next: all of them, or if it may stop ``early``, its next rung."""
@@ -135,63 +114,37 @@ class Study:
         reached = len(trial.user_attrs.get(COURSE, ())) if early else len(self._rungs) - 1
         return self._rungs[min(reached, len(self._rungs) - 1)]
 
-    @retried
     def stopped(self, number: int, ratio: float, course: Sequence[float]) -> None:
         """An open trial stopped on the way; it may go on. ``course``: see :mod:`search.strategy.fidelity`."""
-        with self._clear_errors():
-            self._open[number].set_user_attr(RATIO, ratio)
-            self._open[number].set_user_attr(COURSE, list(course))
+        self._open[number].set_user_attr(RATIO, ratio)
+        self._open[number].set_user_attr(COURSE, list(course))
+        self._write(number)
 
-    @retried
-    def ask(self, tried: Collection[Placement]) -> tuple[int, Placement] | None:
-        """The number and placement of a new trial; None if all others than ``tried`` are known well enough."""
-        if self._sampler.is_spent(tried):
-            return None
-        with self._clear_errors():
-            trial = (self._asked() if self._asking else None) or self._begin()
-            placement = self._suggest(trial)
-            self._asking = False
-            return trial.number, placement
+    def ask(self) -> tuple[int, Placement] | None:
+        """The number and placement of a new trial; None if all others are known well enough."""
+        if self._unwritten is None:
+            if self._sampler.is_spent(self._study):
+                return None
+            self._unwritten = self._study.ask()
+        number, placement = self._complete(self._unwritten)
+        self._unwritten = None
+        return number, placement
 
-    def _begin(self) -> optuna.Trial:
-        self._asking = True
-        return self._study.ask()
-
-    def _asked(self) -> optuna.Trial | None:
-        """The trial that the database made, though its answer was lost."""
-        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if frozen.number not in self._open:
-                return optuna.Trial(self._study, frozen._trial_id)
-        return None
-
-    @retried
     def unfinished(self) -> list[tuple[int, Placement]]:
-        """Trials that a process left RUNNING, completed where it died in the middle of asking."""
-        left = []
-        with self._clear_errors():
-            for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-                trial = optuna.Trial(self._study, frozen._trial_id)
-                left.append((trial.number, self._suggest(trial)))
-        return left
+        """Trials that a process left open, completed where it died in the middle of asking."""
+        left = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING))
+        return [self._complete(optuna.Trial(self._study, frozen._trial_id)) for frozen in left]
 
-    @contextlib.contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        """The database is the catalog's, and so are the sentences for what it refuses."""
-        with clear_errors(self._url):
-            try:
-                yield
-            except optuna.exceptions.StorageInternalError as error:
-                raise error.__cause__ or error from error
-
-    def _suggest(self, trial: optuna.Trial) -> Placement:
-        params: dict[str, Any] = {
-            name: trial.suggest_categorical(name, distribution.choices)
-            for name, distribution in self._space.distributions.items()
-        }
+    def _complete(self, trial: optuna.Trial) -> tuple[int, Placement]:
+        for name, distribution in self._space.distributions.items():
+            trial.suggest_categorical(name, distribution.choices)
         self._open[trial.number] = trial
-        return self._space.placement(params)
+        self._write(trial.number)
+        return trial.number, self._space.placement(trial.params)
 
-    @retried
+    def _write(self, number: int) -> None:
+        self._stored.write(self._study.get_trials(deepcopy=False)[number])
+
     def tell(
         self,
         number: int,
@@ -209,12 +162,11 @@ class Study:
         ``excess`` is by how much the ratio exceeds its cap (infeasible above 0). Failed trials have no values. A trial
         that is closed already stays as it is.
         """
-        trial = self._open.get(number)
+        trial = self._open.pop(number, None)
         if trial is None:
             return
-        with self._clear_errors():
-            _close(self._study, trial, status, values, excess=excess, ratio=ratio, course=course)
-        del self._open[number]
+        _close(self._study, trial, status, values, excess=excess, ratio=ratio, course=course)
+        self._write(number)
 
 
 def _close(
@@ -235,7 +187,7 @@ def _close(
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
         if excess is not None:
             trial.set_constraint(CONSTRAINT, excess)
-        if ratio is not None:
+        if ratio is not None and values is None:
             trial.set_user_attr(RATIO, ratio)
         if course:
             trial.set_user_attr(COURSE, list(course))

@@ -29,7 +29,7 @@ from search.strategy.space import PlacementSpace
 COURSE, RATIO = "course", "latency_ratio"
 
 #: Placements weighed for one decision; of a larger space a sample, and the neighbours of what was tried last.
-_WEIGHED = 1024
+_WEIGHED = 512
 #: The search is settled if more trials would raise the front's hypervolume by this share,
 NOTABLE = 0.02
 #: with a probability below this.
@@ -92,6 +92,7 @@ class AdditiveSampler(BaseSampler):
         #: As many trials as there are effects: a larger first batch reached 95% of the hypervolume later.
         self._designed = len(space.groups) + 1 + (len(space.ranks) > 1)
         self._next: Placement | None = None
+        self._placements: dict[int, Placement] = {}  # of trials, which keep theirs
 
     def reseed(self, number: int) -> None:
         """Before trial ``number``: see :class:`~search.strategy.sampler.PlacementSampler`."""
@@ -151,9 +152,13 @@ class AdditiveSampler(BaseSampler):
     def _history(self, study: optuna.Study, running: Collection[int], without: int = -1) -> _History:
         history = _History()
         for trial in study.get_trials(deepcopy=False):
-            if trial.number == without or len(trial.params) < len(self._space.distributions):
+            if trial.number == without:
                 continue
-            placement = self._space.placement(trial.params)
+            placement = self._placements.get(trial.number)
+            if placement is None:
+                if len(params := trial.params) < len(self._space.distributions):
+                    continue
+                placement = self._placements[trial.number] = self._space.placement(params)
             history.begun.add(placement)
             is_open = trial.state == TrialState.RUNNING
             complete = trial.state == TrialState.COMPLETE

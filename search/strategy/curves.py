@@ -48,7 +48,7 @@ class _Pattern:
 class _Fit:
     evidence: float
     mean: Array  # (levels * d,)
-    root: Array  # of the covariance, in units of the losses
+    precision_root: Array  # lower triangular, for noise of 1
     noise: float
     covariance: Array  # (levels, levels) of a placement's own deviations
 
@@ -103,7 +103,7 @@ class CurvePosterior:
         log_prior = width * float(np.linalg.slogdet(between)[1]) + levels * float(np.log(variances).sum())
         evidence = -0.5 * (log_prior + log_noise) - float(np.log(np.diag(root)).sum()) - shape * float(np.log(rate))
         noise = float(np.sqrt(rate / shape))
-        return _Fit(evidence, mean, noise * np.linalg.inv(root).T, noise, own * noise**2)
+        return _Fit(evidence, mean, root, noise, own * noise**2)
 
     @property
     def correlation(self) -> float:
@@ -117,7 +117,8 @@ class CurvePosterior:
         ``index`` (m,) says which of the trials a placement is, -1 for one that was not begun.
         """
         fit, width = self._best, self._rows.shape[1]
-        weights = fit.mean + random.standard_normal((count, len(fit.mean))) @ fit.root.T
+        root = fit.noise * np.linalg.inv(fit.precision_root).T  # of the covariance, in units of the losses
+        weights = fit.mean + random.standard_normal((count, len(fit.mean))) @ root.T
         weights = weights.reshape(count, self._levels, width)
         finals = weights[:, -1] @ about.T
         share, left = np.zeros_like(finals), np.full(len(about), fit.covariance[-1, -1])

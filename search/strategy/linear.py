@@ -18,14 +18,13 @@ _SPREADS = np.geomspace(0.1, 30.0, 12)
 
 def features(placements: Sequence[Placement], groups: Sequence[str]) -> Array:
     """(placements, 4 + groups): constant, square root of the count, log2 of the rank, their product, a flag a group."""
-    index = {name: i for i, name in enumerate(groups)}
+    index = {name: 4 + i for i, name in enumerate(groups)}
     rows = np.zeros((len(placements), 4 + len(groups)))
-    for row, placement in zip(rows, placements, strict=True):
-        count = np.sqrt(len(placement.groups))
-        rank = np.log2(placement.rank) - 3.0
-        row[:4] = 1.0, count, rank, rank * count
-        for name in placement.groups:
-            row[4 + index[name]] = 1.0
+    count = np.sqrt([len(placement.groups) for placement in placements])
+    rank = np.log2([placement.rank for placement in placements]) - 3.0
+    rows[:, :4] = np.column_stack([np.ones(len(placements)), count, rank, rank * count])
+    flags = [(i, index[name]) for i, placement in enumerate(placements) for name in placement.groups]
+    rows[tuple(np.array(flags, dtype=np.intp).reshape(-1, 2).T)] = 1.0
     return rows
 
 

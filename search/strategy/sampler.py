@@ -15,11 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.placement import Placement
 from search.strategy.additive_sampler import AdditiveSampler, Decision, seed_of
 from search.strategy.space import PlacementSpace
+from search.strategy.tpe import TPESampler
+from search.strategy.tried import Tried
 
 #: A model of the past proposes the same placement again when it is sure of it; after so many repeats chance decides.
-_PROPOSALS = 20
-#: User attribute of trials of other studies: what they measured is known here.
-KNOWN = "known"
+_PROPOSALS = 10
 
 
 class PlacementSampler(BaseSampler):
@@ -55,6 +55,7 @@ class PlacementSampler(BaseSampler):
         self._again = again
         self._first = [*again, *(placement for placement in first if placement not in self._known)]
         self._random = np.random.default_rng(seed)
+        self._tried = Tried(space, self._known)
 
     @property
     def stops_early(self) -> bool:
@@ -62,8 +63,10 @@ class PlacementSampler(BaseSampler):
 
     def decide(self, study: optuna.Study, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """What to do next; see :meth:`AdditiveSampler.decide`. Under other strategies a trial runs to its end."""
-        if self._again and may_begin and not self._asked(study).issuperset(self._again):
-            return Decision("begin", early=False)
+        if self._again and may_begin:
+            self._tried.read(study)
+            if any(placement not in self._tried for placement in self._again):
+                return Decision("begin", early=False)
         if isinstance(self._inner, AdditiveSampler):
             return self._inner.decide(study, running, may_begin, settle)
         return Decision("begin", early=False) if may_begin else Decision("settled")
@@ -75,30 +78,20 @@ class PlacementSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Raises LookupError if every placement was tried."""
-        tried = self._asked(study, without=trial.number)
+        self._tried.read(study)
         candidates = itertools.chain(
             self._first, (each for each in self._proposals(study, trial) if each not in self._known)
         )
         for placement in candidates:
             fits = all(self._space.params(placement)[name] == value for name, value in trial.params.items())
-            if fits and not placement.is_base and placement not in tried and self._space.allowed(placement):
+            if fits and not placement.is_base and placement not in self._tried and self._space.allowed(placement):
                 return self._space.params(placement)
         raise LookupError("every placement was tried")
 
-    def _asked(self, study: optuna.Study, without: int = -1) -> set[Placement]:
-        return {
-            self._space.placement(trial.params)
-            for trial in study.get_trials(deepcopy=False)
-            if trial.number != without
-            and KNOWN not in trial.user_attrs
-            and len(trial.params) == len(self._space.distributions)
-        }
-
-    def is_spent(self, tried: Collection[Placement]) -> bool:
-        """Whether nothing is left to propose, if ``tried`` were asked for before."""
-        return all(placement in tried for placement in self._first) and (
-            self._space.untried(self._known.union(tried)) is None
-        )
+    def is_spent(self, study: optuna.Study) -> bool:
+        """Whether nothing is left to propose."""
+        self._tried.read(study)
+        return all(placement in self._tried for placement in self._first) and self._tried.untried() is None
 
     def runs_whole(self, placement: Placement) -> bool:
         """Whether a trial of it is not to stop on the way: half a measurement compares with nothing."""
@@ -112,10 +105,16 @@ class PlacementSampler(BaseSampler):
                 picks = self._random.integers(2, size=len(self._space.groups))
                 groups = itertools.compress(self._space.groups, picks)
                 yield Placement.of(groups, int(self._random.choice(self._space.ranks)))
+        if not trial.params and (untried := self._tried.untried()):
+            yield untried
         yield from self._space
 
     def _propose(self, inner: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Placement:
-        params = inner.sample_relative(study, trial, inner.infer_relative_search_space(study, trial))
+        # Not what Optuna infers from all trials: it is this, and takes longer than all else.
+        varied: dict[str, BaseDistribution] = {
+            name: d for name, d in self._space.distributions.items() if not d.single()
+        }
+        params = inner.sample_relative(study, trial, varied)
         for name, distribution in self._space.distributions.items():
             if name not in params:
                 params[name] = inner.sample_independent(study, trial, name, distribution)
@@ -165,7 +164,7 @@ def make_sampler(
 
     def tpe(seed: int) -> BaseSampler:
         # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
-        return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
+        return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
 
     population = max(4, min(50, budget // 3))
     samplers: dict[str, Callable[[int], BaseSampler]] = {

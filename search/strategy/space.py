@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
@@ -30,7 +31,7 @@ class PlacementSpace:
         """Placements before ``allowed`` has its say."""
         return ((1 << len(self.groups)) - 1) * len(self.ranks)
 
-    @property
+    @cached_property
     def distributions(self) -> dict[str, CategoricalDistribution]:
         space = {group: CategoricalDistribution((False, True)) for group in self.groups}
         space[RANK] = CategoricalDistribution(self.ranks)

@@ -196,7 +196,7 @@ def test_the_loss_reaches_the_sampler_through_the_study(tmp_path: object) -> Non
         f"sqlite:///{tmp_path}/s.db", "s", SPACE, strategy="additive", references=some(4, 0), budget=9, seed=0
     )
     for _ in range(9):
-        asked = study.ask(())
+        asked = study.ask()
         assert asked is not None
         number, placement = asked
         exact = truth(placement)

@@ -104,7 +104,7 @@ def test_a_trial_asked_for_whose_answer_was_lost_is_the_one_used(proxy: tuple[st
     for cut in (True, False, True):
         if cut:
             between.armed.set()
-        asked = study.ask(tried)
+        asked = study.ask()
         assert asked
         tried.append(asked[1])
         if cut:
@@ -122,7 +122,7 @@ def test_connections_that_the_server_ends_are_made_anew(postgres: str) -> None:
     with admin.begin() as connection, catalog.sole("search s") as alone:
         assert alone
         connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"))
-        asked = study.ask([])
+        asked = study.ask()
         assert asked
         catalog.add_trial(search.id, *asked, None)
     assert len(catalog.trials(search.id)) == 1

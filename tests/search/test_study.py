@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from objectives.errors import StoreError
+from objectives.errors import LeaseLost, StoreError
 from objectives.placement import Placement
 from search.catalog import Catalog
 from search.names import STRATEGIES
@@ -57,7 +57,7 @@ def test_references_come_first_then_every_other_placement_once_then_nothing(url:
     references = [Placement.of(["o_proj"], 8), Placement.of(["k_proj", "o_proj"], 8)]
     study = open_study(url, space, strategy=strategy, references=references)
     tried: list[Placement] = []
-    while asked := study.ask(tried):
+    while asked := study.ask():
         number, placement = asked
         assert number == len(tried)
         tried.append(placement)
@@ -72,35 +72,35 @@ def test_trials_side_by_side_are_different_placements(url: str) -> None:
     study = open_study(url)
     tried: list[Placement] = []
     for _ in range(SPACE.size):
-        asked = study.ask(tried)
+        asked = study.ask()
         assert asked is not None
         tried.append(asked[1])
     assert len(set(tried)) == SPACE.size
-    assert study.ask(tried) is None
+    assert study.ask() is None
     assert {t.state for t in trials(url)} == {TrialState.RUNNING}
 
 
 def test_a_reference_that_is_not_allowed_is_not_tried(url: str) -> None:
     space = PlacementSpace(SPACE.groups, (4,), lambda p: len(p.groups) < 3)
     study = open_study(url, space, references=[Placement.of(SPACE.groups, 4), Placement.of(["o_proj"], 4)])
-    asked = study.ask(())
+    asked = study.ask()
     assert asked == (0, Placement.of(["o_proj"], 4))
 
 
 def test_a_new_process_goes_on_where_the_last_one_stopped(url: str) -> None:
     references = [Placement.of(["o_proj"], 8), Placement.of(["q_proj"], 8)]
     first = open_study(url, references=references)
-    asked = first.ask(())
+    asked = first.ask()
     assert asked == (0, references[0])
     first.tell(0, "complete", (0.5, 1.1))
-    assert open_study(url, references=references).ask([references[0]]) == (1, references[1])
+    assert open_study(url, references=references).ask() == (1, references[1])
 
 
 def test_what_is_told_is_in_the_database(url: str) -> None:
     study = open_study(url)
     tried: list[Placement] = []
     for _ in range(4):
-        asked = study.ask(tried)
+        asked = study.ask()
         assert asked is not None
         tried.append(asked[1])
     study.tell(0, "complete", (0.7, 1.2), excess=-0.3)
@@ -119,7 +119,7 @@ def test_what_is_told_is_in_the_database(url: str) -> None:
 @pytest.mark.parametrize("status", ["complete", "failed", "infeasible"])
 def test_a_trial_that_is_closed_stays_as_it_is(url: str, status: str) -> None:
     study = open_study(url)
-    study.ask(())
+    study.ask()
     study.tell(0, "complete", (0.7, 1.2))
     study.tell(0, status, (0.1, 9.0) if status == "complete" else None, excess=1.0)
     study.tell(17, status, None)
@@ -130,7 +130,7 @@ def test_a_trial_that_is_closed_stays_as_it_is(url: str, status: str) -> None:
 def test_a_late_tell_of_another_process_is_calm(url: str) -> None:
     """Both hold the trial as open; only one of them can close it."""
     one = open_study(url)
-    one.ask(())
+    one.ask()
     other = open_study(url)
     assert len(other.unfinished()) == 1
     other.tell(0, "complete", (0.7, 1.2))
@@ -145,7 +145,7 @@ def test_a_process_that_died_while_asking_leaves_a_trial_that_is_completed(
 ) -> None:
     references = [Placement.of(["o_proj"], 8), Placement.of(["q_proj"], 8)]
     before = open_study(url, strategy=strategy, references=references)
-    asked = before.ask(())
+    asked = before.ask()
     assert asked is not None
     before.tell(*asked[:1], "complete", (0.5, 1.1))
 
@@ -162,7 +162,7 @@ def test_a_process_that_died_while_asking_leaves_a_trial_that_is_completed(
     assert number == 1
     assert placement == references[1], "the reference that was being asked for"
     assert after.unfinished() == [(1, placement)], "the same when asked again"
-    next_ = after.ask([references[0], placement])
+    next_ = after.ask()
     assert next_ is not None
     assert next_[0] == 2
     assert next_[1] not in (references[0], placement)
@@ -173,8 +173,8 @@ def test_a_process_that_died_while_asking_leaves_a_trial_that_is_completed(
 def test_searches_in_one_database_do_not_see_each_other(url: str) -> None:
     one = open_study(url, strategy="grid")
     other = Study(url, "another", SPACE, strategy="grid", references=(), budget=40, seed=0)
-    first = one.ask(())
-    assert first == other.ask(())
+    first = one.ask()
+    assert first == other.ask()
     assert len(one.unfinished()) == len(other.unfinished()) == 1
 
 
@@ -183,12 +183,12 @@ def test_failed_and_infeasible_trials_are_not_proposed_again(url: str) -> None:
     study = open_study(url, space)
     tried: list[Placement] = []
     for status in ("failed", "infeasible", "complete"):
-        asked = study.ask(tried)
+        asked = study.ask()
         assert asked is not None
         tried.append(asked[1])
         study.tell(asked[0], status, (0.5, 1.1) if status == "complete" else None, excess=0.1)
     assert len(set(tried)) == 3
-    assert study.ask(tried) is None
+    assert study.ask() is None
 
 
 def test_asking_costs_next_to_nothing_beside_a_trial(url: str) -> None:
@@ -199,7 +199,7 @@ def test_asking_costs_next_to_nothing_beside_a_trial(url: str) -> None:
     slowest = 0.0
     for _ in range(40):
         start = time.process_time()
-        asked = study.ask(tried)
+        asked = study.ask()
         slowest = max(slowest, time.process_time() - start)
         assert asked is not None
         tried.append(asked[1])
@@ -213,7 +213,7 @@ def test_the_seed_repeats_a_search(url: str) -> None:
         study = Study(url, name, SPACE, strategy="tpe", references=(), budget=40, seed=seed)
         tried: list[Placement] = []
         for _ in range(11):
-            asked = study.ask(tried)
+            asked = study.ask()
             assert asked is not None
             tried.append(asked[1])
             study.tell(asked[0], "complete", worth(asked[1]))
@@ -248,5 +248,14 @@ def test_a_disk_that_refuses_is_one_sentence(
 ) -> None:
     refused_by_the_disk(lambda: open_study(url))
     study = open_study(url)
-    refused_by_the_disk(lambda: study.ask([]))
-    assert study.ask([]) is not None
+    refused_by_the_disk(lambda: study.ask())
+    assert study.ask() is not None
+
+
+def test_two_processes_that_ask_for_one_trial_do_not_mix_their_placements(url: str) -> None:
+    one, other = open_study(url, seed=1, strategy="random"), open_study(url, seed=2, strategy="random")
+    asked = one.ask()
+    with pytest.raises(LeaseLost, match=r"^another process has asked for trial 0 of this search: this one ends$"):
+        other.ask()
+    assert asked is not None
+    assert [SPACE.placement(trial.params) for trial in trials(url)] == [asked[1]]
