@@ -140,7 +140,12 @@ def show(
 @stores
 @as_json
 def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool) -> None:
-    """List all searches, newest first."""
+    """List all searches, newest first.
+
+    \b
+    Example:
+      python -m search list
+    """
     from search.catalog.store import Catalog
     from search.result import result_row
 

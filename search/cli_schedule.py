@@ -60,7 +60,12 @@ def add(
     as_json: bool,
     debug: bool,
 ) -> None:
-    """Add schedule NAME; what follows -- are flags of `python -m search run`, read in this folder."""
+    """Add schedule NAME; what follows -- are flags of `python -m search run`, read in this folder.
+
+    \b
+    Example:
+      python -m search schedule add tickets --cron "0 2 * * *" --timezone Europe/Berlin -- --data ./tickets
+    """
     outside.schedule(name)
     _check(flags)
     from search.schedule import utc_now
@@ -77,7 +82,12 @@ def add(
 @stores
 @as_json
 def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool) -> None:
-    """List all schedules, with the champion of each: the placement whose adapter its nights found best."""
+    """List all schedules, with the champion of each: the placement whose adapter its nights found best.
+
+    \b
+    Example:
+      python -m search schedule list
+    """
     from search.catalog.champions import current
 
     with _opened(home, storage, tracking_uri) as catalog:
@@ -94,7 +104,12 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
 @_name
 @stores
 def remove(name: str, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
-    """Remove schedule NAME and its history; a night that runs is ended, and all searches stay."""
+    """Remove schedule NAME and its history; a night that runs is ended, and all searches stay.
+
+    \b
+    Example:
+      python -m search schedule remove tickets
+    """
     with _opened(home, storage, tracking_uri) as catalog:
         catalog.remove_schedule(name)
 
@@ -103,7 +118,12 @@ def remove(name: str, home: str | None, storage: str | None, tracking_uri: str |
 @_name
 @stores
 def pause(name: str, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
-    """Start no more nights of schedule NAME until `unpause`; one that runs goes on."""
+    """Start no more nights of schedule NAME until `unpause`; one that runs goes on.
+
+    \b
+    Example:
+      python -m search schedule pause tickets
+    """
     _pause(name, True, home, storage, tracking_uri)
 
 
@@ -111,7 +131,12 @@ def pause(name: str, home: str | None, storage: str | None, tracking_uri: str | 
 @_name
 @stores
 def unpause(name: str, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
-    """Start nights of schedule NAME again; those that passed meanwhile are not made up for."""
+    """Start nights of schedule NAME again; those that passed meanwhile are not made up for.
+
+    \b
+    Example:
+      python -m search schedule unpause tickets
+    """
     _pause(name, False, home, storage, tracking_uri)
 
 
@@ -122,7 +147,12 @@ def unpause(name: str, home: str | None, storage: str | None, tracking_uri: str 
 def history(
     name: str, home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool
 ) -> None:
-    """Show the nights of schedule NAME, newest first: when, what came of it, what it cost, and who became champion."""
+    """Show the nights of schedule NAME, newest first: when, what came of it, what it cost, and who became champion.
+
+    \b
+    Example:
+      python -m search schedule history tickets
+    """
     from search.catalog.champions import champions
 
     with _opened(home, storage, tracking_uri) as catalog:
@@ -143,6 +173,10 @@ def run(home: str | None, storage: str | None, tracking_uri: str | None, debug: 
     """Run the nights of all schedules as they come due, until Ctrl-C or SIGTERM; several such daemons share the work.
 
     Each night's progress goes to a file in the home's folder `nights`.
+
+    \b
+    Example:
+      python -m search schedule run
     """
     from search.schedule import Daemon
 

@@ -90,7 +90,12 @@ def add(
 @stores
 @as_json
 def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool) -> None:
-    """List the tokens by name, without what they are."""
+    """List the tokens by name, without what they are.
+
+    \b
+    Example:
+      python -m search token list
+    """
     from search.catalog.store import Catalog
     from search.catalog.tokens import tokens
 

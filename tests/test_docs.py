@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -126,6 +127,14 @@ def test_every_link_leads_somewhere(file: Path) -> None:
     for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
         if not re.match(r"https?://", target):
             assert (file.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_command_has_an_example_that_parses(name: str) -> None:
+    _, _, example = inspect.cleandoc(KNOWN[name].help or "").partition("\n\b\nExample:\n")
+    commands = [shlex.split(line.partition(" >")[0]) for line in example.splitlines() if "python -m search" in line]
+    assert commands
+    assert [complaint(words[words.index("search") + 1 :]) for words in commands] == [None] * len(commands)
 
 
 def test_the_page_of_options_is_current() -> None:
