@@ -1,6 +1,6 @@
 """What it takes to choose the next trial of a study that has many: CPU and wall time of one process.
 
-    python -m benchmarks.asking [--trials 100,1000,3000,10000] [--strategies ...] [--backends ...] [--write]
+    python -m benchmarks.asking [--trials 100,1000,3000,10000] [--strategies ...] [--backends ...]
 
 A study is filled with complete trials of random placements, and then the real study (search/study.py) decides, asks
 and is told, one trial after the other, as the search does. Two spaces: seven module groups in three bands at ranks 4,
@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,6 @@ from search.strategy.additive_sampler import COURSE
 from search.strategy.space import PlacementSpace
 from search.study import Study
 
-README = Path(__file__).with_name("README.md")
 SECTION = "asking"
 STEPS = 200
 LEAVES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -164,7 +162,6 @@ def main() -> None:
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--backends", default=",".join(BACKENDS))
     parser.add_argument("--asks", type=int, default=20)
-    parser.add_argument("--write", action="store_true", help="put the result into benchmarks/README.md")
     args = parser.parse_args()
     counts = [int(count) for count in args.trials.split(",")]
     for backend in args.backends.split(","):

@@ -195,6 +195,7 @@ def _run_to_end(
             catalog.url,
             search.id,
             prepared.space,
+            title=search.name,
             strategy=spec.strategy,
             references=list(prepared.references),
             budget=spec.budget,

@@ -39,8 +39,10 @@ class StoredStudy:
     Every method raises StoreError if the database refuses; then it may be called again.
     """
 
-    def __init__(self, url: str, search_id: str) -> None:
+    def __init__(self, url: str, search_id: str, title: str | None) -> None:
+        """``title``: what pages that show the study, such as optuna-dashboard's, have of its search's name."""
         self._url = parse(url)
+        self._title = title
         self._storage, self._study = self._open_study(url, search_id)
         self._written: dict[int, _Written] = {}  # open trials
 
@@ -52,6 +54,8 @@ class StoredStudy:
                 storage=storage, study_name=search_id, directions=["maximize", "minimize"], load_if_exists=True
             )
             study.set_metric_names(list(OBJECTIVES))
+            if self._title is not None:
+                study.set_user_attr("search", self._title)
             return storage, study
 
     @retried

@@ -55,8 +55,11 @@ class Study:
         max_ratio: float | None = None,
         known: Sequence[Known] = (),
         again: Sequence[Placement] = (),
+        title: str | None = None,
     ) -> None:
         """``steps`` is what a whole training takes, ``max_ratio`` the cap on the latency ratio.
+
+        ``title`` is by what people know the search, for those who look at the study itself.
 
         Trials of the placements ``known`` stand before those that are asked for; ``again`` are asked for all the same.
         """
@@ -76,7 +79,7 @@ class Study:
             known=[each.placement for each in known],
             again=again,
         )
-        self._stored = StoredStudy(url, search_id)
+        self._stored = StoredStudy(url, search_id, title)
         self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=self._sampler)
         if known:
             self._stored.take_in([self._frozen(each, steps, max_ratio) for each in known])
