@@ -33,6 +33,8 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path))
     add = ("schedule", "add", "s", "--cron", "0 2 * * *", *home)
     assert "--bogus" in call(*add, "--", "--bogus", "1", code=2).stderr
+    long = call("schedule", "add", "s" * 81, "--cron", "0 2 * * *", *home, code=2).stderr
+    assert "80 at most, since its nights add date and time" in long
     assert "--name" in call(*add, "--", "--name", "x", code=2).stderr
     call(*add, "--notify", "http://127.0.0.1:1/secret", "--", "--budget", "3", *QUICK)
     assert "exists already" in call(*add, code=2).stderr
@@ -50,10 +52,13 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
+def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(
+    tmp_path: Path, server: tuple[str, list[str]]
+) -> None:
+    hook, heard = server
     with closing(Schedules(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
         begin = datetime.now(UTC) - timedelta(days=1)
-        catalog.add_schedule("s", "0 2 * * *", "UTC", "once", ["--budget", "3", *QUICK], str(tmp_path), begin)
+        catalog.add_schedule("s", "0 2 * * *", "UTC", "once", ["--budget", "3", *QUICK], str(tmp_path), begin, hook)
         first = start_daemon(tmp_path)
         wait_until(lambda: any(catalog.trials(search.id) for search in catalog.searches()), 120)
         first.terminate()
@@ -69,3 +74,11 @@ def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(t
         trials = catalog.trials(catalog.search(night.search).id)
         assert night.steps == sum(trial.steps for trial in trials) > 0
         assert_whole(tmp_path, night.search, 3)
+    home = ("--home", str(tmp_path))
+    (schedule,) = call_json("schedule", "list", *home)
+    (told,) = call_json("schedule", "history", "s", *home)
+    assert schedule["champion"]
+    assert schedule["champion"].split(" r")[0] in told["champion"]
+    wait_until(lambda: len(heard) >= 3, 60)  # the server refuses twice
+    assert heard[0].startswith(f"{night.search}: complete; ")
+    assert heard[0].endswith(told["champion"])

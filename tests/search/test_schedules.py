@@ -50,6 +50,18 @@ def test_a_tick_has_one_owner_and_a_silent_owner_loses_it(url: str, tmp_path: Pa
         assert catalog.schedules() == []
 
 
+def test_a_schedule_that_is_added_again_finds_a_free_name_for_its_night(url: str, tmp_path: Path) -> None:
+    """Searches stay when their schedule goes, and a day has one name."""
+    with closing(Schedules(url)) as catalog:
+        for name in ("s-2026-11-01", "s-2026-11-01-2"):
+            catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+            night = catalog.claim("s", "me", BEGIN + timedelta(hours=1))
+            assert night is not None
+            assert night.search == name
+            catalog.create_search(name, {}, {})
+            catalog.remove_schedule("s")
+
+
 @pytest.mark.parametrize(
     ("cron", "name"),
     [("30 0 * * *", "s-2026-11-01"), ("0 */12 * * *", "s-2026-11-01-1100")],
