@@ -23,11 +23,12 @@ class Silent:
     def note(self, *_: Any) -> None: ...
 
 
-def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int) -> Run:
+def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int, as_live: bool = False) -> Run:
     """A search by a strategy of `--strategy`, to the steps of ``budget`` whole trainings, without settling before.
 
-    ``seed`` is the strategy's, and chooses the recorded seed whose figures it sees. A strategy that stops trials on the
-    way may begin as many as there are placements.
+    A strategy that stops trials on the way may then begin as many as there are placements. ``as_live``: ``budget``
+    counts trials, and the search may settle, as `run` does it. ``seed`` is the strategy's, and chooses the recorded
+    seed whose figures it sees.
     """
     recorded = table.seeds[seed % len(table.seeds)]
     ceiling = budget * table.steps
@@ -51,16 +52,16 @@ def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int)
             catalog,
             study,
             search.id,
-            budget=len(table.placements) if study.stops_early else min(budget, len(table.placements)),
+            budget=len(table.placements) if study.stops_early and not as_live else min(budget, len(table.placements)),
             references={placement: placement.label for placement in first},
             watcher=Silent(),
             steps=table.steps,
-            settle=False,
+            settle=as_live,
         )
         plan.reconcile()
         pool = Workers[Job](workers)
         reached: dict[int | None, int] = {}
-        while not plan.done() and not (study.stops_early and pool.spent >= ceiling):
+        while not plan.done() and (as_live or not (study.stops_early and pool.spent >= ceiling)):
             job = plan.next(pool.running) if pool.free else None
             if job is not None:
                 to = (job.until or table.steps) if job.kind == "trial" else 0
@@ -79,4 +80,4 @@ def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int)
             else:
                 plan.finished(job, {"latency_context": "replayed"} if job.kind == "base" else {})
         catalog.close()
-    return Run.of(table, recorded, trained)
+    return Run.of(table, recorded, trained, pool.spent)

@@ -29,14 +29,15 @@ class Run:
     """``trained`` has each placement that got all its steps, once, in order, with what the whole strategy had spent.
 
     Spent are training steps, those of placements that were stopped early included. ``recommended`` is one of the
-    trained: what the user of this strategy would have taken.
+    trained: what the user of this strategy would have taken. ``spent`` is that of the whole run.
     """
 
     trained: tuple[tuple[int, Placement], ...]
     recommended: Placement
+    spent: int
 
     @classmethod
-    def of(cls, table: Table, recorded: int, trained: Sequence[tuple[int, Placement]]) -> Run:
+    def of(cls, table: Table, recorded: int, trained: Sequence[tuple[int, Placement]], spent: int | None = None) -> Run:
         """Recommends by this program's rule on the validation figures of the seed ``recorded``, for every strategy.
 
         Raises ValueError if nothing was trained.
@@ -49,7 +50,7 @@ class Run:
         chosen = recommend(candidates, 0.0, "accuracy", "tpot")
         if chosen is None:
             raise ValueError("no placement got all its steps: raise the budget")
-        return cls(tuple(trained), trained[chosen.trial][1])
+        return cls(tuple(trained), trained[chosen.trial][1], trained[-1][0] if spent is None else spent)
 
 
 def references(table: Table) -> list[Placement]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from objectives.errors import RequestError
 from search.catalog import Catalog, OutboxRecord, SearchRecord
+from search.catalog.connect import is_same_database, parse
 from search.catalog.outbox import queue_again
 from search.mlflow_agreement import disagreement
 from search.mlflow_runs import MlflowRuns
@@ -41,13 +42,18 @@ class Tracker:
         """`document` gives the result of a search by its id, as ``run --json`` prints it.
 
         `artifact_root` holds adapters and figures, unless `tracking_uri` is a server, which keeps them itself.
-        Raises RequestError for a tracking URI of a kind that MLflow does not take.
+        Raises RequestError for a tracking URI of a kind that MLflow does not take, and for the catalog's own database.
         """
         scheme = re.split(r"[:+]", tracking_uri, maxsplit=1)[0]
         if scheme not in _SCHEMES:
             raise RequestError(
                 f"tracking URI {redacted(tracking_uri)!r} is neither a database nor a server, where MLflow 3 keeps its "
                 "runs: write it like sqlite:///folder/mlflow.db or http://host:5000."
+            )
+        if is_same_database(parse(catalog.url), tracking_uri):
+            raise RequestError(
+                f"tracking URI {redacted(tracking_uri)!r} is the database of the catalog, whose tables cannot stand "
+                "beside MLflow's: give MLflow a database of its own."
             )
         self._catalog = catalog
         self._uri = tracking_uri

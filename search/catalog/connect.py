@@ -49,6 +49,25 @@ def parse(storage: str) -> URL:
     return url.set(drivername="sqlite")
 
 
+def is_same_database(one: URL, other: str) -> bool:
+    """Whether the URL ``other``, of whatever kind, leads to the tables of ``one``, by what stands in both."""
+    try:
+        url = parse(other)
+    except StoreError:
+        return False
+    if url.get_backend_name() != one.get_backend_name():
+        return False
+    if url.get_backend_name() == "sqlite":
+        return Path(url.database or "").resolve() == Path(one.database or "").resolve()
+    local = {None, "localhost", "127.0.0.1", "::1"}
+    hosts = {url.host, one.host}
+    return (
+        (len(hosts) == 1 or hosts <= local)
+        and (url.port or 5432) == (one.port or 5432)
+        and (url.database, url.query) == (one.database, one.query)
+    )
+
+
 def connect(url: URL) -> Engine:
     """Opens nothing yet, but makes the folder of a SQLite file.
 

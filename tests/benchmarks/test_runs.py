@@ -64,6 +64,13 @@ def test_a_replay_stops_trials_on_the_way_and_counts_their_steps(table: Table) -
     assert run.recommended in placements
 
 
+def test_a_replay_as_users_have_it_ends_at_the_budget_of_trials_or_before(table: Table) -> None:
+    run = replay(table, "additive", seed=0, budget=12, workers=2, as_live=True)
+    assert 3 <= len(run.trained) <= 12
+    assert run.spent < 12 * table.steps, "some were stopped on the way"
+    assert run.spent >= run.trained[-1][0]
+
+
 def test_a_replay_ends_where_the_space_does_and_is_the_same_again(tmp_path: Path) -> None:
     small = Table(write_table(tmp_path / "small.parquet", groups=("down_proj", "o_proj", "q_proj")))
     run = replay(small, "tpe", seed=1, budget=500, workers=1)

@@ -69,9 +69,9 @@ def test_the_best_to_recommend_is_the_fastest_within_one_true_standard_error() -
     yard, (cheap, enough, best, beaten) = yardstick([(0.70, 1.1), (0.79, 1.3), (0.80, 1.6), (0.75, 1.7)])
     assert yard.standard_error(best) == pytest.approx(0.02)
     assert yard.best == enough
-    score = yard.score(Run(((100, beaten), (250, best), (2600, cheap)), best))
+    score = yard.score(Run(((100, beaten), (250, best), (2600, cheap)), best, 2600))
     assert (score.regret, score.extra_ratio, score.within) == (pytest.approx(-0.01), pytest.approx(0.3), True)
-    score = yard.score(Run(((100, beaten), (250, best), (2600, cheap)), cheap))
+    score = yard.score(Run(((100, beaten), (250, best), (2600, cheap)), cheap, 2600))
     assert (score.regret, score.extra_ratio, score.within) == (pytest.approx(0.09), pytest.approx(-0.2), False)
     assert (score.early_members, score.members) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     assert score.early_share == score.curve[1][1] == score.share_at(2599) < score.share_at(2600) == score.curve[2][1]
@@ -80,9 +80,9 @@ def test_the_best_to_recommend_is_the_fastest_within_one_true_standard_error() -
 
 def test_steps_to_a_share_are_those_spent_when_it_was_reached() -> None:
     yard, (cheap, best, _) = yardstick([(0.5, 1.1), (0.8, 1.6), (0.4, 1.8)])
-    score = yard.score(Run(((40, cheap), (350, best)), best))
+    score = yard.score(Run(((40, cheap), (350, best)), best, 350))
     assert (score.steps_to_95, score.steps_to_99) == (350, 350)
-    score = yard.score(Run(((40, cheap),), cheap))
+    score = yard.score(Run(((40, cheap),), cheap, 40))
     assert (score.steps_to_95, score.steps_to_99) == (None, None)
 
 

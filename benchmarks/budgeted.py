@@ -1,0 +1,61 @@
+"""Strategies as `run` has them: the budget counts trials, and a search ends before it where it is settled.
+
+    python -m benchmarks.budgeted TABLE.parquet ... [--strategies tpe,additive] [--budgets 24,40] [--runs 8]
+
+Replays the real search on recorded tables, and judges it by the truth (scoring.py). What `benchmarks.strategies` asks
+is how soon a front is there; this is what a user gets, and pays, who leaves the flags alone. Prints Markdown, means of
+runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import fmean, median
+
+from benchmarks.replay import replay
+from benchmarks.scoring import Yardstick
+from objectives.tabular import Table
+from search.pareto import hypervolume
+
+
+def row(table: Table, strategy: str, budget: int, runs: int, workers: int) -> str:
+    yardstick = Yardstick.of(table)
+    done, shares, measured, steps, within, regret = [], [], [], [], [], []
+    for seed in range(runs):
+        run = replay(table, strategy, seed=seed, budget=budget, workers=workers, as_live=True)
+        recorded = table.seeds[seed % len(table.seeds)]
+        placements = [placement for _, placement in run.trained]
+        accuracies = [table.outcome(p, recorded)["measurement"]["validation"]["accuracy"] for p in placements]
+        score = yardstick.score(run)
+        done.append(len(placements))
+        shares.append(yardstick.share(placements))
+        measured.append(hypervolume(list(zip(accuracies, map(table.ratio, placements), strict=True))))
+        steps.append(run.spent / (budget * table.steps))
+        within.append(score.within)
+        regret.append(score.regret)
+    return (
+        f"{strategy} | {budget} | {fmean(done):.1f} | {fmean(steps):.0%} | {fmean(shares):.3f} ({min(shares):.3f}) | "
+        f"{fmean(measured):.3f} | {median(regret):.3f} | {sum(within)} of {runs}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+", type=Path)
+    parser.add_argument("--strategies", default="tpe,additive")
+    parser.add_argument("--budgets", default="24,40", help="in trials")
+    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    print("| table | strategy | budget | trained whole | steps | true share (worst) | measured | regret | within |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for file in args.tables:
+        table = Table(file)
+        for budget in map(int, args.budgets.split(",")):
+            for strategy in args.strategies.split(","):
+                print(f"| {file.stem} | {row(table, strategy, budget, args.runs, args.workers)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
