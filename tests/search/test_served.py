@@ -72,7 +72,7 @@ def test_an_endpoint_without_its_engine_is_refused() -> None:
 def test_an_unknown_engine_in_a_settings_file_is_refused() -> None:
     with pytest.raises(RequestError) as caught:
         SearchSpec(engine="vllm")
-    assert str(caught.value) == "--engine vllm is unknown: choose one of transformers, openai"
+    assert str(caught.value) == "--engine vllm is unknown: choose transformers or openai"
 
 
 def test_graphs_need_a_gpu() -> None:
