@@ -29,7 +29,7 @@ def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path
         server.kill()
         (kept,) = catalog.searches()
         _until(lambda: any(t.status == "complete" for t in catalog.trials(kept.id)), search)
-        _until(lambda: any(row.attempts for row in catalog.pending()), search)
+        assert catalog.backlog() > 0, "what ended meanwhile waits"
         server.start()
         _, said = search.communicate(timeout=240)
         assert search.returncode == 0, said[-3000:]
