@@ -34,7 +34,6 @@ from search.strategy.additive_sampler import COURSE
 from search.strategy.space import PlacementSpace
 from search.study import Study
 
-SECTION = "asking"
 STEPS = 200
 LEAVES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LARGE = PlacementSpace(tuple(f"{leaf}@{band}" for leaf in LEAVES for band in ("low", "mid", "high")), (4, 8, 16))
@@ -105,7 +104,7 @@ def open_study(url: str, name: str, space: PlacementSpace, strategy: str) -> Stu
     )
 
 
-def choose(study: Study, tried: set[Placement], asks: int, random: np.random.Generator) -> list[tuple[float, float]]:
+def choose(study: Study, asks: int, random: np.random.Generator) -> list[tuple[float, float]]:
     """(CPU, wall) seconds of choosing each of so many trials, told at once."""
     took = []
     for _ in range(asks):
@@ -116,7 +115,6 @@ def choose(study: Study, tried: set[Placement], asks: int, random: np.random.Gen
         if asked is None:
             break
         number, placement = asked
-        tried.add(placement)
         accuracy, ratio, course = worth(placement, random)
         study.tell(number, "complete", (accuracy, ratio), course=course)
     return took
@@ -139,11 +137,9 @@ def measure(
                     cells.append("")
                     continue
                 fill(catalog.url, name, space, count, random)
-                plain = optuna.load_study(study_name=name, storage=catalog.url)
-                tried = {space.placement(trial.params) for trial in plain.get_trials(deepcopy=False)}
                 study = open_study(catalog.url, name, space, strategy)
-                choose(study, tried, 1, random)  # reads the whole study once, as a resume does
-                took = choose(study, tried, asks, random)
+                choose(study, 1, random)  # reads the whole study once, as a resume does
+                took = choose(study, asks, random)
                 cells.append(cell(took))
                 print(backend, name, count, cells[-1], file=sys.stderr)
             rows.append(f"| {strategy} | {backend} | {' | '.join(cells)} |")

@@ -18,32 +18,23 @@ import numpy as np
 from benchmarks.scoring import MARGIN, Yardstick
 from objectives.placement import Placement
 from objectives.tabular import Table
-from search.pareto import area
 from search.shrinkage import estimates
+from search.strategy.gain import gains
 
 
 def order(believed: Mapping[Placement, float], table: Table) -> list[Placement]:
     """Placements by what each adds, until none is believed to add anything."""
-    low, span = min(believed.values()), np.ptp(list(believed.values()))
-    slowest = max(table.ratio(placement) for placement in believed)
-    points = {
-        placement: (
-            MARGIN + (slowest - table.ratio(placement)) / (slowest - 1),
-            MARGIN + (figure - low) / span,
-        )
-        for placement, figure in believed.items()
-    }
+    placements = list(believed)
+    figures = np.array(list(believed.values()))
+    ratios = np.array([table.ratio(placement) for placement in placements])
+    heights = MARGIN + (figures - figures.min()) / np.ptp(figures)
+    speeds = MARGIN + (ratios.max() - ratios) / (ratios.max() - 1)
+    held = np.zeros(len(placements), bool)
     taken: list[Placement] = []
-    reached = 0.0
-    while len(taken) < len(points):
-        have = [points[placement] for placement in taken]
-        best, gain = max(
-            ((p, area([*have, points[p]]) - reached) for p in points if p not in taken), key=lambda each: each[1]
-        )
-        if gain <= 1e-12:
-            break
-        taken.append(best)
-        reached += gain
+    while (added := gains(heights[None], speeds, held)[0]).max() > 1e-12:
+        best = int(added.argmax())
+        held[best] = True
+        taken.append(placements[best])
     return taken
 
 

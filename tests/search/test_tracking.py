@@ -14,7 +14,6 @@ from sqlalchemy import create_engine, text
 
 from objectives.errors import RequestError, StoreError
 from search.catalog import Catalog
-from search.catalog.connect import is_same_database, parse
 from search.mlflow_store import is_outage
 from search.tracking import Tracker, redacted
 from tests.dashboards.documents import document
@@ -361,29 +360,6 @@ def test_an_outage_costs_the_search_nothing(catalog: Catalog, tmp_path: Path, ca
     assert [record.message for record in caplog.records if record.name == "search.tracking"] == [
         f"MLflow takes nothing now, so results wait in the catalog: {first.error}"
     ]
-
-
-def test_mlflow_does_not_move_in_with_the_catalog(catalog: Catalog, tmp_path: Path) -> None:
-    """Both Optuna and MLflow keep their schema's version in a table of one name."""
-    with pytest.raises(RequestError, match="is the database of the catalog, whose tables cannot stand beside MLflow's"):
-        Tracker(catalog, catalog.url, tmp_path, lambda _: {})
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("sqlite:////a/b.db", "sqlite:////a/../a/b.db", True),
-        ("sqlite:////a/b.db", "sqlite:////a/mlflow.db", False),
-        ("postgresql://me:secret@localhost/search", "postgresql+psycopg://you@127.0.0.1:5432/search", True),
-        ("postgresql://localhost/search", "postgresql://localhost/mlflow", False),
-        ("postgresql://localhost/search", "postgresql://localhost:5433/search", False),
-        ("postgresql://one/search", "postgresql://other/search", False),
-        ("postgresql://one/search", "http://one/search", False),
-        ("sqlite:////a/b.db", "postgresql:////a/b.db", False),
-    ],
-)
-def test_what_leads_to_one_database(one: str, other: str, same: bool) -> None:
-    assert is_same_database(parse(one), other) == same
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///home/mlruns", "ftp://u:secret@host/x", ""])
