@@ -145,7 +145,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         ),
         latency=LatencySettings(),
         adapters=Path(),  # depends on the search
-        threads=max(1, (os.cpu_count() or 1) // spec.workers),
+        threads=threads_for(spec.workers),
         max_ratio=spec.max_tpot_ratio,
         checkpoint_seconds=spec.checkpoint_seconds,
         trust_remote_code=spec.trust_remote_code,
@@ -166,3 +166,13 @@ def _default_workers(spec: SearchSpec) -> int:
     if torch.cuda.is_available() and spec.gpus_per_trial != 0:
         return max(1, int(torch.cuda.device_count() / (spec.gpus_per_trial or 1.0)))
     return os.cpu_count() or 1
+
+
+def threads_for(workers: int) -> int:
+    """Of each worker: its share of the cores, and no more than OMP_NUM_THREADS allows.
+
+    Threads that wait for each other on cores that others use are many times slower than one.
+    """
+    share = max(1, (os.cpu_count() or 1) // workers)
+    allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(share, int(allowed)) if allowed.isdecimal() and int(allowed) > 0 else share

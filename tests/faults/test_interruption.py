@@ -94,7 +94,7 @@ def test_trials_that_stopped_on_the_way_survive_a_kill(tmp_path: Path) -> None:
         deadline = time.monotonic() + 240
         while finished(tmp_path) < 10 and process.poll() is None:
             assert time.monotonic() < deadline, (tmp_path / "stderr").read_text()
-            time.sleep(0.02)
+            time.sleep(0.05)
         process.kill()
         process.wait(60)
     catalog = Catalog(f"sqlite:///{tmp_path / 'search.db'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -30,7 +31,9 @@ def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path
         (kept,) = catalog.searches()
         _until(lambda: any(t.status == "complete" for t in catalog.trials(kept.id)), search)
         assert catalog.backlog() > 0, "what ended meanwhile waits"
+        search.send_signal(signal.SIGSTOP)  # or it may be over before the server is back
         server.start()
+        search.send_signal(signal.SIGCONT)
         _, said = search.communicate(timeout=240)
         assert search.returncode == 0, said[-3000:]
         assert "Traceback" not in said
@@ -42,6 +45,7 @@ def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path
         assert len({run.data.tags["mlflow.runName"] for run in runs}) == BUDGET + 1
     finally:
         if search.poll() is None:
+            search.send_signal(signal.SIGCONT)
             search.terminate()
             search.wait(60)
         catalog.close()
