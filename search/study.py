@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import ThreadpoolController
 
 from objectives.placement import Placement
 from search.catalog.connect import clear_errors, parse
@@ -84,6 +85,8 @@ class Study:
         if known:
             self._stored.take_in([self._frozen(each, steps, max_ratio) for each in known])
         self._study.add_trials(self._stored.trials())
+        #: Samplers multiply small matrices: more threads only spin, on cores that workers train on.
+        self._threads = ThreadpoolController()
         self._open: dict[int, optuna.Trial] = {}
         self._unwritten: optuna.Trial | None = None  # asked for, and the database refused
 
@@ -108,7 +111,8 @@ class Study:
 
     def decide(self, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """What to do next, while the trials ``running`` are worked on; see :meth:`AdditiveSampler.decide`."""
-        return self._sampler.decide(self._study, running, may_begin, settle)
+        with self._threads.limit(limits=1, user_api="blas"):
+            return self._sampler.decide(self._study, running, may_begin, settle)
 
     def until(self, number: int, early: bool) -> int:
         """The steps to which an open trial goes next: all of them, or if it may stop ``early``, its next rung."""
@@ -125,11 +129,12 @@ class Study:
 
     def ask(self) -> tuple[int, Placement] | None:
         """The number and placement of a new trial; None if all others are known well enough."""
-        if self._unwritten is None:
-            if self._sampler.is_spent(self._study):
-                return None
-            self._unwritten = self._study.ask()
-        number, placement = self._complete(self._unwritten)
+        with self._threads.limit(limits=1, user_api="blas"):
+            if self._unwritten is None:
+                if self._sampler.is_spent(self._study):
+                    return None
+                self._unwritten = self._study.ask()
+            number, placement = self._complete(self._unwritten)
         self._unwritten = None
         return number, placement
 

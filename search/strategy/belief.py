@@ -50,12 +50,13 @@ def believe(
     for row, observation in zip(losses, learned, strict=True):
         row[: len(observation.course)] = observation.course
     rows = features(about, groups)
-    posterior = CurvePosterior(features([o.placement for o in learned], groups), losses)
-    known = {o.placement: i for i, o in enumerate(learned)}
-    index = np.array([known.get(placement, -1) for placement in about])
+    known = features([o.placement for o in seen], groups)
+    posterior = CurvePosterior(known[[bool(o.course) for o in seen]], losses)
+    number = {o.placement: i for i, o in enumerate(learned)}
+    index = np.array([number.get(placement, -1) for placement in about])
     draws = _to_accuracy(learned, posterior.draws(rows, index, _DRAWS, random))
     measured = {o.placement: o.ratio for o in seen}
-    ratios = LinearPosterior(features(list(measured), groups), np.log(list(measured.values())))
+    ratios = LinearPosterior(known, np.log([o.ratio for o in seen]))
     expected = np.exp(ratios.expected(rows))
     return Belief(draws, np.array([measured.get(p, e) for p, e in zip(about, expected, strict=True)]))
 

@@ -18,6 +18,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 Array = NDArray[np.float64]
 
@@ -97,8 +98,8 @@ class CurvePosterior:
             count += len(pattern.members) * len(at)
         flat = precision.reshape(levels * width, -1)
         root = np.linalg.cholesky(flat)
-        half = np.linalg.solve(root, target.reshape(-1))
-        mean = np.linalg.solve(root.T, half)
+        half = solve_triangular(root, target.reshape(-1), lower=True, check_finite=False)
+        mean = solve_triangular(root, half, lower=True, trans=1, check_finite=False)
         shape, rate = 1.0 + count / 2, 0.05 + 0.5 * max(quadratic - float(half @ half), 0.0)
         log_prior = width * float(np.linalg.slogdet(between)[1]) + levels * float(np.log(variances).sum())
         evidence = -0.5 * (log_prior + log_noise) - float(np.log(np.diag(root)).sum()) - shape * float(np.log(rate))
@@ -131,9 +132,9 @@ class CurvePosterior:
             at = pattern.levels
             block = fit.covariance[np.ix_(at, at)] + fit.noise**2 * np.eye(len(at))
             gain = np.linalg.solve(block, fit.covariance[at, -1])
-            expected = np.einsum("ckd,nd->cnk", weights[:, at], pattern.rows[known])
             where = place[pattern.members[known]]
-            share[:, where] = (pattern.values[known] - expected) @ gain
+            expected = np.einsum("ckd,k->cd", weights[:, at], gain) @ pattern.rows[known].T
+            share[:, where] = pattern.values[known] @ gain - expected
             left[where] -= float(gain @ fit.covariance[at, -1])
         finals += share + np.sqrt(np.maximum(left, 0.0)) * random.standard_normal(finals.shape)
         drawn: Array = self._centre[-1] + self._scale[-1] * finals

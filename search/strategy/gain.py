@@ -43,15 +43,20 @@ def gains(heights: Array, speeds: Array, held: NDArray[np.bool_]) -> Array:
 
     Sorted by falling speed, the held points make a staircase whose integral is a running sum: O(n log n) a draw.
     """
+    heights = np.maximum(heights, 0.0)
     order = np.flatnonzero(held)[np.argsort(-speeds[held], kind="stable")]
+    # Most of many held points stand under faster ones in every draw, and make no stair.
+    tops = np.maximum.accumulate(heights[:, order], axis=1)
+    order = order[np.append(True, (tops[:, 1:] > tops[:, :-1]).any(0))[: len(order)]]
+    others = np.flatnonzero(~held)
+    at = speeds[others]
     edges = np.concatenate([[speeds.max()], speeds[order], [0.0]])
-    stair = np.searchsorted(-edges[1:-1], -speeds, side="right")  # on which each point stands: held ones as fast as it
+    stair = np.searchsorted(-edges[1:-1], -at, side="right")  # on which each point stands: held ones as fast as it
     added = np.zeros(heights.shape)
-    for gain, drawn in zip(added, np.maximum(heights, 0.0), strict=True):
-        front = np.maximum.accumulate(np.append(0.0, drawn[order]))  # height of each stair
+    for gain, drawn, stairs in zip(added, heights[:, others], heights[:, order], strict=True):
+        front = np.maximum.accumulate(np.append(0.0, stairs))  # height of each stair
         area = np.append(0.0, np.cumsum(front * -np.diff(edges)))  # under all that are faster than each edge
         end = np.searchsorted(front, drawn, side="left")  # the first stair that is as high as the point
-        under = area[end] - area[stair] - front[stair] * (edges[stair] - speeds)
-        gain[:] = np.where(end > stair, drawn * (speeds - edges[end]) - under, 0.0)
-    added[:, held] = 0.0
+        under = area[end] - area[stair] - front[stair] * (edges[stair] - at)
+        gain[others] = np.where(end > stair, drawn * (at - edges[end]) - under, 0.0)
     return added
