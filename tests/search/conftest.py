@@ -84,3 +84,11 @@ def tracking_uri(migrated_mlflow: Path, tmp_path: Path) -> str:
     """URI of a new, empty MLflow database."""
     copy = shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     return f"sqlite:///{copy}"
+
+
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that tells programs how to write on a terminal, but what kind it is."""
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
