@@ -160,8 +160,7 @@ def test_disabled_is_silent() -> None:
     assert stream.getvalue() == ""
 
 
-def test_a_terminal_shows_bar_plot_front_and_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+def test_a_terminal_shows_bar_plot_front_and_failures() -> None:
     clock = Clock()
     with terminal() as tty:
         progress = Progress(24, tty.stream, clock=clock)
