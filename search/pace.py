@@ -7,31 +7,33 @@ from dataclasses import dataclass
 
 @dataclass
 class Pace:
-    """Work done since the first piece began, as of the last time that a piece ended.
+    """Work done from one end of a piece to another, the last so far.
 
     In between nothing is known of what the workers do, so neither pace nor estimate waver there. Times are seconds on
     one clock.
     """
 
-    _since: float | None = None
+    _since: float = 0.0
+    _before: float = 0.0
     _at: float = 0.0
     _done: float = 0.0
     _left: float = 0.0
 
-    def begin(self, now: float) -> None:
-        if self._since is None:
-            self._since = now
+    def begin(self, now: float, done: float) -> None:
+        """The clock counts from here; so much work was done before."""
+        self._since, self._before = now, done
+        self._at, self._done = now, done
 
     def mark(self, now: float, done: float, left: float) -> None:
-        """So much work is done since :meth:`begin`, and so much is left."""
+        """So much work is done by now, and so much is left."""
         self._at, self._done, self._left = now, done, left
 
     @property
     def rate(self) -> float | None:
         """Work a second; None before any was done."""
-        if self._since is None or self._done <= 0 or self._at <= self._since:
+        if self._done <= self._before or self._at <= self._since:
             return None
-        return self._done / (self._at - self._since)
+        return (self._done - self._before) / (self._at - self._since)
 
     def left(self, now: float) -> float | None:
         """Seconds; None where that is not known: before work was done, and when it takes longer than it should."""

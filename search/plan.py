@@ -137,6 +137,7 @@ class SearchPlan:
         if not self._trials_over:
             self._trials_over = True
             self._give_up()
+            self._watcher.stands(self._standing())
         if self._untested is None:
             self._untested = self._to_test()
             if self._untested:
@@ -346,6 +347,7 @@ class SearchPlan:
         members = front(points)
         begun, on_front = set(self._placements), set(members)
         left = sum(self._steps - self._reached.get(number, 0) for number in begun - set(self._ended))
+        left += max(0, self._budget - len(begun)) * self._steps
         return Standing(
             base=(self._base or {}).get("validation", {}).get("accuracy"),
             front=[(self._placements[numbers[i]].label, *points[i]) for i in members],
@@ -355,7 +357,7 @@ class SearchPlan:
             stopped=len(self._stopped.keys() - self._ended.keys()),
             stops_early=self._study.stops_early,
             steps=sum(self._reached.values()),
-            steps_left=left + max(0, self._budget - len(begun)) * self._steps,
+            steps_left=0 if self._trials_over else left,
         )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
 from rich.text import Text
 
 #: Narrower terminals show the table alone.
@@ -56,9 +55,6 @@ class Plot:
     layers: Sequence[Layer]
     title: str
     rows: int = 10
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(min(NARROWEST, options.max_width), min(WIDEST, options.max_width))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = self.lines(min(WIDEST, options.max_width), ascii_only=options.ascii_only)

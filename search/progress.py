@@ -72,10 +72,11 @@ class Progress:
         self._phase = "starting"
         self._share: float | None = None
         self._running: dict[int, str] = {}
+        self._workers = self._ends = 0  # trials seen side by side, and ends of trials
         self._stopped: set[int] = set()
         self._last = ""  # which trial stopped last, and why; other failures are lines above the display
         self._standing = Standing()
-        self._before: Standing | None = None  # what earlier processes had done
+        self._before: int | None = None  # trials that earlier processes had done
         self._started = clock()
         self._pace = Pace()
         self._live: Live | None = None
@@ -99,13 +100,13 @@ class Progress:
     @_never_raises
     def stands(self, standing: Standing) -> None:
         self._standing = standing
-        self._before = self._before or standing
+        self._before = standing.done if self._before is None else self._before
 
     @_never_raises
     def trial_started(self, number: int, label: str) -> None:
-        self._pace.begin(self._clock())
         # A new dictionary, not a changed one: the display's thread may be reading the old one.
         self._running = {**self._running, number: plain(label)}
+        self._workers = max(self._workers, len(self._running))
         if self._live is None:
             self._line(f"{self._counter}{plain(label)}  {'goes on' if number in self._stopped else 'started'}")
 
@@ -155,7 +156,7 @@ class Progress:
     def _close(self) -> None:
         if self._live is not None:
             self._live.stop()
-        if self._before is not None and self._standing.done > self._before.done:
+        if self._before is not None and self._standing.done > self._before:
             took = duration(self._clock() - self._started)
             self._line(f"{self._counter}trials done in {took}, {_points(self._standing.front)} on the front")
 
@@ -175,21 +176,26 @@ class Progress:
         """A worker is free again: measure the pace, in steps where trials may stop on the way, else in trials."""
         self._running = {trial: name for trial, name in self._running.items() if trial != number}
         self._phase = "choosing what to try next"
-        now, before = self._standing, self._before or Standing()
-        if now.stops_early:
-            self._pace.mark(self._clock(), now.steps - before.steps, now.steps_left)
+        standing = self._standing
+        if standing.stops_early:
+            done, left = float(standing.steps), float(standing.steps_left)
         else:
-            half = len(self._running) / 2  # what runs is half done on average
-            self._pace.mark(self._clock(), now.done - before.done + half, self._total - now.done - half)
+            done = standing.done + len(self._running) / 2  # what runs is half done on average
+            left = self._total - done
+        self._ends += 1
+        if self._ends <= self._workers:
+            self._pace.begin(self._clock(), done)  # the first trial of a worker waits for it to load the model
+        else:
+            self._pace.mark(self._clock(), done, left)
 
     def _left(self) -> str:
         """Nothing where it cannot be known. Which trials will stop for good is not, so all may go on to their end."""
         now = self._clock()
-        left = self._pace.left(now)
-        if left is None:
+        left = self._pace.left(now) if self._standing.steps_left else None
+        if left is not None and self._deadline is not None:
+            left = min(left, self._deadline - now)
+        if left is None or left <= 0:
             return ""
-        if self._deadline is not None:
-            left = min(left, max(0.0, self._deadline - now))
         return f"  left {'at most ' if self._standing.stops_early else ''}~{duration(left)}"
 
     def _view(self, console: Console) -> Group:

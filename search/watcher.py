@@ -19,7 +19,7 @@ class Standing:
     stopped: int = 0  # of them on the way, which may go on
     stops_early: bool = False  # whether trials may stop on the way
     steps: int = 0  # of training, spent
-    steps_left: int = 0  # at most: if no trial stops for good before its end
+    steps_left: int = 0  # at most, if no trial stops for good before its end; 0 when none begins or goes on any more
 
     @property
     def done(self) -> int:

@@ -28,23 +28,25 @@ class Clock:
         return self.now
 
 
-def report(progress: Progress) -> None:
+def report(progress: Progress, clock: Clock | None = None) -> None:
+    clock = clock or Clock()
     with progress:
         progress.phase("loading model")
         progress.stands(Standing(base=0.3))
         progress.trial_started(0, "o_proj r8")
         progress.stands(Standing(base=0.3, front=FRONT, begun=1, ended={"complete": 1}))
         progress.trial_finished(0, "o_proj r8", "complete", 0.612, 1.12, None)
-        progress.stands(Standing(base=0.3, front=FRONT, begun=2, ended={"complete": 1, "failed": 1}))
+        clock.now += 10
+        progress.stands(Standing(base=0.3, front=FRONT, begun=2, ended={"complete": 1, "failed": 1}, steps_left=1))
         progress.trial_finished(1, "k_proj r4", "failed", None, None, "NaN\nat step 3")
         progress.note("one text was cut")
 
 
 def report_stops(progress: Progress, clock: Clock) -> None:
-    """Three trials of 200 steps on one worker, of a budget of four: one goes on, one never does."""
+    """Three trials of 200 steps on one worker, of a budget of four; one of them goes on to its end."""
 
     def standing(begun: int, steps: int, paused: int, **ended: int) -> Standing:
-        left = (4 - sum(ended.values())) * 200 - steps + ended.get("complete", 0) * 200 + ended.get("stopped", 0) * 20
+        left = (4 - sum(ended.values())) * 200 - steps + ended.get("complete", 0) * 200
         return Standing(0.3, FRONT, [], ended, begun, paused, True, steps, left)
 
     with progress:
@@ -58,20 +60,18 @@ def report_stops(progress: Progress, clock: Clock) -> None:
         clock.now += 90
         progress.stands(standing(3, 240, 2, complete=1))
         progress.trial_finished(0, "o_proj r8", "complete", 0.612, 1.12, None)
-        progress.stands(standing(3, 240, 1, complete=1, stopped=1))
-        progress.trial_finished(1, "k_proj r8", "stopped", None, 1.2, "at 20 of 200 steps, since it was not worth it")
 
 
 def test_without_a_terminal_each_event_is_one_plain_line() -> None:
     clock, stream = Clock(), io.StringIO()
-    report(Progress(24, stream, clock=clock))
+    report(Progress(24, stream, clock=clock), clock)
     assert stream.getvalue().splitlines() == [
         "loading model",
         "[ 0/24] o_proj r8  started",
         "[ 1/24] o_proj r8  accuracy 0.612  TPOT x1.12  front 1 point",
-        "[ 2/24] k_proj r4  failed: NaN at step 3  front 1 point",
+        "[ 2/24] k_proj r4  failed: NaN at step 3  front 1 point  left ~3m40s",
         "note: one text was cut",
-        "[ 2/24] trials done in 0s, 1 point on the front",
+        "[ 2/24] trials done in 10s, 1 point on the front",
     ]
 
 
@@ -80,52 +80,63 @@ def test_the_time_left_is_counted_in_steps_where_trials_stop_on_the_way() -> Non
     report_stops(Progress(4, stream, clock=clock), clock)
     assert stream.getvalue().splitlines() == [
         "[1/4] o_proj r8  started",
-        "[1/4] o_proj r8  stopped at 20 of 200 steps, may go on  left at most ~6m30s",
+        "[1/4] o_proj r8  stopped at 20 of 200 steps, may go on",
         "[2/4] k_proj r8  started",
         "[2/4] k_proj r8  stopped at 20 of 200 steps, may go on  left at most ~6m20s",
         "[3/4] q_proj r8  started",
         "[3/4] q_proj r8  stopped at 20 of 200 steps, may go on  left at most ~6m10s",
         "[3/4] o_proj r8  goes on",
         "[3/4] o_proj r8  accuracy 0.612  TPOT x1.12  front 1 point  left at most ~4m40s",
-        "[3/4] k_proj r8  stopped: at 20 of 200 steps, since it was not worth it  TPOT x1.20  front 1 point  "
-        "left at most ~3m10s",
         "[3/4] trials done in 2m00s, 1 point on the front",
     ]
 
 
-def test_a_trial_that_runs_counts_half() -> None:
+def finish(progress: Progress, number: int, begun: int) -> None:
+    progress.stands(Standing(ended={"complete": number + 1}, begun=begun, steps_left=1))
+    progress.trial_finished(number, "o_proj r8", "complete", 0.6, 1.1, None)
+
+
+def test_the_pace_is_taken_once_every_worker_has_begun_and_what_runs_counts_half() -> None:
     clock, stream = Clock(), io.StringIO()
-    with Progress(5, stream, clock=clock) as progress:
-        progress.stands(Standing())
+    with Progress(8, stream, clock=clock) as progress:
         progress.trial_started(0, "o_proj r8")
         progress.trial_started(1, "q_proj r8")
-        clock.now += 30
-        progress.stands(Standing(ended={"complete": 1}, begun=2))
-        progress.trial_finished(0, "o_proj r8", "complete", 0.6, 1.1, None)
-    assert "left ~1m10s" in stream.getvalue(), "3.5 trials at 1.5 in 30 s"
+        for number, now in enumerate((100, 120, 150)):
+            clock.now = now
+            finish(progress, number, number + 2)
+            progress.trial_started(number + 2, "v_proj r8")
+    lines = [line for line in stream.getvalue().splitlines() if "accuracy" in line]
+    assert ["left" in line for line in lines] == [False, False, True]
+    assert lines[-1].endswith("left ~2m15s"), "4.5 trials at one in 30 s"
 
 
 def test_nothing_is_said_of_the_time_left_once_it_is_over() -> None:
     pace = Pace()
     assert (pace.rate, pace.left(5.0)) == (None, None)
-    pace.begin(0.0)
-    pace.begin(3.0)
+    pace.begin(3.0, done=7.0)
     assert (pace.rate, pace.left(5.0)) == (None, None)
-    pace.mark(10.0, done=2.0, left=1.0)
-    assert (pace.rate, pace.left(12.0), pace.left(15.0), pace.left(16.0)) == (0.2, 3.0, None, None)
-    pace.mark(15.0, done=3.0, left=0.0)
-    assert pace.left(15.0) is None
+    pace.mark(13.0, done=9.0, left=1.0)
+    assert (pace.rate, pace.left(15.0), pace.left(18.0), pace.left(19.0)) == (0.2, 3.0, None, None)
+    pace.mark(18.0, done=10.0, left=0.0)
+    assert pace.left(18.0) is None
 
 
 def test_no_more_time_is_left_than_trials_may_begin_in() -> None:
     clock, stream = Clock(), io.StringIO()
     with Progress(100, stream, clock=clock, deadline=60.0) as progress:
-        progress.stands(Standing())
-        progress.trial_started(0, "o_proj r8")
-        clock.now += 20
-        progress.stands(Standing(ended={"complete": 1}, begun=1))
-        progress.trial_finished(0, "o_proj r8", "complete", 0.6, 1.1, None)
-    assert "left ~40s" in stream.getvalue()
+        for number in range(2):
+            progress.trial_started(number, "o_proj r8")
+            clock.now += 10
+            finish(progress, number, number + 1)
+        assert "left ~40s" in stream.getvalue()
+        progress.trial_started(2, "o_proj r8")
+        clock.now = 60
+        finish(progress, 2, 3)
+        assert stream.getvalue().endswith("front 0 points\n")
+        clock.now = 50
+        progress.stands(Standing(ended={"complete": 3}, begun=3))
+        progress.trial_finished(2, "o_proj r8", "complete", 0.6, 1.1, None)
+        assert stream.getvalue().endswith("front 0 points\n"), "no trial begins any more"
 
 
 @pytest.mark.parametrize(
@@ -139,9 +150,10 @@ def test_a_resumed_search_counts_on_and_names_its_own_metric() -> None:
     stream = io.StringIO()
     with Progress(24, stream, metric="rouge_l", latency_axis="ttft") as progress:
         progress.stands(Standing(ended={"complete": 11}, begun=11))
+        progress.trial_started(12, "o_proj r8")
         progress.stands(Standing(ended={"complete": 12}, begun=12))
         progress.trial_finished(12, "o_proj r8", "complete", 0.5, 1.1, None)
-    first, last = stream.getvalue().splitlines()
+    _, first, last = stream.getvalue().splitlines()
     assert first == "[12/24] o_proj r8  ROUGE-L 0.500  request time x1.10  front 0 points"
     assert last == "[12/24] trials done in 0s, 0 points on the front"
 
@@ -163,14 +175,12 @@ def test_disabled_is_silent() -> None:
 def test_a_terminal_shows_bar_plot_front_and_failures() -> None:
     clock = Clock()
     with terminal() as tty:
-        progress = Progress(24, tty.stream, clock=clock)
-        progress._pace.begin(-20.0)
-        report(progress)
+        report(Progress(24, tty.stream, clock=clock), clock)
         seen = tty.seen
     text = without_codes(seen)
     assert "\x1b[" in seen
     assert "choosing what to try next" in text
-    assert re.search(r"2/24 ━.* elapsed 0s  6.0 trials/min  left ~3m40s", text)
+    assert re.search(r"2/24 ━.* elapsed 10s  6.0 trials/min  left ~3m40s", text)
     assert "2 of 24 trials begun: 1 complete, 1 failed" in text
     assert re.search(r"front +accuracy +ratio", text)
     assert re.search(r"0\.612 │ +●", text)
@@ -186,9 +196,22 @@ def test_a_terminal_says_what_stopped_and_why(monkeypatch: pytest.MonkeyPatch) -
     with terminal() as tty:
         report_stops(Progress(4, tty.stream, clock=clock), clock)
         text = without_codes(tty.seen)
-    assert re.search(r"240/620 steps ━.* elapsed 2m00s  120 steps/min  left at most ~3m10s", text)
+    assert re.search(r"240/800 steps ━.* elapsed 2m00s  120 steps/min  left at most ~4m40s", text)
     assert "3 of 4 trials begun: 1 complete, 2 stopped early" in text
-    assert "last: k_proj r8 stopped: at 20 of 200 steps, since it was not worth it" in text
+    assert "last: q_proj r8 stopped at 20 of 200 steps, and may go on" in text
+
+
+def test_what_was_given_up_is_counted_in_a_terminal_and_listed_elsewhere() -> None:
+    stream, why = io.StringIO(), "at 20 of 200 steps, since it was not worth it"
+    with terminal() as tty:
+        for progress in (Progress(4, stream), Progress(4, tty.stream)):
+            with progress:
+                progress.stands(Standing(ended={"stopped": 1}, begun=4, stops_early=True))
+                progress.trial_finished(1, "k_proj r8", "stopped", None, 1.2, why)
+        text = without_codes(tty.seen)
+    assert stream.getvalue().startswith(f"[4/4] k_proj r8  stopped: {why}  TPOT x1.20  front 0 points\n")
+    assert "[4/4] k_proj" not in text
+    assert f"4 of 4 trials begun: 1 stopped early\nlast: k_proj r8 stopped: {why}"[:80] in text
 
 
 def test_a_share_moves_the_bar_where_there_are_no_trials() -> None:
