@@ -48,9 +48,9 @@ def latency_document(
     """
     from dataclasses import replace
 
-    from objectives.latency.profiling import design, held_out, profile_model
-    from objectives.placement import BASE
-    from search.terminal import Progress
+    from objectives.latency.profiling import profile_model
+    from objectives.placement import BASE, Placement
+    from search.progress import Progress
 
     model, space = structure_of(spec)
     if not space.groups:
@@ -60,10 +60,14 @@ def latency_document(
     checks: list[dict[str, Any]] = []
     bases: list[dict[str, Any]] = []
     modes: list[dict[str, Any]] = []
-    total = len(concurrencies) * (1 + sum(len([*design(space, r), *held_out(space, r)]) for r in spec.ranks))
-    with Progress(total, latency_axis="ttft" if space.kind == "encoder" else "tpot") as progress:
-        progress.phase("loading the model")
-        for concurrency in concurrencies:
+    with Progress(0) as progress:
+        progress.phase("loading the model", 0.0)
+        for position, concurrency in enumerate(concurrencies):
+
+            def visited(placement: Placement, number: int, share: float, before: int = position) -> None:
+                what = "base model against itself" if placement == BASE else placement.label
+                progress.phase(f"round {number + 1}: {what}", (before + share) / len(concurrencies))
+
             chosen = replace(settings, concurrency=concurrency)
             with closing(open_engine(spec, model, space, chosen)) as opened:
                 name, facts, unmerged = opened.name, opened.facts, opened.unmerged
@@ -74,9 +78,7 @@ def latency_document(
                     chosen,
                     seed=spec.seed,
                     shelf=shelf,
-                    visited=lambda placement, number: progress.phase(
-                        f"round {number + 1}: {'base model against itself' if placement == BASE else placement.label}"
-                    ),
+                    visited=visited,
                 )
                 modes += _modes(opened, space, chosen, spec, found)
             bases.append(found.base)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from cluster.jobs import Job, Plan
 from objectives.errors import SearchError
@@ -16,27 +16,7 @@ from search.pareto import front
 from search.served import ServedProfiles
 from search.strategy.additive_sampler import NOTABLE
 from search.study import Study, course_of, worth
-
-
-class Watcher(Protocol):
-    """Who is told what happens while a search runs; never part of it."""
-
-    def trial_started(self, number: int, label: str) -> None: ...
-
-    def trial_finished(
-        self,
-        number: int,
-        label: str,
-        status: str,
-        accuracy: float | None,
-        ratio: float | None,
-        reason: str | None,
-        front: list[tuple[str, float, float]],
-    ) -> None: ...
-
-    def phase(self, text: str) -> None: ...
-
-    def note(self, text: str) -> None: ...
+from search.watcher import Standing, Watcher
 
 
 class SearchPlan:
@@ -95,6 +75,8 @@ class SearchPlan:
         self._adapters: dict[int, str] = {}
         self._stopped: dict[int, dict[str, Any]] = {}  # measurements of trials that stopped on the way and may go on
         self._running: set[int] = set()
+        self._ended: dict[int, str] = {}  # trials that will not go on: their status
+        self._reached: dict[int, int] = {}  # steps of trials
         self._again: list[int] = []  # trials of a process that died, to be run once more
         self._lost: list[Job] = []  # whose worker died, to be done once more
         self._died: Counter[tuple[str, int | None]] = Counter()  # workers, by job; trials have theirs in the catalog
@@ -113,6 +95,7 @@ class SearchPlan:
         open_trials = dict(self._study.unfinished())
         for trial in self._catalog.trials(self._id):
             self._placements[trial.number] = trial.placement
+            self._reached[trial.number] = trial.steps
             if trial.status == "running":
                 # An owner that ended in order has put its trials back, without a lease.
                 died = trial.lease is not None
@@ -127,12 +110,15 @@ class SearchPlan:
                 self._remember(trial.number, trial.measurement, trial.adapter)
             if trial.number in open_trials and trial.status == "stopped":
                 self._take_in(trial.number, trial.measurement or {})
-            elif trial.number in open_trials:  # measured, not told
+                continue
+            self._ended[trial.number] = trial.status
+            if trial.number in open_trials:  # measured, not told
                 self._tell(trial.number, trial.status, trial.measurement or {})
         for number, placement in open_trials.items():  # asked, not in the catalog
             if number not in self._placements:
                 self._add(number, placement)
                 self._again.append(number)
+        self._watcher.stands(self._standing())
 
     def next(self, running: int) -> Job | None:
         self._check()
@@ -151,6 +137,7 @@ class SearchPlan:
         if not self._trials_over:
             self._trials_over = True
             self._give_up()
+            self._watcher.stands(self._standing())
         if self._untested is None:
             self._untested = self._to_test()
             if self._untested:
@@ -176,6 +163,7 @@ class SearchPlan:
         placement = self._placements[number]
         self._running.add(number)
         self.first_trial_at = self.first_trial_at or time.monotonic()
+        self._watcher.stands(self._standing())
         self._watcher.trial_started(number, placement.label)
         until = self._study.until(number, early)
         return Job("trial", number, placement, profile=self._known_profile(placement), until=until)
@@ -212,8 +200,7 @@ class SearchPlan:
     def _give_up(self) -> None:
         """What stopped on the way stays as it is: no step more of it was worth its cost."""
         for number, measurement in self._stopped.items():
-            reached = measurement["losses"][-1][0]
-            reason = f"at {reached} of {self._steps} steps, since going on was not expected to change the front"
+            reason = f"{self._where(measurement)}, since going on was not expected to change the front"
             self._catalog.give_up(self._id, number, reason)
             self._tell(number, "stopped", measurement)
             self._report(number, "stopped", measurement, reason)
@@ -253,15 +240,19 @@ class SearchPlan:
         if job.kind == "base":
             self._base = dict(outcome)
             self._catalog.set_base(self._id, self._base)
+            self._watcher.stands(self._standing())
             return
         assert job.number is not None
         assert job.placement is not None
         measurement, status = outcome["measurement"], outcome["status"]
         self._running.discard(job.number)
+        self._reached[job.number] = outcome["steps"]
         if status == "stopped":
             if self._catalog.stop(self._id, job.number, measurement, outcome["steps"]):
                 self._take_in(job.number, measurement)
                 self._keep_profile(job.placement, measurement)
+                self._watcher.stands(self._standing())
+                self._watcher.trial_stopped(job.number, job.placement.label, self._where(measurement))
             return
         recorded = self._catalog.record(
             self._id,
@@ -315,6 +306,7 @@ class SearchPlan:
         """In catalog and study; False if the trial had ended before."""
         recorded = self._catalog.record(self._id, number, "failed", reason=reason, measurement=None)
         if recorded:
+            self._ended[number] = "failed"
             self._tell(number, "failed", {})
         return recorded
 
@@ -336,10 +328,8 @@ class SearchPlan:
         self._study.tell(number, status, **worth(status, measurement, max_ratio=self._max_ratio, steps=self._steps))
 
     def _report(self, number: int, status: str, measurement: Mapping[str, Any], reason: str | None) -> None:
-        numbers = list(self._points)
-        so_far = [
-            (self._placements[numbers[i]].label, *self._points[numbers[i]]) for i in front(list(self._points.values()))
-        ]
+        self._ended[number] = status
+        self._watcher.stands(self._standing())
         self._watcher.trial_finished(
             number,
             self._placements[number].label,
@@ -347,7 +337,27 @@ class SearchPlan:
             measurement.get("validation", {}).get("accuracy"),
             measurement.get("latency", {}).get("ratio"),
             reason,
-            so_far,
+        )
+
+    def _where(self, measurement: Mapping[str, Any]) -> str:
+        return f"at {measurement['losses'][-1][0]} of {self._steps} steps"
+
+    def _standing(self) -> Standing:
+        numbers, points = list(self._points), list(self._points.values())
+        members = front(points)
+        begun, on_front = set(self._placements), set(members)
+        left = sum(self._steps - self._reached.get(number, 0) for number in begun - set(self._ended))
+        left += max(0, self._budget - len(begun)) * self._steps
+        return Standing(
+            base=(self._base or {}).get("validation", {}).get("accuracy"),
+            front=[(self._placements[numbers[i]].label, *points[i]) for i in members],
+            dominated=[point for i, point in enumerate(points) if i not in on_front],
+            ended=Counter(self._ended.values()),
+            begun=len(begun),
+            stopped=len(self._stopped.keys() - self._ended.keys()),
+            stops_early=self._study.stops_early,
+            steps=sum(self._reached.values()),
+            steps_left=0 if self._trials_over else left,
         )
 
 

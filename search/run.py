@@ -29,8 +29,8 @@ from search.series import following, seeded
 from search.spec import SearchSpec
 
 if TYPE_CHECKING:
+    from search.progress import Progress
     from search.served import ServedProfiles
-    from search.terminal import Progress
     from search.tracking import Tracker
 
 
@@ -112,8 +112,7 @@ def resume(
                         f"the {what} of search {name} has changed since it began ({search.facts[what]}): restore it, "
                         "or start a new search"
                     )
-            done = sum(trial.status != "running" for trial in catalog.trials(search.id))
-            return _search(catalog, lambda: search, prepared, home, began, ready, interruption, progress_stream, done)
+            return _search(catalog, lambda: search, prepared, home, began, ready, interruption, progress_stream)
 
 
 def _search(
@@ -125,19 +124,25 @@ def _search(
     ready: Callable[[], None],
     interruption: Interruption,
     progress_stream: Any,
-    done: int = 0,
 ) -> dict[str, Any]:
     """``enter`` gives the search its row, once everything that could still refuse has agreed."""
-    from search.terminal import Progress
+    from search.progress import Progress
     from search.tracking import Tracker
 
-    spec, metric = prepared.spec, prepared.facts["metric"]
+    spec = prepared.spec
 
     def document(search_id: str) -> dict[str, Any]:
         return result_document(catalog, catalog.search_of(search_id))
 
     tracker = Tracker(catalog, home.tracking, home.folder / "mlartifacts", document)
-    with Progress(spec.budget, progress_stream, done=done, metric=metric) as progress:
+    deadline = None if spec.max_hours is None else began + spec.max_hours * 3600
+    with Progress(
+        min(spec.budget, prepared.space.size),
+        progress_stream,
+        metric=prepared.facts["metric"],
+        latency_axis="ttft" if prepared.assignment.space.kind == "encoder" else "tpot",
+        deadline=deadline,
+    ) as progress:
         progress.phase("starting workers")
         ready()
         interruption.install()
@@ -156,7 +161,7 @@ def _search(
                 interruption.check()
                 lease.check()
 
-            _run_to_end(catalog, search, prepared, home, began, check, progress, tracker)
+            _run_to_end(catalog, search, prepared, home, began, deadline, check, progress, tracker)
     result = document(search.id)
     if not result["trials"]["complete"]:
         reasons = [point["reason"] for point in result["points"] if point["reason"]]
@@ -173,6 +178,7 @@ def _run_to_end(
     prepared: Prepared,
     home: Home,
     began: float,
+    deadline: float | None,
     check: Callable[[], None],
     progress: Progress,
     tracker: Tracker,
@@ -217,7 +223,7 @@ def _run_to_end(
             steps=prepared.assignment.training.steps,
             settle=spec.stop_when == "settled",
             retries=spec.retries,
-            deadline=None if spec.max_hours is None else began + spec.max_hours * 3600,
+            deadline=deadline,
             served=served,
             champion=None if prepared.before.champion is None else prepared.before.champion.placement,
         )

@@ -35,6 +35,7 @@ def call(*args: str, code: int = 0, timeout: float = 300) -> subprocess.Complete
     done = subprocess.run(command(*args), capture_output=True, text=True, timeout=timeout, env=environment())
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stderr[-3000:]}"
     assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr, "control characters where there is no terminal"
     return done
 
 

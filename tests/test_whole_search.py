@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from objectives import demo
-from tests.commands import QUICK, assert_whole, call, call_json, environment
+from tests.commands import QUICK, assert_whole, call, call_json, command, environment
+from tests.search.pseudo_terminal import terminal, without_codes
 
 BUDGET = 5
 
@@ -25,9 +26,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def document(home: Path) -> dict[str, Any]:
-    found: dict[str, Any] = call_json("run", "--budget", str(BUDGET), *QUICK, "--home", str(home), "--name", "whole")
-    return found
+def searched(home: Path) -> tuple[dict[str, Any], str]:
+    """What the search printed, and what a terminal on standard error showed meanwhile."""
+    args = command("run", "--budget", str(BUDGET), *QUICK, "--home", str(home), "--name", "whole", "--json")
+    wide = environment() | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color"}
+    with terminal() as tty:
+        done = subprocess.run(args, stdout=subprocess.PIPE, stderr=tty.stream, text=True, timeout=300, env=wide)
+        seen = without_codes(tty.seen)
+    assert done.returncode == 0, seen
+    return json.loads(done.stdout), seen
+
+
+@pytest.fixture(scope="module")
+def document(searched: tuple[dict[str, Any], str]) -> dict[str, Any]:
+    return searched[0]
 
 
 def test_result_is_the_contract(document: dict[str, Any]) -> None:
@@ -51,6 +63,15 @@ def test_result_is_the_contract(document: dict[str, Any]) -> None:
     assert {"accuracy", "tpot_p95_ms", "ttft_p95_ms"} <= document["base"].keys()
 
 
+def test_a_terminal_shows_the_front_while_the_search_runs(searched: tuple[dict[str, Any], str]) -> None:
+    document, seen = searched
+    *_, last = seen.split(f"{BUDGET}/{BUDGET} ")
+    assert "elapsed" in last
+    assert "accuracy against TPOT ratio" in last
+    assert "· dominated  ◆ base  ● front" in last
+    assert sum(f"{member['tpot_ratio']:.3f}" in last for member in document["front"]) == len(document["front"])
+
+
 def test_every_store_agrees(home: Path, document: dict[str, Any]) -> None:
     state = assert_whole(home, "whole", BUDGET)
     on_front = {run.info.run_id for run in state["children"] if run.data.tags["front"] == "true"}
@@ -59,7 +80,13 @@ def test_every_store_agrees(home: Path, document: dict[str, Any]) -> None:
 
 def test_show_gives_the_same_later(home: Path, document: dict[str, Any]) -> None:
     assert call_json("show", "whole", "--home", str(home)) == document
-    assert "Recommended" in call("show", "whole", "--home", str(home)).stdout
+    shown = call("show", "whole", "--home", str(home)).stdout
+    assert "Recommended" in shown
+    assert "against" not in shown
+    wide = environment() | {"COLUMNS": "100"}
+    with terminal() as tty:
+        subprocess.run(command("show", "whole", "--home", str(home)), stdout=tty.stream, env=wide, check=True)
+        assert "validation accuracy against TPOT ratio" in tty.seen
     assert "whole" in call("list", "--home", str(home)).stdout
     (row,) = call_json("list", "--home", str(home))
     assert (row["search"], row["status"], row["trials"]["complete"]) == ("whole", "complete", BUDGET)

@@ -59,9 +59,10 @@ def profile_model(
     seed: int,
     shelf: Shelf | None = None,
     wanted: Sequence[Placement] = (),
-    visited: Callable[[Placement, int], None] = lambda placement, done: None,
+    visited: Callable[[Placement, int, float], None] = lambda placement, number, share: None,
 ) -> Profiles:
-    """``wanted`` placements are measured, whatever else is. ``visited`` is told as measuring goes on.
+    """``wanted`` placements are measured, whatever else is. ``visited`` is told as measuring goes on, see
+    :func:`~objectives.latency.rounds.measure_in_rounds`.
 
     Raises RequestError where the engine refuses.
     """
@@ -121,7 +122,7 @@ def _measure(
     settings: LatencySettings,
     seed: int,
     shelf: Shelf,
-    visited: Callable[[Placement, int], None],
+    visited: Callable[[Placement, int, float], None],
 ) -> dict[LatencyClass, dict[str, Any]]:
     """A profile of every class, from the shelf or by one placement of it."""
     context = profile_context(space, engine.facts, settings)

@@ -47,19 +47,22 @@ def measure_in_rounds(
     settings: LatencySettings,
     *,
     seed: int,
-    visited: Callable[[Placement, int], None] = lambda placement, done: None,
+    visited: Callable[[Placement, int, float], None] = lambda placement, number, share: None,
 ) -> dict[Placement, dict[str, Any]]:
     """A profile of each placement, as :func:`objectives.latency.engine.measure` gives it.
 
     After two rounds only placements whose interval is wider than ``half_width`` are visited again, until
-    ``max_seconds`` of each are spent; ``settled`` says which of the two it was. ``visited`` is told after each visit.
+    ``max_seconds`` of each are spent; ``settled`` says which of the two it was. ``visited`` is told after each visit:
+    of which placement, in which round, and which share of the time is over if all that are not settled use up theirs.
     """
     found = {placement: _Visits() for placement in dict.fromkeys(placements)}
     open_, number = list(found), 0
     while open_:
         for placement in open_:
             _visit(engine, placement, found[placement], settings, seed + number)
-            visited(placement, number)
+            left = sum(max(0.0, settings.max_seconds - found[each].seconds) for each in open_)
+            most = len(found) * settings.max_seconds
+            visited(placement, number, 1 - left / most if most else 1.0)
         number += 1
         if number >= _FIRST_ROUNDS:
             ratios = dict(zip(found, pooled([each.rounds for each in found.values()], seed, 200), strict=True))

@@ -84,3 +84,12 @@ def tracking_uri(migrated_mlflow: Path, tmp_path: Path) -> str:
     """URI of a new, empty MLflow database."""
     copy = shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     return f"sqlite:///{copy}"
+
+
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What programs go by that write on a terminal: its kind and its size."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("TERM", "xterm-256color"), ("COLUMNS", "80"), ("LINES", "40")):
+        monkeypatch.setenv(name, value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from search.served import ServedProfiles
 from search.spec import SearchSpec
 from tests.commands import QUICK, call_json
 from tests.objectives.latency.scripted import Script, serving
+from tests.search.pseudo_terminal import terminal, without_codes
 
 FAST = {"first": [0.001], "each": [0.0005], "tokens": 17, "owner": "vllm"}
 
@@ -113,9 +116,15 @@ def test_latency_prints_and_keeps_its_table(tmp_path: Path) -> None:
     assert not any("cached" in row for row in fresh["profiles"])
 
 
-def test_modes_stand_side_by_side_where_requests_run_at_once() -> None:
+@pytest.mark.usefixtures("plain_environment")
+def test_modes_stand_side_by_side_where_requests_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = LatencySettings(prompt_tokens=4, output_tokens=5, max_seconds=0.0)
-    document = latency_document(SearchSpec(ranks=(4,)), settings, [2])
+    with terminal() as tty:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", tty.stream)
+            document = latency_document(SearchSpec(ranks=(4,)), settings, [2])
+        seen = without_codes(tty.seen)
+    assert re.search(r"100% ━+ elapsed .*\nround 2: ", seen), "the bar is full when all time is used up"
     merged, unmerged, mixed = document["modes"]
     assert [mode["mode"] for mode in document["modes"]] == ["merged", "unmerged", "mixed"]
     assert (merged["adapters"], unmerged["adapters"], mixed["adapters"]) == (1, 1, 2)

@@ -1,164 +1,21 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 
-from search.terminal import Progress, print_latency, print_list, print_modules, print_result
+from search.terminal import print_latency, print_list, print_modules, print_result
 from tests.dashboards import documents
+from tests.search.pseudo_terminal import terminal, without_codes
 
 LONG = "down_proj+gate_proj+k_proj+o_proj+q_proj+up_proj+v_proj r16"
 
 
-class Terminal:
-    """A real pseudo-terminal; `seen` is what was written to it, once it is closed."""
-
-    def __init__(self) -> None:
-        self.master, slave = pty.openpty()
-        self.stream: TextIO = os.fdopen(slave, "w", encoding="utf-8")
-        self._bytes = b""
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        try:
-            while part := os.read(self.master, 65536):
-                self._bytes += part
-        except OSError:  # Linux reports the closed other side as an error.
-            return
-
-    @property
-    def seen(self) -> str:
-        self.stream.close()
-        self._reader.join()
-        return self._bytes.decode()
-
-
-@contextmanager
-def terminal() -> Iterator[Terminal]:
-    opened = Terminal()
-    try:
-        yield opened
-    finally:
-        _ = opened.seen
-        os.close(opened.master)
-
-
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
-
-
-def without_codes(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "")
-
-
-def report(progress: Progress) -> None:
-    with progress:
-        progress.phase("loading model")
-        progress.trial_started(0, "o_proj r8")
-        progress.trial_finished(0, "o_proj r8", "complete", 0.612, 1.12, None, [("o_proj r8", 0.612, 1.12)])
-        progress.trial_finished(1, "k_proj r4", "failed", None, None, "NaN\nat step 3", [("o_proj r8", 0.612, 1.12)])
-        progress.note("one text was cut")
-
-
-def test_without_a_terminal_each_event_is_one_plain_line() -> None:
-    stream = io.StringIO()
-    report(Progress(24, stream))
-    lines = stream.getvalue().splitlines()
-    assert lines[:2] == ["loading model", "[ 0/24] o_proj r8  started"]
-    assert re.fullmatch(r"\[ 1/24\] o_proj r8  accuracy 0\.612  TPOT x1\.12  front 1 point  left ~\d+s", lines[2])
-    assert re.fullmatch(r"\[ 2/24\] k_proj r4  failed: NaN at step 3  front 1 point  left ~\d+s", lines[3])
-    assert lines[4] == "note: one text was cut"
-    assert re.fullmatch(r"\[ 2/24\] trials done in \d+s, 1 point on the front", lines[5])
-    assert len(lines) == 6
-
-
-def test_a_resumed_search_counts_on_and_names_its_own_metric() -> None:
-    stream = io.StringIO()
-    with Progress(24, stream, done=11, metric="rouge_l", latency_axis="ttft") as progress:
-        progress.trial_finished(12, "o_proj r8", "complete", 0.5, 1.1, None, [])
-    first = stream.getvalue().splitlines()[0]
-    assert first == "[12/24] o_proj r8  ROUGE-L 0.500  request time x1.10  front 0 points  left ~-"
-
-
-def test_a_name_cannot_move_the_cursor_or_start_a_line() -> None:
-    stream = io.StringIO()
-    with Progress(2, stream) as progress:
-        progress.trial_started(0, "a\x1b[2J\nb [red]c[/red]")
-        progress.note("x\r\x9b2Jy")
-    assert stream.getvalue().splitlines() == ["[0/2] a [2J b [red]c[/red]  started", "note: x 2Jy"]
-
-
-def test_disabled_is_silent() -> None:
-    stream = io.StringIO()
-    report(Progress(24, stream, enabled=False))
-    assert stream.getvalue() == ""
-
-
-def test_a_terminal_shows_bar_front_and_failures() -> None:
-    with terminal() as tty:
-        report(Progress(24, tty.stream))
-        seen = tty.seen
-    text = without_codes(seen)
-    assert "\x1b[" in seen
-    assert "loading model" in text
-    assert re.search(r"2/24 .*elapsed 0s  left ~\d+s", text)
-    assert re.search(r"front so far +accuracy +TPOT ratio", text)
-    assert "failed: NaN at step 3" in text
-    assert "o_proj r8  accuracy" not in text
-
-
-def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    with terminal() as tty:
-        report(Progress(24, tty.stream))
-        print_result(documents.document(), tty.stream)
-        seen = tty.seen
-    assert not re.search(r"\x1b\[[0-9;]*(3[0-7]|38|9[0-7])[;m]", seen)
-
-
-def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "dumb")
-    with terminal() as tty:
-        report(Progress(24, tty.stream))
-        assert "\x1b" not in tty.seen
-
-
-class FullDisk(io.StringIO):
-    def write(self, _: str) -> int:
-        raise OSError(28, "No space left on device")
-
-
-def test_a_stream_that_fails_never_reaches_the_search() -> None:
-    closed = io.StringIO()
-    closed.close()
-    for stream in (FullDisk(), closed):
-        report(Progress(24, stream))
-
-
-def test_a_terminal_that_goes_away_never_reaches_the_search() -> None:
-    master, slave = pty.openpty()
-    stream = os.fdopen(slave, "w")
-    progress = Progress(24, stream)
-    os.close(master)
-    report(progress)
-
-
-def test_an_interrupt_passes_through() -> None:
-    with pytest.raises(KeyboardInterrupt), Progress(24, io.StringIO()):
-        raise KeyboardInterrupt
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 def printed(document: dict[str, Any]) -> str:
@@ -212,6 +69,26 @@ def test_nothing_is_cut_in_a_terminal(columns: int, monkeypatch: pytest.MonkeyPa
     if columns >= 80:
         assert "[0.580, 0.640]" in text
         assert "gate_proj+" in text
+
+
+def test_the_plot_of_the_front_stands_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "against" not in printed(documents.document())
+    seen = {}
+    for columns in (79, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with terminal() as tty:
+            print_result(documents.document(), tty.stream)
+            seen[columns] = without_codes(tty.seen)
+    assert "against" not in seen[79]
+    plot = seen[80][seen[80].index("validation accuracy against TPOT ratio") : seen[80].index("Recommended")]
+    assert (plot.count("●"), plot.count("★"), plot.count("◆"), plot.count("·")) == (2 + 1, 1 + 1, 1 + 1, 1 + 1)
+
+
+@pytest.mark.parametrize("case", documents.ALL)
+def test_every_document_prints_in_a_terminal_without_utf_8(case: str) -> None:
+    with terminal("ascii") as tty:
+        print_result(documents.ALL[case](), tty.stream)
+        assert tty.seen.isascii()
 
 
 def test_list() -> None:
@@ -311,6 +188,8 @@ def test_a_search_is_imported_without_torch_so_that_ray_can_start_beside_it() ->
 
 
 def test_importing_it_stays_light() -> None:
-    code = "import sys, search.terminal; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    code = (
+        "import sys, search.terminal, search.progress; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "pandas", "numpy", "mlflow", "plotly", "jinja2", "ray", "optuna"} & set(loaded)

@@ -76,11 +76,13 @@ def test_requests_that_agree_by_luck_claim_no_more_than_the_others() -> None:
 
 def test_only_what_is_not_known_well_enough_is_visited_again() -> None:
     engine = SimulatedEngine(COSTS, noise=0.001)
-    visits: list[tuple[Placement, int]] = []
+    visits: list[tuple[Placement, int, float]] = []
     found = measure_in_rounds(
-        engine, [BASE, O_PROJ, O_PROJ], SETTINGS, seed=0, visited=lambda p, n: visits.append((p, n))
+        engine, [BASE, O_PROJ, O_PROJ], SETTINGS, seed=0, visited=lambda *visit: visits.append(visit)
     )
-    assert visits == [(BASE, 0), (O_PROJ, 0), (BASE, 1), (O_PROJ, 1)]
+    assert [visit[:2] for visit in visits] == [(BASE, 0), (O_PROJ, 0), (BASE, 1), (O_PROJ, 1)]
+    shares = [visit[2] for visit in visits]
+    assert 0 < shares[0] < shares[1] < shares[2] < shares[3] <= 1, "of the time that all may take"
     assert engine.opened == [BASE, O_PROJ] * 2, "a new adapter each time"
     assert (found[O_PROJ]["settled"], found[O_PROJ]["rounds"], found[O_PROJ]["engine"]) == (True, 2, "simulated")
     assert found[O_PROJ]["ratio"] == pytest.approx(engine.truth(O_PROJ), rel=0.01)
