@@ -1,4 +1,4 @@
-"""Strategies as `run` has them: the budget counts trials, and a search ends before it where it is settled.
+"""Strategies as `run` has them: the budget counts trials.
 
     python -m benchmarks.budgeted TABLE.parquet ... [--strategies tpe,additive] [--budgets 24,40] [--runs 8]
 

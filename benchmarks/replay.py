@@ -11,6 +11,7 @@ from objectives.placement import Placement
 from objectives.tabular import Table
 from search.catalog.store import Catalog
 from search.plan import SearchPlan
+from search.strategy.additive_sampler import SHARE
 from search.strategy.space import PlacementSpace
 from search.study import Study
 
@@ -28,12 +29,14 @@ class Silent:
 def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int, as_live: bool = False) -> Run:
     """A search by a strategy of `--strategy`, to the steps of ``budget`` whole trainings, without settling before.
 
-    A strategy that stops trials on the way may then begin as many as there are placements. ``as_live``: ``budget``
-    counts trials, and the search may settle, as `run` does it. ``seed`` is the strategy's, and chooses the recorded
-    seed whose figures it sees.
+    A strategy that stops trials on the way begins as many as share these steps. ``as_live``: ``budget`` counts trials,
+    as `run` does it. ``seed`` is the strategy's, and chooses the recorded seed whose figures it sees.
     """
     recorded = table.seeds[seed % len(table.seeds)]
     ceiling = budget * table.steps
+    if strategy == "additive" and not as_live:
+        budget = int(budget / SHARE)
+    budget = min(budget, len(table.placements))
     trained: list[tuple[int, Placement]] = []
     with tempfile.TemporaryDirectory() as folder:
         catalog = Catalog(f"sqlite:///{folder}/search.db")
@@ -54,11 +57,11 @@ def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int,
             catalog,
             study,
             search.id,
-            budget=len(table.placements) if study.stops_early and not as_live else min(budget, len(table.placements)),
+            budget=budget,
             references={placement: placement.label for placement in first},
             watcher=Silent(),
             steps=table.steps,
-            settle=as_live,
+            settle=False,
         )
         plan.reconcile()
         pool = Workers[Job](workers)

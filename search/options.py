@@ -79,7 +79,7 @@ proposals = group(
     click.option(
         "--stop-when",
         metavar="|".join(STOPS),
-        help="End when more trials are unlikely to change the front, under strategies that know.  [default: settled]",
+        help="End when more trials are unlikely to change the front, under strategies that know.  [default: budget]",
     ),
     click.option("--series", metavar="NAME", help="Build on the earlier searches of this series; keep its champion."),
 )

@@ -200,7 +200,7 @@ class SearchPlan:
     def _give_up(self) -> None:
         """What stopped on the way stays as it is: no step more of it was worth its cost."""
         for number, measurement in self._stopped.items():
-            reason = f"{self._where(measurement)}, since going on was not expected to change the front"
+            reason = f"{self._where(measurement)}, since others were expected to add more to the front"
             self._catalog.give_up(self._id, number, reason)
             self._tell(number, "stopped", measurement)
             self._report(number, "stopped", measurement, reason)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from objectives.placement import Placement
+from search.strategy.belief import bent
 from search.strategy.linear import Array, LinearPosterior, features
 
 #: Trials that it takes; fewer keep their own figures.
@@ -37,7 +38,7 @@ def estimates(
     if standard_error[near].min() <= 0:
         return None
     rows = features(placements, sorted({name for placement in placements for name in placement.groups}))
-    explained = LinearPosterior(rows, -loss).expected(rows)[near]
+    explained = LinearPosterior(rows, np.array(bent(loss))).expected(rows)[near]
     if np.ptp(explained) <= 1e-9 * np.abs(explained).max():
         return None
     line = np.column_stack([np.ones_like(explained), (explained - explained.mean()) / explained.std()])

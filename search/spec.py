@@ -42,7 +42,7 @@ class SearchSpec:
     ranks: tuple[int, ...] = (4, 8, 16)
     bands: int = 1
     strategy: str = "auto"
-    stop_when: str = "settled"
+    stop_when: str = "budget"
     retries: int = 2
     checkpoint_seconds: float = 30.0
     engine: str = "transformers"

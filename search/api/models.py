@@ -58,7 +58,7 @@ class SearchRequest(BaseModel):
     ranks: list[Count] | None = Field(None, min_length=1, max_length=16, description="LoRA ranks. Default: 4, 8, 16.")
     bands: Count | None = Field(None, description="Split every group into so many bands of layers.")
     strategy: str | None = _choice(STRATEGIES, "Who proposes placements. Default: auto.")
-    stop_when: str | None = _choice(STOPS, "What ends a search. Default: settled.")
+    stop_when: str | None = _choice(STOPS, "What ends a search. Default: budget.")
     engine: str | None = _choice(ENGINES, "What serves while latency is measured. Default: transformers.")
     endpoint: str | None = Field(None, max_length=2048, description="For the engine openai: an allowed server's URL.")
     max_tpot_ratio: float | None = Field(

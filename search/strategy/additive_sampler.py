@@ -20,16 +20,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
 from search.pareto import area
-from search.strategy.belief import Observation, believe, design, explains
+from search.strategy.belief import Observation, believe, bent, design, explains
 from search.strategy.fidelity import rungs
 from search.strategy.gain import axes, gains
 from search.strategy.space import PlacementSpace
+from search.strategy.tried import KNOWN
 
 #: User attributes of a trial: its losses so far (see search.strategy.fidelity), and its latency ratio.
 COURSE, RATIO = "course", "latency_ratio"
 
 #: Placements weighed for one decision; of a larger space a sample, and the neighbours of what was tried last.
 _WEIGHED = 512
+#: The share of the steps of a whole budget that its trials get together, those that stop among them: there the front is
+#: that of multi-objective TPE with all of them (benchmarks/README.md). Small budgets get a whole first batch.
+SHARE = 0.5
 #: The search is settled if more trials would raise the front's hypervolume by this share,
 NOTABLE = 0.02
 #: with a probability below this.
@@ -55,6 +59,8 @@ class _History:
     held: set[Placement] = field(default_factory=set)  # complete, or running and believed to be
     begun: set[Placement] = field(default_factory=set)
     finished: int = 0
+    asked: int = 0  # trials of this search, without those known from others
+    promised: int = 0  # steps that these have had, or will have as far as that is decided
 
 
 def seed_of(seed: int, number: int) -> int:
@@ -76,11 +82,13 @@ class AdditiveSampler(BaseSampler):
         otherwise: Callable[[int], BaseSampler],
         seed: int,
         steps: int = 1,
+        budget: int | None = None,
         max_ratio: float | None = None,
     ) -> None:
         """``otherwise`` makes a sampler from a seed. ``steps`` is what a whole training takes.
 
-        Placements above ``max_ratio`` are worth nothing.
+        Of a ``budget`` of trials some stop on the way, as far as the steps of all have to be shared. Placements above
+        ``max_ratio`` are worth nothing.
         """
         self._space = space
         self._make_otherwise = otherwise
@@ -91,6 +99,7 @@ class AdditiveSampler(BaseSampler):
         self._max_ratio = max_ratio
         #: As many trials as there are effects: a larger first batch reached 95% of the hypervolume later.
         self._designed = len(space.groups) + 1 + (len(space.ranks) > 1)
+        self._budget = budget
         self._next: Placement | None = None
         self._placements: dict[int, Placement] = {}  # of trials, which keep theirs
 
@@ -102,7 +111,7 @@ class AdditiveSampler(BaseSampler):
         """``running`` trials are being worked on; others that are RUNNING in the study have stopped on the way.
 
         ``settle``: say so when more trials are unlikely to change the front, whether or not one ``may_begin``. Without
-        it all that may begin do; stopped ones go on only as far as that is likely to change the front.
+        it all that may begin do, and stopped ones go on while there are steps to share.
         """
         history = self._history(study, running)
         if may_begin and len(history.begun) < self._designed:
@@ -110,13 +119,13 @@ class AdditiveSampler(BaseSampler):
         if not self._is_explained(history):
             return self._without_model(history, may_begin)
         about, gain, chance = self._weigh(history, may_begin)
-        if chance < _UNLIKELY and history.finished and (settle or not may_begin):
+        if settle and history.finished and chance < _UNLIKELY:
             return Decision("settled", chance=chance)
         best = about[int(gain.argmax())]
+        if gain.max() < 0:  # nothing is left to begin, or to go on with
+            return Decision("begin" if may_begin else "settled", chance=chance)
         if best in history.open:
             return Decision("continue", history.open[best], chance=chance)
-        if not may_begin or best in history.begun:
-            return Decision("settled", chance=chance)
         self._next = best
         return Decision("begin", chance=chance)
 
@@ -164,7 +173,8 @@ class AdditiveSampler(BaseSampler):
             complete = trial.state == TrialState.COMPLETE
             ratio = trial.values[1] if complete else trial.user_attrs.get(RATIO)
             # Without losses the model is fitted to accuracy itself.
-            course = tuple(trial.user_attrs.get(COURSE, (-trial.values[0],) * len(self._rungs) if complete else ()))
+            without_losses = (-trial.values[0],) * len(self._rungs) if complete else ()
+            course = bent(losses) if (losses := trial.user_attrs.get(COURSE)) else without_losses
             if ratio is not None:
                 accuracy = trial.values[0] if complete else None
                 history.seen.append(Observation(placement, ratio, course, accuracy))
@@ -174,6 +184,10 @@ class AdditiveSampler(BaseSampler):
             elif is_open:
                 history.open[placement] = trial.number
             history.finished += complete
+            if KNOWN not in trial.user_attrs:
+                history.asked += 1
+                goes_on = is_open and trial.number in running and course
+                history.promised += self._rungs[-1 if goes_on else len(course) - 1] if course else is_open * self._rungs[0]
         # By what is known, so that the same is decided whether or not the process was ended in between.
         rungs_known = sum(len(observation.course) for observation in history.seen)
         self._random = np.random.default_rng([self._seed, len(history.begun), rungs_known])
@@ -186,7 +200,10 @@ class AdditiveSampler(BaseSampler):
         return candidates[int(design(sorted(history.begun), candidates, self._space.groups).argmax())]
 
     def _weigh(self, history: _History, may_begin: bool) -> tuple[list[Placement], NDArray[np.float64], float]:
-        """Placements, the gain of each per step that it still takes, and the chance that the front changes."""
+        """Placements, the gain of each per step that it still takes, and the chance that the front changes.
+
+        The gain is -1 where nothing is to be done: the trial runs or has ended, or there are too few steps left for it.
+        """
         known = {o.placement: o for o in history.seen}
         others = [p for p in self._candidates(list(known)) if p not in history.begun] if may_begin else []
         about = list(dict.fromkeys([*history.held, *history.open, *others]))
@@ -200,7 +217,17 @@ class AdditiveSampler(BaseSampler):
         left = self._rungs[-1] - np.array(done)
         front = area(zip(heights.mean(0)[held].tolist(), speeds[held].tolist(), strict=True))
         chance = float((gained.max(1) > NOTABLE * front).mean())
-        return about, gained.mean(0) / np.maximum(left, 1), chance
+        gain = gained.mean(0) / np.maximum(left, 1)
+        unaffordable = left > self._room(history)
+        gain[held | (unaffordable & [placement in history.open for placement in about])] = -1.0
+        return about, gain, chance
+
+    def _room(self, history: _History) -> float:
+        """Steps for trials that stopped on the way, when each that may still begin has its first ones."""
+        if self._budget is None:
+            return np.inf
+        ceiling = max(SHARE * self._budget, self._designed) * self._rungs[-1]
+        return ceiling - history.promised - max(0, self._budget - history.asked) * self._rungs[0]
 
     def _candidates(self, centres: Sequence[Placement]) -> Iterator[Placement]:
         if self._space.size <= _WEIGHED:

@@ -14,10 +14,11 @@ def rungs(steps: int) -> tuple[int, ...]:
     """Steps at which a trial of ``steps`` may stop, the last of them ``steps``.
 
     Whole entries of the training losses, at least two, so that a training that goes on later has the entries of one in
-    one go.
+    one go. Where these are more than a quarter of the training none stops: there is too little to save.
     """
-    early = {int(share * steps) // LOSS_EVERY * LOSS_EVERY for share in _SHARES}
-    return (*sorted(step for step in early if 2 * LOSS_EVERY <= step < steps), steps)
+    early = sorted({int(share * steps) // LOSS_EVERY * LOSS_EVERY for share in _SHARES})
+    early = [step for step in early if step >= 2 * LOSS_EVERY]
+    return (*early, steps) if early and early[0] <= steps / 4 else (steps,)
 
 
 def course(losses: Sequence[tuple[int, float]], final: float | None, steps: int) -> tuple[float, ...]:

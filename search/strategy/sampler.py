@@ -154,13 +154,13 @@ def make_sampler(
     known: Collection[Placement] = (),
     again: Sequence[Placement] = (),
 ) -> PlacementSampler:
-    """``auto`` is a grid where the budget covers the space, else multi-objective TPE (see docs/decisions.md).
+    """``auto`` is a grid where the budget covers the space, else additive (see docs/decisions.md).
 
     ``steps`` is what a whole training takes, ``max_ratio`` the cap on latency; for the rest see
     :class:`PlacementSampler`.
     """
     if strategy == "auto":
-        strategy = "grid" if space.size <= budget else "tpe"
+        strategy = "grid" if space.size <= budget else "additive"
 
     def tpe(seed: int) -> BaseSampler:
         # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
@@ -169,7 +169,9 @@ def make_sampler(
     population = max(4, min(50, budget // 3))
     samplers: dict[str, Callable[[int], BaseSampler]] = {
         "tpe": tpe,
-        "additive": lambda seed: AdditiveSampler(space, otherwise=tpe, seed=seed, steps=steps, max_ratio=max_ratio),
+        "additive": lambda seed: AdditiveSampler(
+            space, otherwise=tpe, seed=seed, steps=steps, budget=budget, max_ratio=max_ratio
+        ),
         "nsga2": lambda seed: optuna.samplers.NSGAIISampler(population_size=population, seed=seed),
         "gp": lambda seed: optuna.samplers.GPSampler(n_startup_trials=8, seed=seed),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),

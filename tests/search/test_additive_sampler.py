@@ -249,7 +249,7 @@ def test_early_losses_count_as_far_as_they_told_the_end_of_other_trials() -> Non
 def search(seed: int, settle: bool = True, budget: int = 40) -> tuple[optuna.Study, AdditiveSampler, int, float]:
     """A whole search by decide() and plain Optuna: steps that it took, and the chance at which it ended."""
     random = np.random.default_rng(seed)
-    sampler = AdditiveSampler(SPACE, otherwise=optuna.samplers.RandomSampler, seed=seed, steps=200)
+    sampler = AdditiveSampler(SPACE, otherwise=optuna.samplers.RandomSampler, seed=seed, steps=200, budget=budget)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     steps, open_trials, spent = rungs(200), {}, 0
     while True:
@@ -293,14 +293,16 @@ def test_a_search_settles_near_the_front_for_a_fraction_of_the_steps() -> None:
 
 
 def test_without_settling_the_budget_is_used_up() -> None:
-    study, _, _, _ = search(0, settle=False, budget=24)
+    study, _, spent, _ = search(0, settle=False, budget=24)
     assert len(study.trials) == 24
+    assert 11 * 200 < spent <= 12 * 200, "half of what whole trainings take"
     placements = [SPACE.placement(trial.params) for trial in study.trials]
     assert len(set(placements)) == len(placements)
 
 
 def test_rungs_are_whole_entries_of_the_training_losses() -> None:
     assert rungs(200) == (20, 50, 100, 200)
-    assert rungs(60) == (30, 60)
+    assert rungs(80) == (20, 40, 80)
+    assert rungs(79) == (79,), "20 steps of 79 are too large a part of it"
     assert rungs(30) == (30,)
     assert rungs(1) == (1,)
