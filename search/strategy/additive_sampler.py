@@ -186,8 +186,10 @@ class AdditiveSampler(BaseSampler):
             history.finished += complete
             if KNOWN not in trial.user_attrs:
                 history.asked += 1
-                goes_on = is_open and trial.number in running and course
-                history.promised += self._rungs[-1 if goes_on else len(course) - 1] if course else is_open * self._rungs[0]
+                level = len(course) - 1
+                if is_open and trial.number in running:
+                    level = len(self._rungs) - 1 if course else 0
+                history.promised += self._rungs[level] if level >= 0 else 0
         # By what is known, so that the same is decided whether or not the process was ended in between.
         rungs_known = sum(len(observation.course) for observation in history.seen)
         self._random = np.random.default_rng([self._seed, len(history.begun), rungs_known])
