@@ -23,6 +23,7 @@ from search.catalog.store import Catalog
 from search.champion import crown
 from search.interruption import Interruption
 from search.lease import Lease, is_held
+from search.mlflow_agreement import is_over
 from search.prepare import Prepared, prepare
 from search.result import result_document
 from search.series import following, seeded
@@ -135,7 +136,7 @@ def resume(
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec), search.created_at)
             _refuse_changes(search, prepared)
-            done = sum(trial.status != "running" for trial in catalog.trials(search.id))
+            done = sum(map(is_over, catalog.trials(search.id)))
             return _search(catalog, lambda: search, prepared, home, began, ready, interruption, progress_stream, done)
 
 
@@ -264,7 +265,7 @@ def _run_to_end(
     except KeyboardInterrupt:
         end("interrupted", None)
         tracker.stop(5.0)
-        done = sum(trial.status != "running" for trial in catalog.trials(search.id))
+        done = sum(map(is_over, catalog.trials(search.id)))
         raise Interrupted(
             f"interrupted with {done} of {spec.budget} trials done, all kept: continue with "
             f"`python -m search resume {search.name}`"
