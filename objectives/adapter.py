@@ -15,6 +15,7 @@ from objectives.errors import RequestError, StoreError
 from objectives.pickles import refuse_pickles
 
 WEIGHTS = "adapter_model.safetensors"
+_FULL = os.strerror(errno.ENOSPC)
 
 
 def save_adapter(model: Any, folder: Path) -> str:
@@ -26,7 +27,7 @@ def save_adapter(model: Any, folder: Path) -> str:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise _refused(folder, error) from error
+        raise refused("adapter", folder, error) from error
     try:
         model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
         partial.chmod(0o755)
@@ -37,8 +38,8 @@ def save_adapter(model: Any, folder: Path) -> str:
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         # safetensors reports a full disk as its own error type, with the system's message inside.
-        if isinstance(error, OSError) or os.strerror(errno.ENOSPC) in str(error) or "I/O error" in str(error):
-            raise _refused(folder, error) from error
+        if isinstance(error, OSError) or _FULL in str(error) or "I/O error" in str(error):
+            raise refused("adapter", folder, error) from error
         raise
     return digest
 
@@ -70,6 +71,6 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _refused(folder: Path, error: Exception) -> StoreError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return StoreError(f"adapter {folder} could not be written ({reason}): free space or check the folder, then resume")
+def refused(what: str, path: Path, error: Exception) -> StoreError:
+    reason = _FULL if _FULL in str(error) else getattr(error, "strerror", None) or str(error)
+    return StoreError(f"{what} {path} could not be written ({reason}): free space or check the folder, then resume")

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from objectives.errors import StoreError
+from objectives.adapter import refused
 from objectives.training import TrainingResult
 
 #: Beside the adapters' folders: the checkpoint of adapter NAME is NAME + SUFFIX.
@@ -38,10 +38,7 @@ def save_checkpoint(file: Path, model: Any, training: TrainingResult) -> None:
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StoreError(
-            f"checkpoint {file} could not be written ({reason}): free space or check the folder, then resume"
-        ) from error
+        raise refused("checkpoint", file, error) from error
 
 
 def load_checkpoint(file: Path, model: Any) -> TrainingResult | None:

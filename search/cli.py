@@ -359,7 +359,7 @@ def latency(
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @stores
 def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
-    """Serve the MLflow UI of this home, and print the address of its newest search there.
+    """Serve the MLflow UI of this home's newest search, and print its address there.
 
     \b
     Example:
@@ -371,11 +371,12 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     place = home_of(home, storage, tracking_uri)
     with closing(Catalog(place.storage)) as catalog:
         searches = catalog.searches()
-    if place.tracking.startswith(("http://", "https://")):
-        click.echo(f"the searches are at {page_of(place.tracking, searches)}")
+    uri = place.mlflow(searches[0] if searches else None)
+    if uri.startswith(("http://", "https://")):
+        click.echo(f"the searches are at {page_of(uri, searches)}")
         return
     click.echo(f"MLflow UI at {page_of(f'http://{host}:{port}', searches)} (Ctrl-C ends it)", err=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", place.tracking]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--default-artifact-root", str(place.folder / "mlartifacts"), "--host", host, "--port", str(port)]
     sys.stdout.flush()
     os.execv(sys.executable, command)

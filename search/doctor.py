@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,16 @@ def examine(home: Home, name: str | None, *, fix: bool) -> list[dict[str, Any]]:
         chosen = [catalog.search(name)] if name else catalog.searches()
         documents = [_examine(catalog, home, search, fix) for search in chosen]
         idle = [each for each in zip(chosen, documents, strict=True) if each[1]["holder"] is None]
-        if idle:
-            _examine_mlflow(catalog, home, idle, name, fix)
+        by_place: dict[Home, list[tuple[SearchRecord, dict[str, Any]]]] = {}
+        for search, document in idle:
+            try:
+                place = replace(home, tracking=home.mlflow(search))
+            except RequestError as error:
+                document["mlflow"] = str(error)
+            else:
+                by_place.setdefault(place, []).append((search, document))
+        for place, searches in by_place.items():
+            _examine_mlflow(catalog, place, searches, name, fix)
         return documents
 
 
@@ -129,10 +138,11 @@ def _delete(strays: list[Path]) -> None:
 def _examine_mlflow(
     catalog: Catalog, home: Home, idle: list[tuple[SearchRecord, dict[str, Any]]], name: str | None, fix: bool
 ) -> None:
-    """Into the documents of searches that nobody runs. MLflow is read once for all of them, page by page."""
+    """Into the documents of searches that nobody runs. The home's MLflow is read once for all of them, page by page."""
+    kept = home.mlflow_kept()
     runs: dict[str, list[RunState]] | None = None
     try:
-        runs = run_states(home.tracking, name)
+        runs = run_states(home.mlflow(), name)
     except Exception as error:  # whatever MLflow, its driver or the network raise: a copy for people, no more
         for _, document in idle:
             document["mlflow"] = said(error)
@@ -144,12 +154,14 @@ def _examine_mlflow(
             ]
             if fix:
                 queue_again(catalog, search.id, found.all)
-    if fix and runs is not None and catalog.backlog():
+        if fix and runs is not None and search.facts.get("tracking") != kept:
+            catalog.set_tracking(search.id, kept)
+    if fix and runs is not None and catalog.backlog(kept):
 
         def result(search_id: str) -> dict[str, Any]:
             return result_document(catalog, catalog.search_of(search_id))
 
-        Tracker(catalog, home.tracking, home.folder / "mlartifacts", result).stop(60.0)
+        Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", result, only=kept).stop(60.0)
     for search, document in idle:
         if pending := waiting(catalog, search.id):
             remedy = "`python -m search doctor --fix` sends them"

@@ -23,6 +23,7 @@ from search.catalog.store import Catalog
 from search.champion import crown
 from search.interruption import Interruption
 from search.lease import Lease, is_held
+from search.mlflow_agreement import is_over
 from search.prepare import Prepared, prepare
 from search.result import result_document
 from search.series import following, seeded
@@ -34,21 +35,47 @@ if TYPE_CHECKING:
     from search.tracking import Tracker
 
 
+#: What stands for a secret in a URI.
+_SECRET = "***"
+
+
 @dataclass(frozen=True)
 class Home:
     """Where a search keeps its state."""
 
     folder: Path
     storage: str  # SQLAlchemy URL of catalog and study
-    tracking: str  # MLflow URI
+    tracking: str | None  # MLflow URI that was asked for
 
     @classmethod
     def at(cls, folder: Path, storage: str | None, tracking: str | None) -> Home:
-        return cls(
-            folder,
-            storage or f"sqlite:///{folder / 'search.db'}",
-            tracking or f"sqlite:///{folder / 'mlflow.db'}",
-        )
+        kind, separator, file = (tracking or "").partition(":///")
+        if kind.startswith("sqlite") and file:  # a search may be resumed from another folder
+            tracking = f"{kind}{separator}{Path(file).absolute()}"
+        return cls(folder, storage or f"sqlite:///{folder / 'search.db'}", tracking)
+
+    def mlflow(self, search: SearchRecord | None = None) -> str:
+        """URI of the MLflow that was asked for; else the one that the search had last, else this home's own.
+
+        Raises RequestError where the search's had a user or password, which are not kept.
+        """
+        kept = (search and search.facts.get("tracking")) or ""
+        if self.tracking is None and search and _SECRET in kept:
+            raise RequestError(
+                f"search {search.name} writes to MLflow at {kept}, whose user and password are not kept: give them "
+                "again with --tracking-uri or SEARCH_TRACKING_URI"
+            )
+        return self.tracking or kept or self._own_mlflow()
+
+    def mlflow_kept(self) -> str:
+        """The MLflow of :meth:`mlflow` as a search's row keeps it: without secrets; empty for this home's own, since a
+        home may be moved."""
+        from search.tracking import redacted
+
+        return "" if self.mlflow() == self._own_mlflow() else redacted(self.mlflow())
+
+    def _own_mlflow(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
 
     def adapters(self, search_id: str) -> Path:
         return self.folder / "adapters" / search_id
@@ -56,11 +83,8 @@ class Home:
     def environment(self) -> dict[str, str]:
         """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs
         may hold passwords."""
-        return {
-            "SEARCH_HOME": str(self.folder),
-            "SEARCH_STORAGE": self.storage,
-            "SEARCH_TRACKING_URI": self.tracking,
-        }
+        asked = {} if self.tracking is None else {"SEARCH_TRACKING_URI": self.tracking}
+        return {"SEARCH_HOME": str(self.folder), "SEARCH_STORAGE": self.storage} | asked
 
 
 def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str, Any]:
@@ -85,7 +109,8 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
 
             def create() -> SearchRecord:
                 name = spec.name or _free_name(catalog, spec, prepared)
-                return catalog.create_search(name, prepared.spec.to_json(), prepared.facts)
+                facts = prepared.facts | {"tracking": home.mlflow_kept()}
+                return catalog.create_search(name, prepared.spec.to_json(), facts)
 
             return _search(catalog, create, prepared, home, began, ready, interruption, progress_stream)
 
@@ -93,7 +118,10 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
 def resume(
     name: str, home: Home, *, budget: int | None = None, workers: int | None = None, progress_stream: Any = None
 ) -> dict[str, Any]:
-    """Continue a search to its budget, or to a new one. Raises as :func:`start`."""
+    """Continue a search to its budget, or to a new one, on the MLflow that it had, unless the home names another.
+
+    Raises as :func:`start`, and RequestError where its data or its model are no longer what they were.
+    """
     began = time.monotonic()
     with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
@@ -101,18 +129,25 @@ def resume(
             raise is_held(name, holder)
         if budget is not None and budget < (begun := len(catalog.trials(search.id))):
             raise RequestError(f"--budget {budget} is below the {begun} trials that search {name} has: give more")
+        home = replace(home, tracking=home.mlflow(search))
         catalog.follow_adapters(search.id, home.adapters(search.id))
         spec = SearchSpec.from_json(search.spec)
         spec = replace(spec, budget=budget or spec.budget, workers=workers or spec.workers)
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec), search.created_at)
-            for fact, what in (("data_hash", "data"), ("structure", "model")):
-                if prepared.facts[fact] != search.facts[fact]:
-                    raise RequestError(
-                        f"the {what} of search {name} has changed since it began ({search.facts[what]}): restore it, "
-                        "or start a new search"
-                    )
+            _refuse_changes(search, prepared)
             return _search(catalog, lambda: search, prepared, home, began, ready, interruption, progress_stream)
+
+
+def _refuse_changes(search: SearchRecord, prepared: Prepared) -> None:
+    """Raises RequestError where a trial would not be comparable with those that the search has."""
+    changeable = (("data_hash", "data", "data"), ("structure", "model", "model"))
+    for fact, what, where in (*changeable, ("model_digest", "weights or tokenizer of the model", "model")):
+        if prepared.facts[fact] != search.facts.get(fact, prepared.facts[fact]):
+            raise RequestError(
+                f"the {what} of search {search.name} has changed since it began ({search.facts[where]}): restore it, "
+                "or start a new search"
+            )
 
 
 def _search(
@@ -134,7 +169,8 @@ def _search(
     def document(search_id: str) -> dict[str, Any]:
         return result_document(catalog, catalog.search_of(search_id))
 
-    tracker = Tracker(catalog, home.tracking, home.folder / "mlartifacts", document)
+    kept = home.mlflow_kept()
+    tracker = Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", document, only=kept)
     deadline = None if spec.max_hours is None else began + spec.max_hours * 3600
     with Progress(
         min(spec.budget, prepared.space.size),
@@ -153,6 +189,8 @@ def _search(
         with Lease(catalog, search.id, search.name) as lease:
             if prepared.spec.to_json() != search.spec:
                 catalog.set_spec(search.id, prepared.spec.to_json())
+            if kept != search.facts.get("tracking"):
+                catalog.set_tracking(search.id, kept)
             if search.status != "running":
                 catalog.set_status(search.id, "running")
             tracker.start(compare=search.id)
@@ -233,7 +271,7 @@ def _run_to_end(
     except KeyboardInterrupt:
         end("interrupted", None)
         tracker.stop(5.0)
-        done = sum(trial.status != "running" for trial in catalog.trials(search.id))
+        done = sum(map(is_over, catalog.trials(search.id)))
         raise Interrupted(
             f"interrupted with {done} of {spec.budget} trials done, all kept: continue with "
             f"`python -m search resume {search.name}`"
@@ -253,7 +291,7 @@ def _run_to_end(
     progress.phase("writing to MLflow")
     if waiting := tracker.stop(120.0):
         progress.note(
-            f"MLflow at {redacted(home.tracking)} did not take {waiting} records yet; nothing is lost: "
+            f"MLflow at {redacted(home.mlflow())} did not take {waiting} records yet; nothing is lost: "
             f"`python -m search resume {search.name}` sends them"
         )
 

@@ -84,7 +84,7 @@ def _track(catalog: Catalog, home: Home, comparison: dict[str, Any], stream: Tex
     from search.tracking import redacted
 
     try:
-        MlflowRuns(catalog, home.tracking, home.folder / "mlartifacts", lambda _: {}).write_comparison(comparison)
+        MlflowRuns(catalog, home.mlflow(), home.folder / "mlartifacts", lambda _: {}).write_comparison(comparison)
     except Exception as error:
         reason = redacted(f"{type(error).__name__}: {error}".split("\n", 1)[0])
         print(

@@ -38,7 +38,7 @@ def estimates(
     if standard_error[near].min() <= 0:
         return None
     rows = features(placements, sorted({name for placement in placements for name in placement.groups}))
-    explained = LinearPosterior(rows, np.array(bent(loss))).expected(rows)[near]
+    explained = LinearPosterior(rows, np.array(bent(loss.tolist()))).expected(rows)[near]
     if np.ptp(explained) <= 1e-9 * np.abs(explained).max():
         return None
     line = np.column_stack([np.ones_like(explained), (explained - explained.mean()) / explained.std()])

@@ -31,16 +31,22 @@ _log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Delivers the outbox of every search in the catalog. Its methods do not raise: what fails is tried again.
+    """Delivers the outbox of the catalog's searches to one MLflow. Its methods do not raise: what fails is tried again.
 
     Processes on one catalog take turns, so they should also share the folders that trials name their adapters in.
     """
 
     def __init__(
-        self, catalog: Catalog, tracking_uri: str, artifact_root: Path, document: Callable[[str], dict[str, Any]]
+        self,
+        catalog: Catalog,
+        tracking_uri: str,
+        artifact_root: Path,
+        document: Callable[[str], dict[str, Any]],
+        only: str | None = None,
     ) -> None:
         """`document` gives the result of a search by its id, as ``run --json`` prints it.
 
+        `only` searches that keep this as their MLflow, and those that keep none, are delivered; by default all.
         `artifact_root` holds adapters and figures, unless `tracking_uri` is a server, which keeps them itself.
         Raises RequestError for a tracking URI of a kind that MLflow does not take, and for the catalog's own database.
         """
@@ -57,6 +63,7 @@ class Tracker:
             )
         self._catalog = catalog
         self._uri = tracking_uri
+        self._only = only
         self._uncompared: str | None = None
         self._connect: Callable[[], MlflowRuns] = lambda: MlflowRuns(catalog, tracking_uri, artifact_root, document)
         self._runs: MlflowRuns | None = None
@@ -87,20 +94,20 @@ class Tracker:
         else:
             self._wake.set()
             self._thread.join(timeout_s)
-        return self._catalog.backlog()
+        return self._catalog.backlog(self._only)
 
     def drain(self) -> int:
         """Delivers what is pending, unless another process is at it; returns how many rows it delivered."""
         delivered = refused = 0
         try:
-            if self._uncompared is None and not self._catalog.backlog():
+            if self._uncompared is None and not self._catalog.backlog(self._only):
                 return 0
             with self._catalog.sole("tracking") as held:
                 if held and self._uncompared is not None:
                     self._compare(self._uncompared)
                     self._uncompared = None
                 # What was refused stays pending, and comes first.
-                while held and (rows := self._catalog.pending(refused + _BATCH)[refused:]):
+                while held and (rows := self._catalog.pending(refused + _BATCH, self._only)[refused:]):
                     for row in rows:
                         if self._deliver(row):
                             delivered += 1
@@ -141,7 +148,7 @@ class Tracker:
             self._wake.clear()
         self.drain()
         # Another process may be at it: its end, or its turn, is near.
-        while not self._failures and self._catalog.backlog() and time.monotonic() < self._deadline:
+        while not self._failures and self._catalog.backlog(self._only) and time.monotonic() < self._deadline:
             time.sleep(0.1)
             self.drain()
 

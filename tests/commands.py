@@ -44,7 +44,7 @@ def call_json(*args: str) -> Any:
     return json.loads(call(*args, "--json").stdout)
 
 
-def stores(home: Path, name: str) -> dict[str, Any]:
+def stores(home: Path, name: str, tracking: str = "mlflow.db") -> dict[str, Any]:
     """What catalog, Optuna and MLflow say of a search: (placement, status) of every trial in each."""
     import optuna
     from mlflow import MlflowClient
@@ -57,7 +57,7 @@ def stores(home: Path, name: str) -> dict[str, Any]:
     trials = catalog.trials(search.id)
     catalog.close()
     study = optuna.load_study(study_name=search.id, storage=url)
-    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{home / tracking}")
     (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
     runs = client.search_runs([experiment.experiment_id], f"tags.search = '{name}'", max_results=1000)
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -76,9 +76,9 @@ def stores(home: Path, name: str) -> dict[str, Any]:
     }
 
 
-def assert_whole(home: Path, name: str, budget: int) -> dict[str, Any]:
+def assert_whole(home: Path, name: str, budget: int, tracking: str = "mlflow.db") -> dict[str, Any]:
     """Exactly the budget, no placement twice, nothing running: in the catalog, Optuna and MLflow alike."""
-    state = stores(home, name)
+    state = stores(home, name, tracking)
     assert state["catalog"] == {"complete": budget}
     assert set(state["placements"].values()) == {1}
     assert state["optuna"] == {"COMPLETE": budget}

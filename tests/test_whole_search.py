@@ -148,6 +148,25 @@ def test_mlflow_holds_the_same_adapter(home: Path, document: dict[str, Any], tmp
     assert "Recommended" in parent.data.tags["mlflow.note.content"]
 
 
+def test_peft_loads_what_the_registry_calls_champion(
+    home: Path, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    assert document["registry_uri"] == "models:/whole@champion"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+    folder = mlflow.artifacts.download_artifacts(document["registry_uri"], dst_path=str(tmp_path))
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(demo.model_dir()), folder)
+    chosen = next(member for member in document["front"] if member["trial"] == document["recommended"]["trial"])
+    expected = load_file(Path(chosen["adapter"]) / "adapter_model.safetensors")
+    loaded = {name.replace(".default", ""): value for name, value in adapted.named_parameters() if "lora_" in name}
+    assert loaded.keys() == expected.keys()
+    assert all(loaded[name].equal(value) for name, value in expected.items())
+
+
 def test_report_is_one_page(home: Path, document: dict[str, Any], tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     call("report", "whole", "--out", str(page), "--home", str(home))

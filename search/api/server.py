@@ -43,7 +43,7 @@ def run_server(
         if not root.is_dir():
             raise RequestError(f"--allow {root} is no folder: give one that models or data lie in")
     outside.refuse_passwords_of_manuals(home.storage, "--storage")
-    outside.refuse_passwords_of_manuals(home.tracking, "--tracking-uri")
+    outside.refuse_passwords_of_manuals(home.mlflow(), "--tracking-uri")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     for logger in ("search", "uvicorn"):
         logging.getLogger(logger).setLevel(logging.INFO)

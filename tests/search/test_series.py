@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any, cast
 
 import optuna
@@ -29,9 +26,10 @@ REFERENCES = {Placement.of(["o_proj"], 8): "o_proj only", Placement.of(["q_proj"
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as opened:
-        yield opened
+def storage(request: pytest.FixtureRequest) -> str:
+    """SQLite, except in a test that is given both."""
+    url: str = request.getfixturevalue(getattr(request, "param", "sqlite"))
+    return url
 
 
 def night(
@@ -110,6 +108,7 @@ def test_nights_build_on_each_other_until_the_data_changes(catalog: Catalog) -> 
     assert next(each.search_id for each in champions(catalog, "s")) == catalog.search("s-4").id
 
 
+@pytest.mark.parametrize("storage", ["sqlite", "postgres"], indirect=True)
 def test_a_champion_stays_while_the_lead_is_within_its_interval(catalog: Catalog) -> None:
     night(catalog, "s-1", {"o_proj": 60}, budget=2)
     _, kept = night(catalog, "s-2", {"o_proj": 60, "k_proj": 61}, budget=3)

@@ -1,0 +1,85 @@
+"""Disks that are full under a live search: that of the adapters, and that of MLflow's artifacts."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from search.catalog import Catalog
+from tests.commands import QUICK, assert_whole, call
+
+BUDGET = 4
+#: Room for one adapter or two, of four.
+SMALL_KIB, LARGE_KIB = 100, 8192
+
+Disk = Callable[[Path, int], None]
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    """Puts a file system of so many KiB on a folder, or gives the one that is there so many."""
+    mounted: list[Path] = []
+
+    def disk(folder: Path, kib: int) -> None:
+        folder.mkdir(exist_ok=True)
+        options = f"size={kib}k" + (",remount" if folder in mounted else "")
+        try:
+            mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+            subprocess.run(mount, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no file system can be mounted here: {error}")
+        mounted.append(folder)
+
+    yield disk
+    for folder in set(mounted):
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_search_on_full_disks_loses_nothing(tmp_path: Path, disk: Disk) -> None:
+    """Its MLflow is not the home's own, which is said once, when it begins."""
+    adapters, artifacts, home = tmp_path / "adapters", tmp_path / "mlartifacts", ["--home", str(tmp_path)]
+    disk(adapters, SMALL_KIB)
+    disk(artifacts, SMALL_KIB)
+    begin = ["run", *QUICK, "--workers", "1", "--budget", str(BUDGET), "--name", "full", *home]
+    refused = call(*begin, "--tracking-uri", f"sqlite:///{tmp_path}/runs.db", code=2).stderr.splitlines()[-1]
+    assert refused.startswith(f"error: adapter {adapters}/")
+    assert refused.endswith(
+        "could not be written (No space left on device): free space or check the folder, then resume"
+    )
+    with closing(Catalog(f"sqlite:///{tmp_path}/search.db")) as catalog:
+        search = catalog.search("full")
+        assert (search.status, search.reason) == ("failed", refused.removeprefix("error: "))
+        done = [trial for trial in catalog.trials(search.id) if trial.status == "complete"]
+        assert 1 <= len(done) < BUDGET
+        # What stands is whole, and nothing else stands.
+        assert {str(folder) for folder in (adapters / search.id).iterdir()} == {trial.adapter for trial in done}
+
+        disk(adapters, LARGE_KIB)
+        resumed = call("resume", "full", *home)
+        assert catalog.search("full").status == "complete"
+        waiting = catalog.backlog()
+        assert waiting > 0
+        assert (
+            f"note: MLflow at sqlite:///{tmp_path}/runs.db did not take {waiting} records yet; nothing is lost: "
+            "`python -m search resume full` sends them"
+        ) in resumed.stderr
+        told = call("doctor", *home, code=1).stdout
+        assert f"problem: MLflow has yet to hear of {waiting} records: `python -m search doctor --fix`" in told
+
+        disk(artifacts, LARGE_KIB)
+        call("doctor", "--fix", *home)
+        assert catalog.backlog() == 0
+    assert call("doctor", *home).stdout == "full: complete, run by nobody\n"
+    state = assert_whole(tmp_path, "full", BUDGET, tracking="runs.db")
+    adapter_of = {trial.number: Path(trial.adapter) for trial in state["trials"]}
+    for run in state["children"]:
+        kept = Path(state["client"].download_artifacts(run.info.run_id, "adapter", str(tmp_path)))
+        expected = adapter_of[int(run.data.tags["trial"])]
+        assert {file.name for file in kept.iterdir()} == {file.name for file in expected.iterdir()}
+        for file in expected.iterdir():
+            assert (kept / file.name).read_bytes() == file.read_bytes()
+    assert not (tmp_path / "mlflow.db").exists()

@@ -1,0 +1,120 @@
+"""What a search keeps for its resumption: where its MLflow is, and of which model and data its trials are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from objectives import demo
+from objectives.errors import RequestError
+from search.catalog import Catalog, SearchRecord
+from search.doctor import examine
+from search.prepare import prepare
+from search.run import Home, _refuse_changes
+from search.spec import SearchSpec
+from search.tracking import Tracker
+from tests.dashboards.documents import document
+from tests.faults.replayed import FACTS, SPEC
+from tests.search.recorded import Reader, end_trial
+
+SECRET = "postgresql://me:hunter2@db/mlflow?sslpassword=hunter3"
+
+
+def begin(catalog: Catalog, home: Home, name: str) -> SearchRecord:
+    return catalog.create_search(name, SPEC, FACTS | {"tracking": home.mlflow_kept()})
+
+
+def test_a_search_keeps_its_mlflow_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = Home.at(tmp_path / "home", None, None)
+    given = [None, "sqlite:///runs.db", "http://mlflow:5000", SECRET]
+    with closing(Catalog(home.storage)) as catalog:
+        own, file, server, secret = (
+            begin(catalog, replace(Home.at(home.folder, None, uri)), f"s{i}") for i, uri in enumerate(given)
+        )
+        assert "hunter" not in str(catalog.searches())
+    moved = Home.at(tmp_path / "moved", None, None)
+    assert moved.mlflow(own) == f"sqlite:///{tmp_path}/moved/mlflow.db"
+    assert moved.mlflow(file) == f"sqlite:///{tmp_path}/runs.db"
+    assert moved.mlflow(server) == "http://mlflow:5000"
+    with pytest.raises(RequestError) as refusal:
+        moved.mlflow(secret)
+    assert str(refusal.value) == (
+        "search s3 writes to MLflow at postgresql://***@db/mlflow?sslpassword=***, whose user and password are not "
+        "kept: give them again with --tracking-uri or SEARCH_TRACKING_URI"
+    )
+    asked = Home.at(tmp_path / "moved", None, SECRET)
+    assert [asked.mlflow(search) for search in (own, file, server, secret)] == [SECRET] * 4
+    assert "SEARCH_TRACKING_URI" not in moved.environment()
+    assert asked.environment()["SEARCH_TRACKING_URI"] == SECRET
+
+
+def test_what_waits_is_sent_to_the_mlflow_of_its_search(catalog: Catalog, tracking_uri: str, tmp_path: Path) -> None:
+    """Of two searches of a catalog, whose MLflow differ; one that was written before that was kept goes anywhere."""
+    home, elsewhere = Home.at(tmp_path, catalog.url, tracking_uri), Home.at(tmp_path, catalog.url, "http://127.0.0.1:1")
+    here, there = begin(catalog, home, "here"), begin(catalog, elsewhere, "there")
+    old = catalog.create_search("old", SPEC, FACTS)
+    assert home.mlflow_kept() == "", "the home's own, however it was named"
+    for search in (here, there, old):
+        end_trial(catalog, search, 7, status="infeasible")
+    tracker = Tracker(catalog, home.mlflow(), tmp_path / "mlartifacts", lambda _: document(), only=home.mlflow_kept())
+    assert tracker.stop(60.0) == 0
+    assert {row.search_id for row in catalog.pending()} == {there.id}
+    assert catalog.backlog() == catalog.backlog("http://127.0.0.1:1") == 2
+    assert {run.data.tags["search"] for run in Reader(tracking_uri).runs()} == {"here", "old"}
+    assert catalog.search("here").facts == FACTS | {"tracking": ""}
+    catalog.set_tracking(there.id, "")
+    assert tracker.drain() == 2
+
+
+def test_doctor_compares_each_search_with_its_own_mlflow(
+    migrated_mlflow: Path, tracking_uri: str, tmp_path: Path
+) -> None:
+    other = f"sqlite:///{shutil.copyfile(migrated_mlflow, tmp_path / 'other.db')}"
+    home = Home.at(tmp_path, None, None)
+    with closing(Catalog(home.storage)) as catalog:
+        for name, uri in (("here", None), ("there", other), ("hidden", SECRET)):
+            search = begin(catalog, Home.at(tmp_path, None, uri), name)
+            end_trial(catalog, search, 7, status="infeasible")
+            catalog.set_status(search.id, "complete")
+        found = {each["search"]: each for each in examine(home, None, fix=True)}
+        assert [found[name]["mlflow"] for name in ("here", "there")] == [None, None]
+        assert found["hidden"]["mlflow"].startswith("search hidden writes to MLflow at postgresql://***@db/mlflow")
+        assert {row.search_id for row in catalog.pending()} == {catalog.search("hidden").id}
+    for uri, name in ((tracking_uri, "here"), (other, "there")):
+        client = MlflowClient(uri)
+        runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+        assert [run.data.tags["search"] for run in runs] == [name, name]
+
+
+def test_another_model_or_other_data_are_refused(tmp_path: Path) -> None:
+    model, data = tmp_path / "model", tmp_path / "data"
+    shutil.copytree(demo.model_dir(), model)
+    shutil.copytree(demo.data_dir(), data)
+    spec = SearchSpec(model=str(model), data=str(data), steps=4)
+    with closing(Catalog(f"sqlite:///{tmp_path}/search.db")) as catalog:
+        prepared = prepare(spec)
+        search = catalog.create_search("s", prepared.spec.to_json(), prepared.facts)
+    _refuse_changes(search, prepare(prepared.spec))
+    # The first tensor's first bytes, as another training would leave them.
+    (weights,) = model.glob("*.safetensors")
+    original = weights.read_bytes()
+    with weights.open("r+b") as file:
+        file.seek(8 + int.from_bytes(original[:8], "little"))
+        file.write(os.urandom(64))
+    refused = f"has changed since it began ({model}): restore it, or start a new search"
+    with pytest.raises(RequestError) as refusal:
+        _refuse_changes(search, prepare(prepared.spec))
+    assert str(refusal.value) == f"the weights or tokenizer of the model of search s {refused}"
+    weights.write_bytes(original)
+    rows = (data / "train.jsonl").read_text().splitlines(keepends=True)
+    (data / "train.jsonl").write_text("".join(rows[:-1]))
+    with pytest.raises(RequestError) as refusal:
+        _refuse_changes(search, prepare(prepared.spec))
+    assert str(refusal.value) == f"the data of search s {refused}".replace(str(model), str(data))
