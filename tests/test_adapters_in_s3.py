@@ -119,6 +119,10 @@ def test_a_search_keeps_its_adapters_in_s3(
             f"trial 0: adapter {trials[0].adapter} has no {WEIGHTS}: it was moved or deleted, so it must be trained "
             "again"
         ]
+    (found,) = examine(home, "far", fix=True)
+    assert [problem.partition(" from ")[0] for problem in found["problems"]] == [
+        f"adapters cannot be read or written at {ROOT}/{search.id}"
+    ]
     storage._client.cache_clear()
     assert "Traceback" not in said
     for secret in (store.key, store.secret):

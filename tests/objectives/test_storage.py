@@ -219,6 +219,18 @@ def test_what_refuses_is_one_sentence(in_s3: Bucket, store: Store, monkeypatch: 
     )
 
 
+def test_a_store_that_goes_away_fails_no_trial(store: Store, in_s3: Bucket, zoo: Zoo, tmp_path: Path) -> None:
+    """What the worker raises ends the search, as a full disk does; once the store is back the trial is done again."""
+    bench = Workbench(replace(assignment(zoo, "llama", tmp_path), adapters=in_s3))
+    placement = Placement.of(["o_proj"], 4)
+    store.stop()
+    with pytest.raises(StoreError, match="Could not connect to the endpoint URL"):
+        bench.measure(placement, "0007", None)
+    store.start()
+    assert bench.measure(placement, "0007", None)["status"] == "complete"
+    assert in_s3.names() == ["0007"]
+
+
 def test_a_folder_that_refuses(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert refusal(Folder(tmp_path / "file")) == (
