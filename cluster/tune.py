@@ -13,19 +13,24 @@ from objectives.workbench import Assignment
 def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worker: float) -> None:
     """Blocks until the plan is done. Raises what the plan raised, and KeyboardInterrupt.
 
-    Needs a Ray session. Makes the folder of the adapters, by which workers see that they share it. The assignment goes
+    Needs a Ray session. Makes the storage of adapters, by which workers see that they share it. The assignment goes
     through the object store once; actors are kept from job to job.
     """
     from ray import tune
     from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+    from ray.tune.execution import class_cache
 
     from cluster.searcher import PlanSearcher
     from cluster.worker import Worker
 
-    assignment.adapters.mkdir(parents=True, exist_ok=True)
+    assignment.adapters.check(create=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     # Else Tune starts one worker after the other for a searcher that is not its own.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
+    # Tune would send the driver's keys of S3 along, and Ray write them to the logs of every node: each has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
+    }
     searcher = PlanSearcher(plan, workers)
     resources = {"cpu": 1, "gpu": gpus_per_worker} if gpus_per_worker else {"cpu": 1}
     with tempfile.TemporaryDirectory(prefix="target-search-") as scratch:

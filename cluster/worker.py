@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Trainable
 
 from cluster.jobs import Job
-from objectives.errors import SearchError, StoreError
+from objectives.errors import SearchError
 from objectives.workbench import Assignment, Workbench
 
 
@@ -40,13 +37,13 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
 
     def _work(self) -> dict[str, Any]:
         if self._bench is None:
-            _check_shared(self._assignment.adapters)
+            self._assignment.adapters.check()
             self._bench = Workbench(self._assignment)
         job = self._job
         if job.kind == "base":
             return self._bench.measure_base(job.profile)
         if job.kind == "test":
-            return self._bench.test(Path(job.adapter) if job.adapter else None)
+            return self._bench.test(job.adapter)
         assert job.placement is not None
         return self._bench.measure(job.placement, f"{job.number:04d}-{job.placement.digest}", job.profile, job.until)
 
@@ -65,13 +62,3 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing, as above."""
-
-
-def _check_shared(folder: Path) -> None:
-    """Raises StoreError on a machine that has not the folder of the adapters, or may not write there."""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        why = "is not writable" if folder.is_dir() else "does not exist"
-        raise StoreError(
-            f"the folder of adapters {folder} {why} on {socket.gethostname()}, a machine of the cluster: give as "
-            "--home a folder that all machines share under the same path, then resume"
-        )

@@ -6,42 +6,45 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError, StoreError
 from objectives.pickles import refuse_pickles
+from objectives.storage import Storage, fetched
 
 WEIGHTS = "adapter_model.safetensors"
 _FULL = os.strerror(errno.ENOSPC)
 
 
-def save_adapter(model: Any, folder: Path) -> str:
-    """Write a PEFT model's adapter to ``folder`` in one step and return the SHA-256 of its weights.
+def save_adapter(model: Any, storage: Storage, name: str) -> str:
+    """Write a PEFT model's adapter as a folder of ``storage`` and return the SHA-256 of its weights.
 
-    Raises StoreError where the disk refuses; nothing half-written stays behind.
+    Raises StoreError where disk or server refuse; nothing half-written passes for an adapter.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise refused("adapter", folder, error) from error
-    try:
-        model.save_pretrained(str(partial), safe_serialization=True, save_embedding_layers=False)
-        partial.chmod(0o755)
-        digest = weights_digest(partial)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
+        with storage.writing(name) as folder:
+            folder.mkdir()
+            model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+            digest = weights_digest(folder)
+    except StoreError:
+        raise
     except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)
         # safetensors reports a full disk as its own error type, with the system's message inside.
         if isinstance(error, OSError) or _FULL in str(error) or "I/O error" in str(error):
-            raise refused("adapter", folder, error) from error
+            raise refused("adapter", storage.at(name), error) from error
         raise
     return digest
+
+
+@contextmanager
+def adapter_at(location: str, digest: str | None) -> Iterator[Path]:
+    """The folder of an adapter, fetched from where it lies. Raises as :func:`check_adapter`, and StoreError."""
+    with fetched(location) as folder:
+        check_adapter(folder, digest, location)
+        yield folder
 
 
 def weights_digest(folder: Path) -> str:
@@ -49,13 +52,17 @@ def weights_digest(folder: Path) -> str:
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
-def check_adapter(folder: Path, digest: str | None) -> None:
-    """Raises RequestError if the adapter is gone, is not what was measured, or has a pickle beside it."""
+def check_adapter(folder: Path, digest: str | None, location: str | None = None) -> None:
+    """``location`` is what the user knows it by, if ``folder`` is a copy.
+
+    Raises RequestError if the adapter is gone, is not what was measured, or has a pickle beside it.
+    """
+    called = location or folder
     if not (folder / WEIGHTS).is_file():
-        raise RequestError(f"adapter {folder} has no {WEIGHTS}: it was moved or deleted, so it must be trained again")
+        raise RequestError(f"adapter {called} has no {WEIGHTS}: it was moved or deleted, so it must be trained again")
     if digest is not None and weights_digest(folder) != digest:
         raise RequestError(
-            f"adapter {folder / WEIGHTS} has changed since it was measured (its SHA-256 differs): restore it from "
+            f"adapter {called}/{WEIGHTS} has changed since it was measured (its SHA-256 differs): restore it from "
             "MLflow, where the same adapter is stored"
         )
     refuse_pickles(folder)
@@ -71,6 +78,6 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def refused(what: str, path: Path, error: Exception) -> StoreError:
+def refused(what: str, location: str, error: Exception) -> StoreError:
     reason = _FULL if _FULL in str(error) else getattr(error, "strerror", None) or str(error)
-    return StoreError(f"{what} {path} could not be written ({reason}): free space or check the folder, then resume")
+    return StoreError(f"{what} {location} could not be written ({reason}): free space or check the folder, then resume")

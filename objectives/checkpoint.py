@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,38 +12,44 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from objectives.adapter import refused
+from objectives.errors import StoreError
+from objectives.storage import Storage
 from objectives.training import TrainingResult
 
-#: Beside the adapters' folders: the checkpoint of adapter NAME is NAME + SUFFIX.
+#: Beside the adapters: the checkpoint of adapter NAME is NAME + SUFFIX.
 SUFFIX = ".checkpoint.safetensors"
 _WEIGHT = "weight"
 
 
-def save_checkpoint(file: Path, model: Any, training: TrainingResult) -> None:
+def save_checkpoint(storage: Storage, name: str, model: Any, training: TrainingResult) -> None:
     """Write the trained parameters of ``model`` and where their ``training`` is, whole or not at all.
 
-    Raises StoreError where the disk refuses.
+    Raises StoreError where disk or server refuse.
     """
-    tensors = {f"{name}|{_WEIGHT}": p for name, p in model.named_parameters() if p.requires_grad}
-    for name, moments in training.moments.items():
-        tensors |= {f"{name}|{kind}": value for kind, value in moments.items()}
+    tensors = {f"{key}|{_WEIGHT}": p for key, p in model.named_parameters() if p.requires_grad}
+    for parameter, moments in training.moments.items():
+        tensors |= {f"{parameter}|{kind}": value for kind, value in moments.items()}
     state = json.dumps({"steps": training.steps, "losses": training.losses})
-    partial = file.with_name(f".{file.name}-{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, {"training": state})
-        partial.replace(file)
+        with storage.writing(name) as file:
+            save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, file, {"training": state})
+    except StoreError:
+        raise
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise refused("checkpoint", file, error) from error
+        raise refused("checkpoint", storage.at(name), error) from error
 
 
-def load_checkpoint(file: Path, model: Any) -> TrainingResult | None:
+def load_checkpoint(storage: Storage, name: str, model: Any) -> TrainingResult | None:
     """Put the parameters of the file into ``model``; None if there is no file, or none of this model's that is whole.
 
-    The training then begins anew, which gives the same result at the cost of its steps.
+    The training then begins anew, which gives the same result at the cost of its steps. Raises StoreError for a server
+    that refuses.
     """
+    with storage.reading(name) as file:
+        return _load(file, model)
+
+
+def _load(file: Path, model: Any) -> TrainingResult | None:
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     try:
         with safe_open(file, "pt") as stored:
@@ -68,22 +72,24 @@ def load_checkpoint(file: Path, model: Any) -> TrainingResult | None:
 
 
 class Keeper:
-    """Writes a checkpoint of ``model`` to ``file`` whenever ``seconds`` of training have passed since the last one."""
+    """Writes a checkpoint of ``model`` whenever ``seconds`` of training have passed since the last one."""
 
-    def __init__(self, file: Path, model: Any, seconds: float) -> None:
-        self._file = file
+    def __init__(self, storage: Storage, name: str, model: Any, seconds: float) -> None:
+        self._storage = storage
+        self._name = name
         self._model = model
         self._seconds = seconds
         self._last = time.monotonic()
 
     def __call__(self, training: TrainingResult) -> None:
-        """Raises StoreError where the disk refuses."""
+        """Raises StoreError where disk or server refuse."""
         if time.monotonic() - self._last >= self._seconds:
-            save_checkpoint(self._file, self._model, training)
+            save_checkpoint(self._storage, self._name, self._model, training)
             self._last = time.monotonic()
 
 
-def drop_checkpoints(folder: Path) -> None:
-    """Of trainings that will not go on; ``folder`` is the adapters' own, and need not exist."""
-    for file in folder.glob(f"*{SUFFIX}*"):  # also what a process wrote when it was killed
-        file.unlink()
+def drop_checkpoints(storage: Storage) -> None:
+    """Of trainings that will not go on, also what a process was writing when it was killed. Raises StoreError."""
+    for name in storage.names():
+        if SUFFIX in name:
+            storage.delete(name)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from objectives.accuracy import evaluate
-from objectives.adapter import check_adapter, save_adapter
+from objectives.adapter import adapter_at, save_adapter
 from objectives.backbone import attach
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
@@ -27,6 +27,7 @@ from objectives.latency.in_process import InProcessPair, TransformersEngine
 from objectives.model import load_model, load_tokenizer
 from objectives.modules import ModuleSpace
 from objectives.placement import BASE, Placement
+from objectives.storage import Storage
 from objectives.training import TrainingDiverged, TrainingSettings, train
 
 
@@ -40,7 +41,7 @@ class Assignment:
     metric: str
     training: TrainingSettings
     latency: LatencySettings
-    adapters: Path  # folder that every worker can write to
+    adapters: Storage  # which every worker can write to
     threads: int
     max_ratio: float | None = None
     checkpoint_seconds: float = 30.0  # of training, from one checkpoint to the next
@@ -101,11 +102,11 @@ class Workbench:
     ) -> dict[str, Any]:
         """Latency, then, if that is within the cap, training and validation.
 
-        ``profile`` is a latency profile known from before, ``name`` the adapter's folder. With ``until`` below all
-        steps the training stops there, without validation, and leaves a checkpoint beside that folder, from which the
-        next call for this trial goes on; so does the next call after a process that died on the way.
+        ``profile`` is a latency profile known from before, ``name`` the adapter's. With ``until`` below all steps the
+        training stops there, without validation, and leaves a checkpoint beside the adapter, from which the next call
+        for this trial goes on; so does the next call after a process that died on the way.
 
-        A diverged or out-of-memory training is a result ("failed" with its reason), not an exception; a disk
+        A diverged or out-of-memory training is a result ("failed" with its reason), not an exception; a disk or server
         that refuses is a StoreError.
         """
         seconds: dict[str, float] = {}
@@ -124,12 +125,12 @@ class Workbench:
             if given.max_ratio is not None and ratio > given.max_ratio:
                 reason = f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
                 return outcome | {"status": "infeasible", "reason": reason}
-            checkpoint = given.adapters / f"{name}{SUFFIX}"
+            checkpoint = f"{name}{SUFFIX}"
             with _timed(seconds, "training"):
-                before = load_checkpoint(checkpoint, model)
+                before = load_checkpoint(given.adapters, checkpoint, model)
                 if before is not None:
                     measurement["continued_from"] = before.steps
-                keeper = Keeper(checkpoint, model, given.checkpoint_seconds)
+                keeper = Keeper(given.adapters, checkpoint, model, given.checkpoint_seconds)
                 trained = train(
                     model, given.task, given.training, cut=self.cut, until=until, before=before, keep=keeper
                 )
@@ -137,7 +138,7 @@ class Workbench:
             measurement["losses"] = trained.losses
             if trained.steps < given.training.steps:
                 with _timed(seconds, "saving"):
-                    save_checkpoint(checkpoint, model, trained)
+                    save_checkpoint(given.adapters, checkpoint, model, trained)
                 return outcome | {"status": "stopped"}
             with _timed(seconds, "evaluation"):
                 validation = self._evaluate(model, "validation")
@@ -145,9 +146,9 @@ class Workbench:
                 raise TrainingDiverged(f"the validation loss became {validation['loss']} by step {trained.steps}")
             measurement["validation"] = validation
             with _timed(seconds, "saving"):
-                outcome["adapter"] = str(given.adapters / name)
-                outcome["adapter_sha256"] = save_adapter(adapted, given.adapters / name)
-                checkpoint.unlink(missing_ok=True)
+                outcome["adapter"] = given.adapters.at(name)
+                outcome["adapter_sha256"] = save_adapter(adapted, given.adapters, name)
+                given.adapters.delete(checkpoint)
         except StoreError:
             raise
         except TrainingDiverged as error:
@@ -156,8 +157,8 @@ class Workbench:
             return outcome | {"status": "failed", "reason": self._memory_reason(error)}
         return outcome
 
-    def test(self, adapter: Path | None) -> dict[str, Any]:
-        """The test split with a stored adapter, read back from its folder; with the base model for ``None``."""
+    def test(self, adapter: str | None) -> dict[str, Any]:
+        """The test split with a stored adapter, read back from its location; with the base model for ``None``."""
         if adapter is None:
             return self._evaluate(self.base, "test")
         return self._evaluate(load_adapter(self.base, adapter), "test")
@@ -192,14 +193,14 @@ class Workbench:
         return "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
 
 
-def load_adapter(base: Any, folder: Path) -> Any:
-    """A PEFT model in eval mode from an adapter folder, on a twin of ``base``. Raises RequestError for a pickle."""
+def load_adapter(base: Any, location: str) -> Any:
+    """A PEFT model in eval mode with a stored adapter, on a twin of ``base``. Raises RequestError for a pickle."""
     from peft import PeftModel
 
     from objectives.backbone import twin
 
-    check_adapter(folder, None)
-    return PeftModel.from_pretrained(twin(base), str(folder)).eval().get_base_model()
+    with adapter_at(location, None) as folder:
+        return PeftModel.from_pretrained(twin(base), str(folder)).eval().get_base_model()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
-from search.outside import NAME
+from search.outside import ADAPTERS, NAME
 from search.spec import ABOVE_ZERO, AT_LEAST, CHOICES, LARGEST_SEED, NOT_EMPTY, SEEDS, SearchSpec
 
 _WHOLE, _NUMBER, _YES_NO, _TEXT = (
@@ -118,6 +118,8 @@ def _values(name: str) -> dict[str, Any]:
         values["maximum"] = LARGEST_SEED
     if name in NOT_EMPTY:
         values["pattern"] = r"\S"
+    if name == "adapters":
+        values["pattern"] = f"^({ADAPTERS})$"
     if name in ("name", "series"):
         values["pattern"] = f"^{NAME}$"
     return values

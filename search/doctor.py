@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from objectives.adapter import check_adapter
-from objectives.errors import RequestError
+from objectives.adapter import adapter_at
+from objectives.errors import RequestError, StoreError
 from search.catalog.outbox import queue_again, waiting
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
@@ -52,7 +50,7 @@ def _examine(catalog: Catalog, home: Home, search: SearchRecord, fix: bool) -> d
     mended: list[str] = []
     holder = catalog.holder(search.id)
     if holder is None:
-        catalog.follow_adapters(search.id, home.adapters(search.id))
+        catalog.follow_adapters(search.id, home.adapters(search))
         trials = catalog.trials(search.id)
         if search.status == "running":
             orphans = [trial.number for trial in trials if trial.status == "running" and trial.lease]
@@ -61,13 +59,17 @@ def _examine(catalog: Catalog, home: Home, search: SearchRecord, fix: bool) -> d
             if fix:
                 _put_back(catalog, search, orphans)
         _examine_study(catalog, search, trials, fix, problems, mended)
-        problems += _adapters(trials)
-        if search.status == "complete" and (strays := _strays(home, search, trials)):
-            names = ", ".join(stray.name for stray in strays)
-            deleted = " deleted" if fix else ""
-            (mended if fix else problems).append(f"{len(strays)} folders or files of no trial{deleted}: {names}")
-            if fix:
-                _delete(strays)
+        try:
+            problems += _adapters(trials)
+            if search.status == "complete" and (strays := _strays(home, search, trials)):
+                deleted = " deleted" if fix else ""
+                sentence = f"{len(strays)} folders or files of no trial{deleted}: {', '.join(strays)}"
+                (mended if fix else problems).append(sentence)
+                if fix:
+                    for stray in strays:
+                        home.adapters(search).delete(stray)
+        except StoreError as error:
+            problems.append(str(error))
     status = catalog.search_of(search.id).status
     return {
         "search": search.name,
@@ -114,25 +116,19 @@ def _adapters(trials: list[TrialRecord]) -> list[str]:
     for trial in trials:
         if trial.adapter is not None:
             try:
-                check_adapter(Path(trial.adapter), trial.adapter_sha256)
+                with adapter_at(trial.adapter, trial.adapter_sha256):
+                    pass
+            except StoreError:
+                raise
             except RequestError as error:
                 found.append(f"trial {trial.number}: {error}")
     return found
 
 
-def _strays(home: Home, search: SearchRecord, trials: list[TrialRecord]) -> list[Path]:
+def _strays(home: Home, search: SearchRecord, trials: list[TrialRecord]) -> list[str]:
     """Half-written adapters, checkpoints of trainings that were given up, adapters whose trial was not recorded."""
-    folder = home.adapters(search.id)
-    known = {Path(trial.adapter).name for trial in trials if trial.adapter}
-    return sorted(entry for entry in folder.iterdir() if entry.name not in known) if folder.is_dir() else []
-
-
-def _delete(strays: list[Path]) -> None:
-    for stray in strays:
-        if stray.is_dir() and not stray.is_symlink():
-            shutil.rmtree(stray)
-        else:
-            stray.unlink()
+    known = {trial.adapter.rpartition("/")[2] for trial in trials if trial.adapter}
+    return [name for name in home.adapters(search).names() if name not in known]
 
 
 def _examine_mlflow(

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from objectives.adapter import adapter_config, check_adapter
+from objectives.adapter import adapter_at, adapter_config, check_adapter
 from objectives.errors import RequestError, StoreError
 from objectives.latency.deployment import deployment
 from search import outside
@@ -34,9 +34,13 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
         raise RequestError(
             f"trial {trial.number} of search {search.name} has no adapter (it is {trial.status}): pick a complete one"
         )
-    source = Path(trial.adapter)
-    check_adapter(source, trial.adapter_sha256)
-    manifest = _manifest(document, search, trial) | {"serving": _serving(source, document, search.name)}
+    with adapter_at(trial.adapter, trial.adapter_sha256) as source:
+        manifest = _manifest(document, search, trial) | {"serving": _serving(source, document, search.name)}
+        _write(source, manifest, out)
+    return manifest
+
+
+def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RequestError(f"--out {out} exists and is not an empty folder: choose another")
@@ -54,7 +58,6 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise StoreError(f"--out {out} cannot be written ({error.strerror}): free space or choose another") from error
-    return manifest
 
 
 def picked(document: dict[str, Any], pick: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,4 +46,4 @@ def test_adapter(spec: SearchSpec, folder: Path, data_hash: str, structure: str)
     for fact, wanted, given in (("data_hash", data_hash, spec.data), ("structure", structure, spec.model)):
         if prepared.facts[fact] != wanted:
             raise RequestError(f"{given} is not what the adapter was measured with ({fact} differs): give the original")
-    return Workbench(replace(prepared.assignment, adapters=folder)).test(folder)
+    return Workbench(prepared.assignment).test(str(folder))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dashboards.words import DESCRIPTION_LIMIT
+from objectives.storage import fetched
 from search.catalog import Catalog, OutboxRecord, SearchRecord, TrialRecord
 from search.catalog.champions import registered
 from search.catalog.outbox import AGAIN
@@ -127,13 +128,14 @@ class MlflowRuns:
             for number, (step, loss) in enumerate(losses, start=1)
         ]
         figures = [(name, value, ended, 0) for name, value in _trial_metrics(trial).items()]
-        adapter = Path(trial.adapter) if trial.adapter else None
         tags = {"status": trial.status, PARENT: parent}
         tags |= {name: text for name in ("reason", "reference", "adapter_sha256") if (text := getattr(trial, name))}
-        if adapter and adapter.is_dir():
-            self._client.log_artifacts(run_id, str(adapter), ADAPTER)
-        elif adapter:
-            tags["adapter"] = f"not found when this run was written: {adapter}"
+        if trial.adapter is not None:
+            with fetched(trial.adapter) as folder:
+                if folder.is_dir():
+                    self._client.log_artifacts(run_id, str(folder), ADAPTER)
+                else:
+                    tags["adapter"] = f"not found when this run was written: {trial.adapter}"
         self._log(run_id, figures + curve, _trial_params(search, trial), tags)
         self._client.set_terminated(run_id, status_of(trial), ended)
 

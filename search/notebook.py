@@ -81,11 +81,14 @@ class Search:
         """A new ``peft.LoraConfig`` of the picked placement, to train it with another trainer."""
         from peft import LoraConfig
 
+        from objectives.adapter import adapter_at
+
         with self._catalog() as catalog:
             trial = catalog.trial(catalog.search(self.name).id, self.picked(pick)["trial"])
         if trial.adapter is None:
             raise RequestError(f"trial {trial.number} of search {self.name} has no adapter (it is {trial.status})")
-        config = LoraConfig.from_pretrained(trial.adapter)
+        with adapter_at(trial.adapter, trial.adapter_sha256) as folder:
+            config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = False
         return config
 

@@ -100,7 +100,14 @@ trials = group(
         "--ray-address",
         metavar="A",
         envvar="SEARCH_RAY_ADDRESS",
-        help="Join this Ray cluster; the home must be a shared folder.  [default: $SEARCH_RAY_ADDRESS, or Ray here]",
+        help="Join this Ray cluster; its machines must share --adapters.  [default: $SEARCH_RAY_ADDRESS, or Ray here]",
+    ),
+    click.option(
+        "--adapters",
+        metavar="DIR|s3://…",
+        envvar="SEARCH_ADAPTERS",
+        help="Where adapters and checkpoints go; keys are the AWS_* of the environment.  "
+        "[default: $SEARCH_ADAPTERS, or the home]",
     ),
     click.option("--batch-size", type=int, metavar="N", help="Rows of a training step.  [default: 16]"),
     click.option("--accumulate", type=int, metavar="N", help="Batches whose gradients make one step.  [default: 1]"),
@@ -180,7 +187,7 @@ def opened(name: str, *place: str | None) -> Iterator[tuple[Any, Any]]:
     home = home_of(*place)
     with closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
-        catalog.follow_adapters(search.id, home.adapters(search.id))
+        catalog.follow_adapters(search.id, home.adapters(search))
         yield catalog, search
 
 

@@ -12,6 +12,11 @@ from search.names import PICKS
 
 #: Of a search, as a whole string. It is also the name of files.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+#: Where adapters go: ``s3://BUCKET/PREFIX``, or a folder. Keys would be kept with the search, for all to see.
+ADAPTERS = (
+    r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[^/?#@\\\x00-\x1f\x7f]+)*/?"
+    r"|(?![A-Za-z][A-Za-z0-9+.-]*://)[^\x00]*[^\x00\s][^\x00]*"
+)
 #: Of a schedule, in characters.
 LONGEST_SCHEDULE = 80
 #: As ``export --pick`` takes it.
@@ -43,6 +48,18 @@ def schedule(given: str) -> str:
             f"schedule {given!r} must start with a letter or digit and hold only letters, digits, '.', '_' and '-', "
             f"{LONGEST_SCHEDULE} at most, since its nights add date and time"
         )
+    return given
+
+
+def adapters(given: str) -> str:
+    """Raises RequestError for what is neither a folder nor ``s3://BUCKET/PREFIX``, without repeating a key."""
+    if not re.fullmatch(ADAPTERS, given):
+        if re.search(r"://.*[@?]", given, re.DOTALL):
+            raise RequestError(
+                "--adapters holds credentials or options: give s3://BUCKET/PREFIX alone, keys as AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY in the environment, and a server other than AWS as AWS_ENDPOINT_URL"
+            )
+        raise RequestError(f"--adapters {given!r} is neither a folder nor s3://BUCKET/PREFIX: give one of them")
     return given
 
 

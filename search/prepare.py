@@ -51,6 +51,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.model import check_weights, kind_of, load_config, load_tokenizer, meta_model, resolve
     from objectives.modules import module_space
     from objectives.references import references
+    from objectives.storage import Folder
     from objectives.training import TrainingSettings, default_learning_rate
     from objectives.workbench import Assignment
     from search.strategy.space import PlacementSpace
@@ -144,7 +145,7 @@ def prepare(spec: SearchSpec) -> Prepared:
             seed=spec.training_seed,
         ),
         latency=LatencySettings(),
-        adapters=Path(),  # depends on the search
+        adapters=Folder(Path()),  # depends on the search
         threads=threads_for(spec.workers),
         max_ratio=spec.max_tpot_ratio,
         checkpoint_seconds=spec.checkpoint_seconds,

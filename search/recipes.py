@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from objectives.adapter import adapter_config
+from objectives.adapter import adapter_at, adapter_config
 from objectives.errors import RequestError
 from objectives.latency.deployment import deployment
 from search.catalog.records import SearchRecord
@@ -51,6 +50,8 @@ def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str) -> str:
         raise RequestError(
             f"trial {trial.number} of search {search.name} has no adapter (it is {trial.status}): pick a complete one"
         )
+    with adapter_at(trial.adapter, trial.adapter_sha256) as folder:
+        config = adapter_config(folder)
     encoder = document["provenance"]["kind"] == "encoder"
     trained = Trained(
         title=f"{trial.placement.label}: trial {trial.number} of search {search.name}",
@@ -58,7 +59,7 @@ def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str) -> str:
         trial=trial.number,
         model=document["model"],
         labels=len(document["provenance"]["labels"] or ()) if encoder else 0,
-        config=adapter_config(Path(trial.adapter)),
+        config=config,
         spec=search.spec,
     )
     return RECIPES[tool](trained)

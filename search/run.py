@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.session import check_gpus, ray_session
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
+from objectives.storage import Storage, storage_at
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
 from search.champion import crown
@@ -77,8 +78,9 @@ class Home:
     def _own_mlflow(self) -> str:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
-    def adapters(self, search_id: str) -> Path:
-        return self.folder / "adapters" / search_id
+    def adapters(self, search: SearchRecord) -> Storage:
+        """Of this search alone: in this home, or where its ``--adapters`` says."""
+        return storage_at(f"{search.spec.get('adapters') or self.folder / 'adapters'}/{search.id}")
 
     def environment(self) -> dict[str, str]:
         """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs
@@ -104,6 +106,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
         spec = seeded(catalog, spec)
         if spec.model is not None:
             resolve(spec.model)  # the likeliest mistake is said before anything slow begins
+        _check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec))
 
@@ -130,9 +133,10 @@ def resume(
         if budget is not None and budget < (begun := len(catalog.trials(search.id))):
             raise RequestError(f"--budget {budget} is below the {begun} trials that search {name} has: give more")
         home = replace(home, tracking=home.mlflow(search))
-        catalog.follow_adapters(search.id, home.adapters(search.id))
+        catalog.follow_adapters(search.id, home.adapters(search))
         spec = SearchSpec.from_json(search.spec)
         spec = replace(spec, budget=budget or spec.budget, workers=workers or spec.workers)
+        _check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec), search.created_at)
             _refuse_changes(search, prepared)
@@ -148,6 +152,12 @@ def _refuse_changes(search: SearchRecord, prepared: Prepared) -> None:
                 f"the {what} of search {search.name} has changed since it began ({search.facts[where]}): restore it, "
                 "or start a new search"
             )
+
+
+def _check_adapters(spec: SearchSpec) -> None:
+    """Raises StoreError if adapters cannot be written where the search was asked to; homes are checked elsewhere."""
+    if spec.adapters is not None:
+        storage_at(spec.adapters).check(create=True)
 
 
 def _search(
@@ -266,8 +276,9 @@ def _run_to_end(
             champion=None if prepared.before.champion is None else prepared.before.champion.placement,
         )
         plan.reconcile()
-        assignment = replace(prepared.assignment, adapters=home.adapters(search.id))
+        assignment = replace(prepared.assignment, adapters=home.adapters(search))
         run_plan(plan, assignment, workers=spec.workers, gpus_per_worker=spec.gpus_per_trial or 0.0)
+        drop_checkpoints(assignment.adapters)  # what stopped on the way has been given up
     except KeyboardInterrupt:
         end("interrupted", None)
         tracker.stop(5.0)
@@ -284,7 +295,6 @@ def _run_to_end(
     finally:
         if served is not None:
             served.engine.close()
-    drop_checkpoints(home.adapters(search.id))  # what stopped on the way has been given up
     if spec.series is not None and (decided := crown(catalog, search, spec.series, prepared.before)):
         progress.note(decided.why)
     end("complete", plan.ended_by)

@@ -20,7 +20,7 @@ AT_LEAST = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_toke
 AT_LEAST |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2, "training_seed": 0}
 ABOVE_ZERO = ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate", "checkpoint_seconds")
 #: An unset variable in a script must not search the demonstration instead.
-NOT_EMPTY = ("model", "data", "ray_address")
+NOT_EMPTY = ("model", "data", "ray_address", "adapters")
 CHOICES = {"task": TASKS, "strategy": STRATEGIES, "stop_when": STOPS, "engine": ENGINES, "metric": METRIC_CHOICES}
 
 
@@ -52,6 +52,7 @@ class SearchSpec:
     workers: int | None = None
     gpus_per_trial: float | None = None
     ray_address: str | None = None
+    adapters: str | None = None
     seed: int = 0
     training_seed: int | None = None
     series: str | None = None
@@ -104,6 +105,8 @@ class SearchSpec:
             raise RequestError("--engine openai needs the address of a server: give --endpoint http://127.0.0.1:8000")
         if self.engine != "openai" and self.endpoint is not None:
             raise RequestError(f"--endpoint {self.endpoint} is for --engine openai alone: add that, or leave it out")
+        if self.adapters is not None:
+            outside.adapters(self.adapters)
         if self.name is not None:
             outside.name(self.name)
         if self.series is not None:
@@ -143,13 +146,16 @@ def parse_numbers(flag: str, value: Any) -> tuple[int, ...]:
 
 
 def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
-    """Model and data, where they are local, by full paths: a search may be resumed, and verified, from elsewhere."""
+    """Model, data and adapters, where they are local, by full paths: a search may be resumed, and verified, from
+    elsewhere."""
     full = dict(settings)
     for name in ("model", "data"):
         # os.path, unlike pathlib, takes whatever a user may write: an unknown ~user, a name too long.
         path = os.path.expanduser(full.get(name) or "")  # noqa: PTH111
         if os.path.exists(path):  # noqa: PTH110
             full[name] = os.path.abspath(path)  # noqa: PTH100
+    if (adapters := full.get("adapters") or "").strip() and "://" not in adapters:
+        full["adapters"] = os.path.abspath(os.path.expanduser(adapters))  # noqa: PTH100, PTH111
     return full
 
 

@@ -23,8 +23,9 @@ def _choice(values: tuple[str, ...], description: str) -> Any:
 class SearchRequest(BaseModel):
     """The settings of `python -m search run`; what is left out has the same defaults.
 
-    What concerns the machine instead of the search is the server's alone: its home, databases, Ray cluster, and whether
-    code of a model may run. Hub ids are refused, since they would make the server download what a client names.
+    What concerns the machine instead of the search is the server's alone: its home, databases, Ray cluster, where
+    adapters go, and whether code of a model may run. Hub ids are refused, since they would make the server download
+    what a client names.
     """
 
     model_config = ConfigDict(

@@ -61,7 +61,7 @@ def _search(request: Request, name: str) -> SearchRecord:
         if asked := submission(catalog, name):
             raise HTTPException(404, f"search {name} is {asked.status} and has not begun: see its submission") from None
         raise HTTPException(404, str(error)) from None
-    catalog.follow_adapters(search.id, request.app.state.home.adapters(search.id))
+    catalog.follow_adapters(search.id, request.app.state.home.adapters(search))
     return search
 
 

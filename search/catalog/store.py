@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, func, or_, select, update
@@ -15,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from objectives.errors import LeaseLost, RequestError
 from objectives.placement import Placement
+from objectives.storage import Storage
 from search.catalog import leases
 from search.catalog.connect import WRITES, clear_errors, connect, parse, sole
 from search.catalog.migrate import migrate
@@ -303,15 +303,12 @@ class Catalog:
         self._turn(search_id, number, "running", again)
 
     @retried
-    def follow_adapters(self, search_id: str, folder: Path) -> None:
-        """Where adapters of the search are not where they were written, but are in `folder`: its home was moved."""
+    def follow_adapters(self, search_id: str, storage: Storage) -> None:
+        """Where adapters of the search are not where they were written, but are in `storage`: its home was moved."""
         for trial in self.trials(search_id):
-            if trial.adapter is None or Path(trial.adapter).is_dir():
-                continue
-            here = folder / Path(trial.adapter).name
-            if here.is_dir():
+            if trial.adapter is not None and (here := storage.moved(trial.adapter)) != trial.adapter:
                 with self.writing() as session:
-                    _get(session, Trial, (search_id, trial.number)).adapter = str(here)
+                    _get(session, Trial, (search_id, trial.number)).adapter = here
 
     @retried
     def trials(self, search_id: str) -> list[TrialRecord]:

@@ -63,7 +63,7 @@ def record_search(catalog: Catalog, home: Home, name: str) -> None:
     search = catalog.create_search(name, SearchSpec(steps=200, budget=2).to_json(), FACTS)
     catalog.set_base(search.id, {"validation": {"accuracy": 0.2, "accuracy_ci": [0.1, 0.3]}})
     for number, (group, accuracy, ratio) in enumerate([("o_proj", 0.6, 1.1), ("q_proj", 0.7, 1.3)]):
-        folder = home.adapters(search.id) / f"{number}"
+        folder = Path(home.adapters(search).at(f"{number}"))
         digest = write_adapter(folder)
         measurement: dict[str, Any] = {
             "validation": {

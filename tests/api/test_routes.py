@@ -54,6 +54,7 @@ def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
         ({"home": "/"}, 422, "home is '/': extra inputs are not permitted"),
         ({"tracking_uri": "http://x"}, 422, "tracking_uri is 'http://x': extra inputs are not permitted"),
         ({"ray_address": "x:1"}, 422, "ray_address is 'x:1': extra inputs are not permitted"),
+        ({"adapters": "s3://x"}, 422, "adapters is 's3://x': extra inputs are not permitted"),
         ({"trust_remote_code": True}, 422, "trust_remote_code is True: extra inputs are not permitted"),
         ({"strategy": "luck"}, 422, "--strategy luck is unknown: choose one of auto, "),
         ({"max_tpot_ratio": 0.5}, 422, "max_tpot_ratio is 0.5: input should be greater than or equal to 1"),

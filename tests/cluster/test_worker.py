@@ -13,6 +13,7 @@ from cluster.worker import Worker
 from objectives.encoding import EncodedRow
 from objectives.latency import LatencySettings
 from objectives.placement import Placement
+from objectives.storage import Folder
 from objectives.training import TrainingSettings
 from objectives.workbench import Assignment
 from tests.objectives.tiny import VOCABULARY, Zoo, make_task
@@ -33,7 +34,7 @@ def broken(tmp_path: Path) -> Assignment:
         metric="accuracy",
         training=TrainingSettings(steps=1, batch_size=1, learning_rate=1e-3),
         latency=LatencySettings(prompt_tokens=8, output_tokens=3, min_requests=2, max_requests=2),
-        adapters=tmp_path / "adapters",
+        adapters=Folder(tmp_path / "adapters"),
         threads=1,
     )
 
@@ -58,11 +59,12 @@ def test_a_trial_that_raises(broken: Assignment) -> None:
     assert step(job, broken) == {"failed": "IndexError: index out of range in self", "done": True}
 
 
-def test_a_machine_without_the_shared_folder(broken: Assignment) -> None:
-    broken.adapters.rmdir()
+def test_a_machine_without_the_shared_folder(broken: Assignment, tmp_path: Path) -> None:
+    folder = tmp_path / "adapters"
+    folder.rmdir()
     assert step(Job("base"), broken) == {
-        "refused": f"the folder of adapters {broken.adapters} does not exist on {socket.gethostname()}, a machine of "
-        "the cluster: give as --home a folder that all machines share under the same path, then resume",
+        "refused": f"the folder of adapters {folder} cannot be written on {socket.gethostname()} (No such file or "
+        "directory): give as --adapters or --home a folder that all machines of the search share under the same path",
         "refused_type": "StoreError",
         "done": True,
     }

@@ -25,7 +25,7 @@ QUICK = {"budget": 2, "steps": 4, "ranks": [4], "validation_rows": 40, "test_row
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     variables = dict(line.split("=", 1) for line in call("env").stdout.splitlines())
-    for folder in ("search", "models", "data", "s3/mlflow"):
+    for folder in ("search", "models", "data", "s3/mlflow", "s3/adapters"):
         (tmp_path / folder).mkdir(parents=True)
     stack = Stack(tmp_path, variables)
     # Not under tmp_path, whose folders are closed to the other user that PostgreSQL runs as where this one is root.
@@ -90,12 +90,13 @@ def test_a_search_goes_through_the_whole_stack(stack: Stack) -> None:
     assert (result["status"], result["trials"]["complete"]) == ("complete", 2)
     assert ask(stack, token, "GET", "/searches/whole/adapter").startswith(b"PK")
 
-    # Adapters went by MLflow, which alone has the keys, into the store; the home has no file of MLflow's.
+    # Adapters went from the worker into the store, and by MLflow once more; the home has no file of either.
     deadline = time.monotonic() + 30
-    while len(list((stack.folder / "s3").rglob("adapter_model.safetensors"))) < 2:
+    while len(list((stack.folder / "s3" / "mlflow").rglob("adapter_model.safetensors"))) < 2:
         assert time.monotonic() < deadline, [str(file) for file in (stack.folder / "s3").rglob("*")]
         time.sleep(0.2)
-    assert {file.name for file in (stack.folder / "search").iterdir()} == {"adapters", "logs", "nights"}
+    assert {file.name for file in (stack.folder / "search").iterdir()} == {"logs", "nights"}
+    assert len(list((stack.folder / "s3" / "adapters").rglob("adapter_model.safetensors"))) == 2
     nodes = stack.run("ray-head", "ray", "status", "--address", f"127.0.0.1:{stack.ports['ray-head:6379']}")
     assert nodes.count(" node_") == 4, nodes  # of these the worker alone has CPUs, so the trials ran there
 

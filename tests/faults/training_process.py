@@ -11,6 +11,7 @@ from pathlib import Path
 
 from objectives.latency import LatencySettings
 from objectives.placement import Placement
+from objectives.storage import Folder
 from objectives.training import TrainingSettings
 from objectives.workbench import Assignment, Workbench
 from tests.objectives.tiny import Zoo, make_task
@@ -28,7 +29,7 @@ def main(folder: Path, checkpoint_seconds: float) -> None:
         metric="accuracy",
         training=TrainingSettings(steps=STEPS, batch_size=8, learning_rate=1e-2),
         latency=LatencySettings(prompt_tokens=8, output_tokens=3, min_requests=2, max_requests=2),
-        adapters=folder / "adapters",
+        adapters=Folder(folder / "adapters"),
         threads=1,
         checkpoint_seconds=checkpoint_seconds,
     )

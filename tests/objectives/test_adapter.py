@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from objectives.adapter import WEIGHTS, check_adapter, save_adapter, weights_digest
 from objectives.backbone import attach, twin
 from objectives.errors import RequestError, StoreError
+from objectives.storage import Folder
 from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, shake
 
 Limit = Callable[[int], AbstractContextManager[None]]
@@ -36,7 +37,7 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_what_peft_reads_back_computes_the_same_to_the_bit(zoo: Zoo, name: str, tmp_path: Path) -> None:
     adapted = adapter_of(zoo, name)
-    save_adapter(adapted, tmp_path / "adapter")
+    save_adapter(adapted, Folder(tmp_path), "adapter")
     read = PeftModel.from_pretrained(twin(zoo.base(name)), str(tmp_path / "adapter")).eval()
     ids = torch.arange(5, 25)[None]
     with torch.inference_mode():
@@ -47,7 +48,7 @@ def test_what_peft_reads_back_computes_the_same_to_the_bit(zoo: Zoo, name: str, 
 
 def test_a_folder_holds_safetensors_and_json_that_everyone_may_read(zoo: Zoo, tmp_path: Path) -> None:
     folder = tmp_path / "search" / "0001"
-    digest = save_adapter(adapter_of(zoo), folder)
+    digest = save_adapter(adapter_of(zoo), Folder(folder.parent), folder.name)
     assert {file.name for file in folder.iterdir()} == {WEIGHTS, "adapter_config.json", "README.md"}
     assert folder.stat().st_mode & 0o777 == 0o755
     assert names(folder.parent) == ["0001"], "nothing else stays"
@@ -59,14 +60,14 @@ def test_a_folder_holds_safetensors_and_json_that_everyone_may_read(zoo: Zoo, tm
 
 
 def test_the_same_adapter_has_the_same_digest(zoo: Zoo, tmp_path: Path) -> None:
-    assert save_adapter(adapter_of(zoo), tmp_path / "a") == save_adapter(adapter_of(zoo), tmp_path / "b")
+    assert save_adapter(adapter_of(zoo), Folder(tmp_path), "a") == save_adapter(adapter_of(zoo), Folder(tmp_path), "b")
 
 
 def test_an_adapter_that_was_there_is_replaced(zoo: Zoo, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "left over").touch()
-    digest = save_adapter(adapter_of(zoo), folder)
+    digest = save_adapter(adapter_of(zoo), Folder(folder.parent), folder.name)
     check_adapter(folder, digest)
     assert not (folder / "left over").exists()
 
@@ -79,9 +80,9 @@ def test_a_disk_that_refuses_leaves_what_was_there(
     """With no room at all the first file fails, with 6000 bytes the weights do, half written."""
     folder = tmp_path / "adapters" / "0001"
     adapter = adapter_of(zoo)  # outside of the limit, which would also hold for the zoo's own files
-    digest = save_adapter(adapter, folder) if is_there else None
+    digest = save_adapter(adapter, Folder(folder.parent), folder.name) if is_there else None
     with pytest.raises(StoreError) as caught, no_file_larger_than(room):
-        save_adapter(adapter, folder)
+        save_adapter(adapter, Folder(folder.parent), folder.name)
     assert re.fullmatch(
         rf"adapter {re.escape(str(folder))} could not be written \(.*File too large.*\): "
         r"free space or check the folder, then resume",
@@ -96,7 +97,7 @@ def test_a_parent_that_is_a_file_is_a_clear_error(zoo: Zoo, tmp_path: Path) -> N
     (tmp_path / "adapters").touch()
     folder = tmp_path / "adapters" / "0001"
     with pytest.raises(StoreError) as caught:
-        save_adapter(adapter_of(zoo), folder)
+        save_adapter(adapter_of(zoo), Folder(folder.parent), folder.name)
     assert str(caught.value) == (
         f"adapter {folder} could not be written (File exists): free space or check the folder, then resume"
     )
@@ -104,13 +105,13 @@ def test_a_parent_that_is_a_file_is_a_clear_error(zoo: Zoo, tmp_path: Path) -> N
 
 def test_other_errors_are_not_called_a_full_disk_and_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(AttributeError):
-        save_adapter(torch.nn.Linear(1, 1), tmp_path / "adapter")
+        save_adapter(torch.nn.Linear(1, 1), Folder(tmp_path), "adapter")
     assert names(tmp_path) == []
 
 
 def test_a_changed_adapter_is_refused(zoo: Zoo, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
-    digest = save_adapter(adapter_of(zoo), folder)
+    digest = save_adapter(adapter_of(zoo), Folder(folder.parent), folder.name)
     check_adapter(folder, digest)
     check_adapter(folder, None)
     content = bytearray((folder / WEIGHTS).read_bytes())

@@ -12,6 +12,7 @@ import torch
 from objectives.backbone import attach
 from objectives.checkpoint import load_checkpoint, save_checkpoint
 from objectives.errors import StoreError
+from objectives.storage import Folder
 from objectives.training import TrainingSettings, train
 from tests.objectives.tiny import Zoo, all_groups, make_task
 
@@ -30,16 +31,16 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert"])
 def test_parts_give_the_same_bits_as_one_go(zoo: Zoo, name: str, accumulate: int, tmp_path: Path) -> None:
-    task, settings, file = make_task(zoo, name), replace(SETTINGS, accumulate=accumulate), tmp_path / "part"
+    task, settings, here = make_task(zoo, name), replace(SETTINGS, accumulate=accumulate), Folder(tmp_path)
     whole = fresh(zoo, name)
     expected = train(whole, task, settings)
     for until in (10, 30, 40):
         model = fresh(zoo, name)
-        before = load_checkpoint(file, model)
+        before = load_checkpoint(here, "part", model)
         assert (before is None) == (until == 10)
         result = train(model, task, settings, until=until, before=before)
         assert result.steps == until
-        save_checkpoint(file, model, result)
+        save_checkpoint(here, "part", model, result)
     assert result == expected
     ended, wanted = weights(model), weights(whole)
     assert ended.keys() == wanted.keys()
@@ -52,7 +53,7 @@ def test_a_damaged_checkpoint_is_none_and_changes_nothing(zoo: Zoo, damage: str,
     file, model = tmp_path / "part", fresh(zoo, "llama")
     other = fresh(zoo, "gpt2" if damage == "of another model" else "llama")
     kind = "gpt2" if damage == "of another model" else "llama"
-    save_checkpoint(file, other, train(other, make_task(zoo, kind), SETTINGS, until=10))
+    save_checkpoint(Folder(tmp_path), "part", other, train(other, make_task(zoo, kind), SETTINGS, until=10))
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-100])
     elif damage == "empty":
@@ -60,7 +61,7 @@ def test_a_damaged_checkpoint_is_none_and_changes_nothing(zoo: Zoo, damage: str,
     elif damage == "no safetensors":
         file.write_bytes(b"\x80\x04not a pickle either" * 50)
     before = weights(model)
-    assert load_checkpoint(file, model) is None
+    assert load_checkpoint(Folder(tmp_path), "part", model) is None
     assert all(torch.equal(value, before[key]) for key, value in weights(model).items())
 
 
@@ -69,4 +70,4 @@ def test_a_disk_that_refuses_is_said(zoo: Zoo, tmp_path: Path) -> None:
     result = train(model, make_task(zoo, "llama"), SETTINGS, until=10)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"checkpoint .* could not be written \(.*\): free space or check the folder"):
-        save_checkpoint(tmp_path / "file" / "part", model, result)
+        save_checkpoint(Folder(tmp_path / "file"), "part", model, result)

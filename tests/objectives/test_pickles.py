@@ -83,9 +83,9 @@ def test_an_adapter_that_is_a_pickle_is_refused(tmp_path: Path, kind: str) -> No
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "target_modules": ["o_proj"]}')
     mark = plant(folder, "adapter_model.bin", kind)
     with pytest.raises(ValueError, match=r"has no adapter_model.safetensors: it was moved or deleted"):
-        load_adapter(torch.nn.Linear(2, 2), folder)
+        load_adapter(torch.nn.Linear(2, 2), str(folder))
     save_file({"a": torch.zeros(1)}, folder / "adapter_model.safetensors")
-    for read in (lambda: check_adapter(folder, None), lambda: load_adapter(torch.nn.Linear(2, 2), folder)):
+    for read in (lambda: check_adapter(folder, None), lambda: load_adapter(torch.nn.Linear(2, 2), str(folder))):
         with pytest.raises(ModelError) as caught:
             read()
         assert str(caught.value) == refusal(folder, "adapter_model.bin")

@@ -25,6 +25,7 @@ from objectives.latency import LatencySettings
 from objectives.model import kind_of, load_config, load_tokenizer, meta_model
 from objectives.modules import module_space
 from objectives.placement import Placement
+from objectives.storage import Folder
 from objectives.training import TrainingSettings
 from objectives.workbench import Assignment, Workbench
 from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, make_task, make_word_tokenizer
@@ -41,7 +42,7 @@ def assignment(zoo: Zoo, name: str, adapters: Path, **changes: Any) -> Assignmen
         metric="accuracy",
         training=TRAINING,
         latency=QUICK,
-        adapters=adapters / "adapters",
+        adapters=Folder(adapters / "adapters"),
         threads=1,
     )
     return replace(given, **changes)
@@ -100,9 +101,9 @@ def test_the_test_split_with_a_stored_adapter_is_that_of_the_trained_model(zoo: 
     given = assignment(zoo, name, tmp_path, task=task, training=replace(TRAINING, steps=10))
     bench = Workbench(given)
     outcome = bench.measure(all_groups(zoo.space(name)), "0", None)
-    figures = bench.test(Path(outcome["adapter"]))
+    figures = bench.test(outcome["adapter"])
     assert figures == outcome["measurement"]["validation"]
-    assert Workbench(given).test(Path(outcome["adapter"])) == figures, "a worker that did not train it"
+    assert Workbench(given).test(outcome["adapter"]) == figures, "a worker that did not train it"
     assert bench.test(None) == bench.measure_base()["validation"] != figures
 
 
@@ -216,4 +217,4 @@ def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo,
     base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
     read = PeftModel.from_pretrained(base, outcome["adapter"]).eval()
     figures = evaluate(read, task, "test", metric="accuracy", tokenizer=load_tokenizer(folder))
-    assert figures.to_json(seed=0) == bench.test(Path(outcome["adapter"]))
+    assert figures.to_json(seed=0) == bench.test(outcome["adapter"])

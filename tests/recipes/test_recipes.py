@@ -49,7 +49,7 @@ class Searched:
         space, folder = self.space(model, bands), self.zoo.folder(model)
         facts = FACTS | {"model": str(folder), "kind": space.kind}
         search = self.catalog.create_search(model, SearchSpec(steps=2, learning_rate=2e-3).to_json(), facts)
-        placement, adapter = Placement.of(groups, rank), self.home.adapters(search.id) / "0"
+        placement, adapter = Placement.of(groups, rank), Path(self.home.adapters(search).at("0"))
         adapter.mkdir(parents=True)
         write_random_adapter(folder, space, placement, 0, adapter)
         validation = {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "standard_error": 0.02, "loss": 0.9}

@@ -14,10 +14,25 @@ from search.cli import cli
 from search.config import read_config
 from search.spec import SearchSpec, with_absolute_paths
 
+HOLDS_A_KEY = (
+    "--adapters holds credentials or options: give s3://BUCKET/PREFIX alone, keys as AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY in the environment, and a server other than AWS as AWS_ENDPOINT_URL"
+)
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data": ""}, "--data is empty: give a value, or leave the option out"),
     ({"model": " "}, "--model is empty: give a value, or leave the option out"),
     ({"ray_address": ""}, "--ray-address is empty: give a value, or leave the option out"),
+    ({"adapters": " "}, "--adapters is empty: give a value, or leave the option out"),
+    *(
+        ({"adapters": f"{scheme}://{rest}"}, HOLDS_A_KEY)
+        for scheme in ("s3", "S3", "https")
+        for rest in ("KEY:hidden@bucket", "KEY@bucket/x", "bucket/x?secret_key=hidden", "bucket?x", "a/b@c")
+    ),
+    *(
+        ({"adapters": where}, f"--adapters {where!r} is neither a folder nor s3://BUCKET/PREFIX: give one of them")
+        for where in ("gs://bucket/x", "file:///x", "s3://", "s3:///x", "s3://b/x/../y", "s3://bucket/..", "s3://UP/x")
+    ),
     ({"budget": -1}, "--budget -1 is too small: give 1 or more"),
     ({"bands": 0}, "--bands 0 is too small: give 1 or more"),
     ({"seed": 2**32}, "--seed 4294967296 is too large: give 4294967295 or less"),
@@ -60,6 +75,11 @@ def test_a_config_of_wrong_types(tmp_path: Path, text: str, sentence: str) -> No
     assert str(refusal.value) == f"--config {file}: {sentence}"
 
 
+def test_where_adapters_may_go() -> None:
+    for where in ("/x", "x", "~", "..", "s3://bucket", "s3://bucket/", "s3://my.bucket-1/a b/ü+%2f/...", "C:/x"):
+        assert SearchSpec(adapters=where).adapters == where
+
+
 def test_a_config_that_is_not_there() -> None:
     with pytest.raises(RequestError) as refusal:
         read_config(Path("absent.yaml"))
@@ -95,4 +115,6 @@ def test_local_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monke
         "data": "owner/data",
         "seed": 1,
     }
+    assert with_absolute_paths({"adapters": "new/x"}) == {"adapters": str(Path.cwd() / "new" / "x")}
+    assert with_absolute_paths({"adapters": "s3://bucket/x"}) == {"adapters": "s3://bucket/x"}
     assert with_absolute_paths({"model": "~nobody-of-this-name/x"}) == {"model": "~nobody-of-this-name/x"}

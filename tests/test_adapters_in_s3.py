@@ -1,0 +1,130 @@
+"""A search whose adapters and checkpoints lie in a real S3 store, killed on the way, and what is made of it later."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objectives import storage
+from objectives.errors import StoreError
+from search.catalog.store import Catalog
+from search.doctor import examine
+from search.export import export_adapter, verify_adapter
+from search.run import Home, start
+from search.spec import SearchSpec
+from tests.commands import QUICK, assert_whole, command, environment
+from tests.s3 import BUCKET, Store, running_store
+
+ROOT = f"s3://{BUCKET}/team a"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="r-"))  # short: it holds sockets
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def begin(store: Store, folder: Path, ray: Path, *args: str, **changes: str) -> subprocess.Popen[str]:
+    """A command that may reach the store."""
+    with (folder / "said").open("a") as said:
+        given = environment() | store.environment | {"RAY_TMPDIR": str(ray)} | changes
+        return subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=said, text=True, env=given)
+
+
+def holding(folder: Path, secret: str) -> list[Path]:
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return [path for path in files if secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_search_keeps_its_adapters_in_s3(
+    tmp_path: Path, ray_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home.at(tmp_path / "h", None, None)
+    with running_store(tmp_path_factory.mktemp("s3")) as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        storage._client.cache_clear()
+        home.folder.mkdir()
+        with pytest.raises(StoreError, match=r"at s3://nowhere/x from .* \(NoSuchBucket: ") as refusal:
+            start(SearchSpec(name="none", adapters="s3://nowhere/x"), home)
+        assert refusal.value.exit_code == 2
+        with closing(Catalog(home.storage)) as catalog:
+            assert catalog.searches() == [], "nothing had begun"
+        flags = ["--home", str(home.folder), "--json"]
+        run = [
+            "run",
+            *QUICK,
+            "--steps",
+            "40",
+            "--workers",
+            "1",
+            "--budget",
+            "3",
+            "--checkpoint-seconds",
+            "0.01",
+            *flags,
+        ]
+        killed = begin(store, tmp_path, ray_folder, *run, "--name", "far", "--adapters", ROOT)
+        deadline = time.monotonic() + 120
+        while not (list(store.files.rglob(WEIGHTS)) and list(store.files.rglob("*.checkpoint.safetensors"))):
+            assert time.monotonic() < deadline, (tmp_path / "said").read_text()
+            assert killed.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.01)
+        killed.kill()
+        killed.wait()
+        resumed = begin(store, tmp_path, ray_folder, "resume", "far", *flags, SEARCH_ADAPTERS="/else/where")
+        output, _ = resumed.communicate(timeout=240)
+        said = (tmp_path / "said").read_text()
+        assert resumed.returncode == 0, said
+        document: dict[str, Any] = json.loads(output)
+
+        state = assert_whole(home.folder, "far", 3)
+        search, trials = state["search"], state["trials"]
+        assert search.spec["adapters"] == ROOT
+        assert all(trial.adapter.startswith(f"{ROOT}/{search.id}/000{trial.number}-") for trial in trials)
+        assert sorted(path.parent.name for path in store.files.rglob(WEIGHTS)) == sorted(
+            trial.adapter.rpartition("/")[2] for trial in trials
+        )
+        assert not list(store.files.rglob("*.checkpoint.safetensors"))
+        assert not (home.folder / "adapters").exists()
+
+        member = document["front"][-1]
+        with closing(Catalog(home.storage)) as catalog:
+            manifest = export_adapter(catalog, search, f"trial={member['trial']}", tmp_path / "out")
+        assert manifest["test"]["accuracy"] == member["accuracy"]
+        again = verify_adapter(tmp_path / "out", None, None)
+        assert again["measured"] == again["recorded"] == member["accuracy"]
+        copy = state["client"].download_artifacts(member["mlflow_run_id"], "adapter", str(tmp_path))
+        assert Path(copy, WEIGHTS).read_bytes() == (tmp_path / "out" / WEIGHTS).read_bytes()
+
+        with home.adapters(search).writing("0009-left") as stray:
+            stray.write_bytes(b"x")
+        (found,) = examine(home, "far", fix=True)
+        assert (found["problems"], found["mended"]) == ([], ["1 folders or files of no trial deleted: 0009-left"])
+        home.adapters(search).delete(trials[0].adapter.rpartition("/")[2])
+        (found,) = examine(home, "far", fix=True)
+        assert found["problems"] == [
+            f"trial 0: adapter {trials[0].adapter} has no {WEIGHTS}: it was moved or deleted, so it must be trained "
+            "again"
+        ]
+    (found,) = examine(home, "far", fix=True)
+    assert [problem.partition(" from ")[0] for problem in found["problems"]] == [
+        f"adapters cannot be read or written at {ROOT}/{search.id}"
+    ]
+    storage._client.cache_clear()
+    assert "Traceback" not in said
+    for secret in (store.key, store.secret):
+        assert holding(tmp_path, secret) == holding(ray_folder, secret) == []
+        assert secret not in output
