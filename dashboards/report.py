@@ -10,7 +10,8 @@ from markupsafe import Markup
 from dashboards import comparison as compared
 from dashboards import format as written
 from dashboards import words
-from dashboards.figures import FIGURE_CSS, effects_figure, figure_html, front_figure, learning_curves, plotly_library
+from dashboards.embedding import FIGURE_CSS, figure_html, plotly_library
+from dashboards.figures import effects_figure, front_figure, learning_curves
 from dashboards.heat_map import regret_map
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from plotly.offline import get_plotlyjs
 
-from dashboards.figures import CURVE_POINTS, effects_figure, figure_html, front_figure, learning_curves, plotly_library
+from dashboards.embedding import figure_html, plotly_library
+from dashboards.figures import CURVE_POINTS, effects_figure, front_figure, learning_curves
 from tests.dashboards import documents
 
 
@@ -68,14 +69,16 @@ def test_learning_curves_colour_the_front_and_keep_the_rest_in_one_trace() -> No
     names = [trace.name.replace("<br>", "") for trace in figure.data]
     assert names == ["not on the front", "o_proj r8", "down_proj+o_proj r8", "down_proj+o_proj+q_proj r16"]
     assert list(figure.data[0].y) == [2.1, 1.7, None]
-    assert list(figure.data[1].x) == [10, 20]
+    assert list(figure.data[0].customdata) == [0, 0, 0]
+    assert list(figure.data[1].x) == [10, 20, None]
 
 
-def test_learning_curves_of_many_trials_are_thinned_to_their_last_point() -> None:
-    figure = learning_curves(documents.large())
-    points = sum(len(trace.x) for trace in figure.data)
-    assert points <= CURVE_POINTS * 1.2
-    assert all(trace.x[-1] == 1990 for trace in figure.data[1:])
+def test_learning_curves_of_many_trials_are_thinned_to_their_last_point_and_keep_the_recommended() -> None:
+    rest, others, *coloured = learning_curves(documents.large()).data
+    assert sum(len(trace.x) for trace in (rest, others, *coloured)) <= CURVE_POINTS * 1.2
+    assert all(trace.x[-2:] == (1990, None) for trace in (rest, others, *coloured))
+    assert others.name == "others of the front"
+    assert [trace.customdata[0] for trace in coloured] == [20, 40, *range(880, 1000, 20)]
 
 
 @pytest.mark.parametrize("case", documents.ALL)
@@ -124,7 +127,7 @@ def test_the_library_unpacks_to_plotly() -> None:
 
 def test_the_library_is_of_plotlys_own_version() -> None:
     """Else figures made here could ask for what it cannot draw: CONTRIBUTING.md says how to take a new one."""
-    version = r"plotly\.js (?:\(cartesian - minified\) )?v(\d+)"
+    version = r"plotly\.js v(\d+)"
     packed = re.search(r'id="plotly">([^<]*)<', plotly_library())
     assert packed
     ours, theirs = (re.search(version, text) for text in (unpacked(packed[1]).decode(), get_plotlyjs()))
