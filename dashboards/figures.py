@@ -57,8 +57,8 @@ def front_figure(document: dict[str, Any]) -> Figure:
                 mode="lines+markers",
                 line={"shape": "hv", "color": FRONT, "width": 2},
                 marker={"color": FRONT, "size": 9},
-                error_x=_errors(front, "tpot_ratio"),
-                error_y=_errors(front, "validation_accuracy"),
+                error_x=errors(front, "tpot_ratio"),
+                error_y=errors(front, "validation_accuracy"),
             )
         )
     base = document.get("base") or {}
@@ -147,7 +147,7 @@ def effects_figure(document: dict[str, Any]) -> Figure:
                 xaxis=axis,
                 mode="markers",
                 marker={"color": colour, "size": 10},
-                error_x={**_errors(rows, "effect"), "color": colour},
+                error_x={**errors(rows, "effect"), "color": colour},
                 hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
             )
         )
@@ -238,7 +238,7 @@ def label_lines(label: str) -> str:
     return "<br>".join(escape(line, quote=False) for line in wrapped(plain(label), 32))
 
 
-def _errors(points: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
+def errors(points: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
     """Distances to the bounds of ``<key>_ci``; none where a point has no interval."""
     bounds = [point.get(f"{key}_ci") or (point[key], point[key]) for point in points]
     return {

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from dashboards.embedding import figure_html, plotly_library
 from dashboards.figures import CURVE_POINTS, effects_figure, front_figure, learning_curves
+from dashboards.latency_figures import drift_figure, prediction_figure
 from tests.dashboards import documents
 
 
@@ -103,6 +104,23 @@ def test_effects_stand_in_one_order_on_both_axes() -> None:
     assert list(latency.x) == [0.12, 0.11, 0.1]
     assert list(accuracy.error_x.array) == pytest.approx([0.03, 0.05, 0.03])
     assert latency.xaxis == "x2"
+
+
+def test_predictions_stand_beside_what_was_measured_of_them() -> None:
+    equal, trials = prediction_figure(documents.document()).data
+    assert list(trials.x) == pytest.approx([1.16, 1.91, 1.13, 1.21, 1.32])
+    assert list(trials.y) == [1.15, 1.9, 1.12, 1.2, 1.31], "every trial with a latency, trained or not"
+    assert list(trials.error_y.array) == pytest.approx([0.02] * 5)
+    assert list(equal.x) == list(equal.y) == [1.12, 1.91]
+
+
+def test_drift_shows_the_machine_and_what_ratios_felt_of_it() -> None:
+    rows = [documents.point(i, "q_proj r4", 0.5, 1.2, base_p50_ms=ms) for i, ms in enumerate([4.0, 4.0, 5.0])]
+    rows[0]["tpot_ratio_predicted"] = None
+    machine, ratios = drift_figure(documents.document(points=rows)).data
+    assert list(machine.y) == pytest.approx([0, 0, 25])
+    assert list(machine.customdata) == [4.0, 4.0, 5.0]
+    assert (list(ratios.x), list(ratios.y)) == ([1, 2], [0, 0])
 
 
 def unpacked(packed: str) -> bytes:
