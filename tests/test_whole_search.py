@@ -15,6 +15,7 @@ import pytest
 
 from objectives import demo
 from tests.commands import QUICK, assert_whole, call, call_json, environment
+from tests.json_reference import undescribed, unseen
 
 BUDGET = 5
 
@@ -31,6 +32,7 @@ def document(home: Path) -> dict[str, Any]:
 
 
 def test_result_is_the_contract(document: dict[str, Any]) -> None:
+    assert undescribed("run", document) == []
     assert document["status"] == "complete"
     assert document["trials"] == {"complete": BUDGET, "stopped": 0, "failed": 0, "infeasible": 0}
     assert document["steps"] == {"spent": 4 * BUDGET, "full": 4 * BUDGET}
@@ -61,7 +63,8 @@ def test_show_gives_the_same_later(home: Path, document: dict[str, Any]) -> None
     assert call_json("show", "whole", "--home", str(home)) == document
     assert "Recommended" in call("show", "whole", "--home", str(home)).stdout
     assert "whole" in call("list", "--home", str(home)).stdout
-    (row,) = call_json("list", "--home", str(home))
+    (row,) = rows = call_json("list", "--home", str(home))
+    assert undescribed("list", rows) == []
     assert (row["search"], row["status"], row["trials"]["complete"]) == ("whole", "complete", BUDGET)
 
 
@@ -74,7 +77,9 @@ def test_export_is_what_was_measured(home: Path, document: dict[str, Any], tmp_p
         call("export", "whole", "--pick", f"trial={member['trial']}", "--out", str(out), "--home", str(home))
         again = call_json("verify", str(out))
         assert again["measured"] == again["recorded"] == member["accuracy"]
+    assert undescribed("verify", again) == unseen("verify", again) == []
     manifest = json.loads((out / "manifest.json").read_text())
+    assert undescribed("export", manifest) == unseen("export", manifest) == []
     assert manifest["provenance"]["data_hash"] == document["provenance"]["data_hash"]
     assert manifest["test"]["accuracy"] == member["accuracy"]
     serving = manifest["serving"]
