@@ -266,6 +266,19 @@ def export_command(document: dict[str, Any]) -> str:
     return f"python -m search export {shlex.quote(plain(document['search']))} --pick recommended --out DIR"
 
 
+def loading_code(document: dict[str, Any]) -> str:
+    """Python that gives the adapted model from the folder ``DIR``."""
+    provenance = document.get("provenance") or {}
+    encoder = provenance.get("kind") == "encoder"
+    auto = "AutoModelForSequenceClassification" if encoder else "AutoModelForCausalLM"
+    head = f", num_labels={len(provenance['labels'])}" if encoder else ""
+    return (
+        f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
+        f"base = {auto}.from_pretrained({plain(document['model'])!r}{head})\n"
+        'model = PeftModel.from_pretrained(base, "DIR").eval()'
+    )
+
+
 def recipe_command(document: dict[str, Any]) -> str:
     return f"python -m search recipe {shlex.quote(plain(document['search']))} --for TOOL"
 

@@ -149,6 +149,15 @@ def test_neighbours_say_what_a_step_costs() -> None:
     assert words.neighbours(documents.empty()) == []
 
 
+def test_an_encoder_is_loaded_with_its_head() -> None:
+    provenance = {"kind": "encoder", "labels": ["a", "b"]}
+    assert words.loading_code(documents.document(model="it's/bert", provenance=provenance)).splitlines()[3:] == [
+        'base = AutoModelForSequenceClassification.from_pretrained("it\'s/bert", num_labels=2)',
+        'model = PeftModel.from_pretrained(base, "DIR").eval()',
+    ]
+    assert "AutoModelForCausalLM" in words.loading_code(documents.document())
+
+
 def test_what_latencies_say_of_themselves() -> None:
     assert words.latency_check(documents.document()) == [
         "The base model against itself: a ratio of 1.003 [0.980, 1.020], what noise alone does to one here.",
