@@ -17,6 +17,7 @@
     const script = document.createElement("script");
     script.textContent = await unpacked(document.getElementById("plotly"));
     document.head.append(script);
+    // All before the first is drawn, since printing cannot wait.
     for (const each of figures) waiting.set(each, JSON.parse(await unpacked(each.nextElementSibling)));
     await draw(figures[0]);
     const near = new IntersectionObserver(
