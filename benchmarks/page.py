@@ -10,7 +10,6 @@ import shutil
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -66,7 +65,7 @@ def main() -> None:
             pages[0].write_text(report_page(documents.large()), "utf-8")
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         opened(browser, pages[0])  # the browser's own start
-        found: dict[Path, list[dict[str, Any]]] = {page: [] for page in pages}
+        found: dict[Path, list[dict[str, float]]] = {page: [] for page in pages}
         for _ in range(given.times):
             for page in pages:
                 found[page].append(opened(browser, page))
