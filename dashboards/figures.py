@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import math
-import zlib
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from plotly.graph_objects import Figure, Scatter
@@ -23,13 +20,7 @@ CURVES = (FRONT, RECOMMENDED, "#1aa47a", KNEE, "#b8932a", "#7b73d9", "#d04a4a", 
 #: Points that all learning curves share: a page of a thousand trials stays small, a short search is drawn exactly.
 CURVE_POINTS = 20_000
 
-#: Plotly writes colours into the drawing; the page's own win, so that dark mode and print need no second figure.
-FIGURE_CSS = """
-.figure { min-height: 440px; }
-.figure .xtick text, .figure .ytick text, .figure .xtitle, .figure .ytitle, .figure .legendtext,
-.figure .annotation-text { fill: var(--ink, #1d2430) !important; }
-.figure .gridlayer path { stroke: var(--line, #dfe3e8) !important; }
-"""
+_AXIS = {"gridcolor": "#dfe3e8", "zeroline": False, "automargin": True}
 
 
 def front_figure(document: dict[str, Any]) -> Figure:
@@ -43,9 +34,10 @@ def front_figure(document: dict[str, Any]) -> Figure:
     front = sorted((point for point in drawn if point["front"]), key=lambda point: point["tpot_ratio"])
     rest = [point for point in drawn if not point["front"]]
     figure = empty_figure(
-        f"{document['search']}: {metric} against {latency}", f"{latency} ratio to base model (merged = 1.0)"
+        f"{document['search']}: {metric} against {latency}",
+        f"{latency} ratio to base model (merged = 1.0)",
+        f"validation {metric}",
     )
-    figure.update_yaxes(title={"text": f"validation {metric}", "font": {"size": 13}})
     hover = functools.partial(_hover, document, test)
 
     for name, points, symbol in (
@@ -65,8 +57,8 @@ def front_figure(document: dict[str, Any]) -> Figure:
                 mode="lines+markers",
                 line={"shape": "hv", "color": FRONT, "width": 2},
                 marker={"color": FRONT, "size": 9},
-                error_x=_errors(front, "tpot_ratio"),
-                error_y=_errors(front, "validation_accuracy"),
+                error_x=errors(front, "tpot_ratio"),
+                error_y=errors(front, "validation_accuracy"),
             )
         )
     base = document.get("base") or {}
@@ -95,51 +87,42 @@ def front_figure(document: dict[str, Any]) -> Figure:
 
 
 def learning_curves(document: dict[str, Any]) -> Figure:
-    """Training loss by step: the front's trials in colour, all others in grey."""
+    """Training loss by step: the front's trials in colour, as far as colours go, all others in grey."""
     trials = [point for point in document["points"] if point.get("losses")]
     most = max(10, CURVE_POINTS // max(1, len(trials)))
-    figure = empty_figure(f"{document['search']}: learning curves", "training step")
-    figure.update_yaxes(title={"text": "training loss", "font": {"size": 13}})
-    steps: list[float | None] = []
-    losses: list[float | None] = []
-    numbers: list[int | None] = []
-    for point in trials:
-        if not point["front"]:
-            curve = _thinned(point["losses"], most)
-            # A null ends a line: one trace for a thousand trials draws far faster than a thousand traces.
-            steps += [*(step for step, _ in curve), None]
-            losses += [*(loss for _, loss in curve), None]
-            numbers += [*[point["trial"]] * len(curve), None]
-    if steps:
-        figure.add_trace(
-            Scatter(
-                name="not on the front",
-                x=steps,
-                y=losses,
-                customdata=numbers,
-                mode="lines",
-                line={"color": GREY, "width": 1},
-                opacity=0.5,
-                hovertemplate="trial %{customdata}: loss %{y:.3f} at step %{x}<extra></extra>",
-            )
-        )
-    on_front = {member["trial"]: position for position, member in enumerate(ordered_front(document))}
-    coloured = sorted((point for point in trials if point["front"]), key=lambda point: on_front.get(point["trial"], 0))
-    for position, point in enumerate(coloured):
-        curve = _thinned(point["losses"], most)
-        figure.add_trace(
-            Scatter(
-                name=label_lines(point["label"]),
-                x=[step for step, _ in curve],
-                y=[loss for _, loss in curve],
-                mode="lines",
-                line={"color": CURVES[position % len(CURVES)], "width": 2},
-                hovertemplate="loss %{y:.3f} at step %{x}",
-            )
-        )
+    figure = empty_figure(f"{document['search']}: learning curves", "training step", "training loss")
+    on_front = [point for point in trials if point["front"]]
+    # Recommended first, then the most accurate; drawn and named in the order of the front.
+    best = sorted(on_front, key=lambda point: (not mark(document, point["trial"]), -point["validation_accuracy"]))
+    order = {member["trial"]: position for position, member in enumerate(ordered_front(document))}
+    coloured = sorted(best[: len(CURVES)], key=lambda point: order.get(point["trial"], 0))
+    for name, points, opacity in (
+        ("not on the front", [point for point in trials if not point["front"]], 0.4),
+        ("others of the front", best[len(CURVES) :], 1.0),
+    ):
+        if points:
+            figure.add_trace(_curves(name, points, most, {"color": GREY, "width": 1}, opacity=opacity))
+    for point, colour in zip(coloured, CURVES, strict=False):
+        figure.add_trace(_curves(label_lines(point["label"]), [point], most, {"color": colour, "width": 2}))
     if not trials:
         figure.add_annotation(text="No losses yet.", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     return figure
+
+
+def _curves(name: str, points: Sequence[dict[str, Any]], most: int, line: dict[str, Any], **style: Any) -> Scatter:
+    """Curves of at most about `most` points, in one trace: it draws far faster than a trace a curve."""
+    curves = [(point, _thinned(point["losses"], most)) for point in points]
+    return Scatter(
+        name=name,
+        # A null ends a line.
+        x=[step for _, curve in curves for step in (*(step for step, _ in curve), None)],
+        y=[loss for _, curve in curves for loss in (*(loss for _, loss in curve), None)],
+        customdata=[point["trial"] for point, curve in curves for _ in range(len(curve) + 1)],
+        mode="lines",
+        line=line,
+        hovertemplate="trial %{customdata}: loss %{y:.3f} at step %{x}<extra></extra>",
+        **style,
+    )
 
 
 def effects_figure(document: dict[str, Any]) -> Figure:
@@ -147,12 +130,11 @@ def effects_figure(document: dict[str, Any]) -> Figure:
     metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
     found = document["effects"]["groups"]
     order = [row["groups"][0] for row in sorted(found["accuracy"], key=lambda row: row["effect"])]
-    figure = empty_figure(f"{document['search']}: what each module group adds", f"added to validation {metric}")
-    title = {"text": f"added to {latency} ratio", "font": {"size": 13}}
+    figure = empty_figure(f"{document['search']}: what each module group adds", f"added to<br>validation {metric}")
     figure.update_layout(
         showlegend=False,
         xaxis_domain=[0.0, 0.47],
-        xaxis2={"domain": [0.53, 1.0], "gridcolor": "#dfe3e8", "automargin": True, "title": title, "anchor": "y"},
+        xaxis2={**_AXIS, "domain": [0.53, 1.0], "anchor": "y", "title": _title(f"added to<br>{latency} ratio")},
         yaxis_automargin=True,
     )
     for key, axis, colour in (("accuracy", "x", FRONT), ("tpot_ratio", "x2", RECOMMENDED)):
@@ -165,7 +147,7 @@ def effects_figure(document: dict[str, Any]) -> Figure:
                 xaxis=axis,
                 mode="markers",
                 marker={"color": colour, "size": 10},
-                error_x={**_errors(rows, "effect"), "color": colour},
+                error_x={**errors(rows, "effect"), "color": colour},
                 hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
             )
         )
@@ -175,70 +157,8 @@ def effects_figure(document: dict[str, Any]) -> Figure:
     return figure
 
 
-def figure_html(figure: Figure, *, full_page: bool) -> str:
-    """HTML of one figure. A full page brings plotly.js along; a part is for a page that has `plotly_library` once."""
-    title = escape(figure.layout.meta)
-    drawing = _packed(str(figure.to_json()).encode())
-    part = f'<div class="figure" role="figure" aria-label="{title}"></div><script type="text/plain">{drawing}</script>'
-    if not full_page:
-        return part
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
-        f"<style>{_PAGE_CSS}{FIGURE_CSS}</style></head><body><h1>{title}</h1>{part}{plotly_library()}</body></html>\n"
-    )
-
-
-@functools.cache
-def plotly_library() -> str:
-    """plotly.js and what draws each figure of the page: inline and compressed.
-
-    Its bundle of cartesian charts, of the version that plotly for Python brings whole: 0.6 MB of page instead of two.
-    """
-    source = files("dashboards").joinpath("plotlyjs", "plotly-cartesian.min.js").read_bytes()
-    return f'<script type="text/plain" id="plotly">{_packed(source)}</script><script>{_DRAW}</script>'
-
-
-def _packed(content: bytes) -> str:
-    """What the page's script unpacks: a third of the size, and nothing that could end a script element."""
-    return base64.b64encode(zlib.compress(content, 9)).decode()
-
-
-_PAGE_CSS = """
-:root { color-scheme: light dark; --ink: #1d2430; --line: #dfe3e8; }
-@media screen and (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --line: #343b46; } }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 1rem; color: var(--ink); }
-h1 { font-size: 1.1rem; }
-.figure { height: calc(100vh - 5rem); }
-"""
-
-_DRAW = """
-(async () => {
-  const unpacked = part => {
-    const bytes = Uint8Array.from(atob(part.textContent), c => c.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
-  };
-  const figures = document.querySelectorAll(".figure");
-  const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
-  const options = {responsive: true, displaylogo: false, modeBarButtons: buttons};
-  try {
-    const script = document.createElement("script");
-    script.textContent = await unpacked(document.getElementById("plotly"));
-    document.head.append(script);
-    for (const figure of figures) {
-      const drawing = JSON.parse(await unpacked(figure.nextElementSibling));
-      await Plotly.newPlot(figure, drawing.data, drawing.layout, options);
-    }
-  } catch (error) {
-    for (const figure of figures) figure.append("This browser cannot draw the figure: " + error);
-  }
-})();
-"""
-
-
-def empty_figure(title: str, x_title: str) -> Figure:
+def empty_figure(title: str, x_title: str, y_title: str = "") -> Figure:
     """The title is not drawn, since the page has it: it names the figure to readers who cannot see it."""
-    axis = {"gridcolor": "#dfe3e8", "zeroline": False, "automargin": True}
     return Figure(
         layout={
             "template": None,
@@ -252,10 +172,14 @@ def empty_figure(title: str, x_title: str) -> Figure:
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": FRONT},
             "hovermode": "closest",
             "hoverlabel": {"align": "left"},
-            "xaxis": {**axis, "title": {"text": x_title, "font": {"size": 13}}},
-            "yaxis": axis,
+            "xaxis": {**_AXIS, "title": _title(x_title)},
+            "yaxis": {**_AXIS, "title": _title(y_title)},
         }
     )
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"text": text, "font": {"size": 13}}
 
 
 def _scatter(name: str, points: Sequence[dict[str, Any]], hover: Any, mode: str = "markers", **style: Any) -> Scatter:
@@ -314,7 +238,7 @@ def label_lines(label: str) -> str:
     return "<br>".join(escape(line, quote=False) for line in wrapped(plain(label), 32))
 
 
-def _errors(points: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
+def errors(points: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:
     """Distances to the bounds of ``<key>_ci``; none where a point has no interval."""
     bounds = [point.get(f"{key}_ci") or (point[key], point[key]) for point in points]
     return {

@@ -6,14 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dashboards.figures import effects_figure, front_figure, learning_curves
+from dashboards.report import report_figures
 from objectives.errors import RequestError
 
 _WIDTH, _HEIGHT = 900, 560
 
 
 def write_pictures(document: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes front, effects (where known) and learning curves into the folder, which is made; returns the files.
+    """Writes the figures of the report into the folder, which is made; returns the files.
 
     Raises RequestError where kaleido or the browser that it draws with is missing, or the folder refuses.
     """
@@ -21,9 +21,7 @@ def write_pictures(document: dict[str, Any], folder: Path) -> list[Path]:
         raise RequestError("--figures needs kaleido, which draws them: pip install 'lora-target-search[figures]'")
     from plotly.io import write_images
 
-    figures = {"front": front_figure(document), "learning-curves": learning_curves(document)}
-    if document.get("effects"):
-        figures["effects"] = effects_figure(document)
+    figures = report_figures(document)
     for figure in figures.values():
         figure.update_layout(paper_bgcolor="white", margin={"l": 16, "r": 16, "t": 32, "b": 16})
     files = {name: [folder / f"{name}.svg", folder / f"{name}.png"] for name in figures}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from plotly.graph_objects import Figure
 
 from dashboards import comparison as compared
 from dashboards import format as written
 from dashboards import words
-from dashboards.figures import FIGURE_CSS, effects_figure, figure_html, front_figure, learning_curves, plotly_library
+from dashboards.embedding import FIGURE_CSS, figure_html, plotly_library
+from dashboards.figures import effects_figure, front_figure, learning_curves
 from dashboards.heat_map import regret_map
+from dashboards.latency_figures import drift_figure, prediction_figure
 
 
 def report_page(document: dict[str, Any]) -> str:
@@ -33,11 +37,22 @@ def report_page(document: dict[str, Any]) -> str:
         undrawn=sum(None in (point.get("tpot_ratio"), point.get("validation_accuracy")) for point in points),
         curves=any(point.get("losses") for point in points),
         ended_early=[point for point in points if point.get("reason")],
-        front_figure=_part(front_figure(document)),
-        learning_curves=_part(learning_curves(document)),
-        effects_figure=_part(effects_figure(document)) if document.get("effects") else None,
+        figures=defaultdict(str, {name: _part(figure) for name, figure in report_figures(document).items()}),
         spending=words.spending(document),
     )
+
+
+def report_figures(document: dict[str, Any]) -> dict[str, Figure]:
+    """The figures of the page, by name, in its order; those that the document has nothing for are left out."""
+    check = document.get("latency_check") or {}
+    figures = {
+        "front": front_figure(document),
+        "effects": effects_figure(document) if document.get("effects") else None,
+        "learning-curves": learning_curves(document),
+        "predictions": prediction_figure(document) if check.get("predictions") else None,
+        "drift": drift_figure(document) if check.get("drift") else None,
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def comparison_page(document: dict[str, Any]) -> str:

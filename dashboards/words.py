@@ -190,10 +190,41 @@ def effects(document: dict[str, Any]) -> list[str]:
         sentences.append(f"No effect beyond doubt, of either sign: {_listed(unsure, len(unsure))}.")
     costs = [row["effect"] for row in found["groups"]["tpot_ratio"]]
     sentences.append(f"Each group costs {min(costs):.3f} to {max(costs):.3f} in {latency} ratio.")
-    pairs = [row for row in found["pairs"]["accuracy"] if row["effect_ci"][0] * row["effect_ci"][1] > 0]
-    if pairs:
-        told = [f"{plain('+'.join(row['groups']))} {_effect(row)}" for row in pairs]
-        sentences.append(f"Pairs whose {metric} is not the sum of both: {_listed(told, len(told))}.")
+    for key, what in (("accuracy", metric), ("tpot_ratio", f"{latency} ratio")):
+        pairs = [row for row in found["pairs"][key] if row["effect_ci"][0] * row["effect_ci"][1] > 0]
+        if pairs:
+            told = [f"{plain('+'.join(row['groups']))} {_effect(row)}" for row in pairs]
+            sentences.append(f"Pairs whose {what} is not the sum of both: {_listed(told, len(told))}.")
+    return sentences
+
+
+def latency_check(document: dict[str, Any]) -> list[str]:
+    """How well each latency is told from the others, and what the machine did meanwhile; none where nothing tells."""
+    latency, found = latency_name(document["latency_axis"]), document.get("latency_check") or {}
+    itself = (document.get("base") or {}).get("drift") or {}
+    sentences = []
+    if itself.get("ratio") is not None:
+        against = with_interval(itself["ratio"], itself.get("ratio_ci"))
+        sentences.append(f"The base model against itself: a ratio of {against}, what noise alone does to one here.")
+    if told := found.get("predictions"):
+        sentences.append(
+            f"Every trial's {latency} ratio was measured before it was trained. From what groups and rank add in the "
+            f"other trials it would have been told within {told['median_error']:.1%} for half of {told['trials']} "
+            f"trials, and within {told['largest_error']:.1%} for all."
+        )
+    if drift := found.get("drift"):
+        change = drift["base_change"]
+        sentences.append(
+            f"The base model's own {latency} was {decimal(drift['base_first_ms'], 2)} ms over the first quarter of "
+            f"{drift['trials']} trials and {decimal(drift['base_last_ms'], 2)} ms over the last: the machine was "
+            f"{abs(change):.1%} {'slower' if change > 0 else 'faster'} at the end."
+        )
+        if drift["ratio_change"] is not None:
+            low, high = drift["ratio_change_ci"]
+            sentences.append(
+                "Ratios are measured by turns with the base model, so that they should not feel it: over their "
+                f"predictions they moved by {drift['ratio_change']:+.1%} [{low:+.1%}, {high:+.1%}]."
+            )
     return sentences
 
 
@@ -233,6 +264,19 @@ def latency_meaning(document: dict[str, Any]) -> str:
 
 def export_command(document: dict[str, Any]) -> str:
     return f"python -m search export {shlex.quote(plain(document['search']))} --pick recommended --out DIR"
+
+
+def loading_code(document: dict[str, Any]) -> str:
+    """Python that gives the adapted model from the folder ``DIR``."""
+    provenance = document.get("provenance") or {}
+    encoder = provenance.get("kind") == "encoder"
+    auto = "AutoModelForSequenceClassification" if encoder else "AutoModelForCausalLM"
+    head = f", num_labels={len(provenance['labels'])}" if encoder else ""
+    return (
+        f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
+        f"base = {auto}.from_pretrained({plain(document['model'])!r}{head})\n"
+        'model = PeftModel.from_pretrained(base, "DIR").eval()'
+    )
 
 
 def recipe_command(document: dict[str, Any]) -> str:

@@ -140,7 +140,8 @@ class MlflowRuns:
         self._client.set_terminated(run_id, status_of(trial), ended)
 
     def _write_result(self, search: SearchRecord, parent: str, document: dict[str, Any]) -> None:
-        from dashboards.figures import figure_html, front_figure
+        from dashboards.embedding import figure_html
+        from dashboards.figures import front_figure
         from dashboards.words import description, front_rows
 
         ended = _ms(search.ended_at or search.created_at)

@@ -123,7 +123,7 @@ class Search:
         from html import escape
 
         from dashboards import words
-        from dashboards.figures import FIGURE_CSS, figure_html, plotly_library
+        from dashboards.embedding import FIGURE_CSS, figure_html, plotly_library
 
         told = [words.outcome(self.document), words.recommendation(self.document)]
         text = "".join(f"<p>{escape(sentence)}</p>" for sentence in told if sentence)

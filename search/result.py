@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from search.catalog.champions import decided_in, registered
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.effects import effects
+from search.latency_check import latency_check, predicted_ratios
 from search.pareto import front, hypervolume, knee
 from search.recommend import Candidate, recommend
 
@@ -29,6 +32,11 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
     found = registered(catalog, search, chosen.trial if chosen else None)
     bend = knee(points)
     counts = Counter(t.status for t in trials)
+    ended = [t for t in trials if t.status != "running"]
+    engine = _latency(base).get("engine", "transformers")
+    rows = [_table_row(t, t.number in on_front, search.created_at) for t in ended]
+    for row, ratio in zip(rows, _predicted(ended, engine), strict=True):
+        row["tpot_ratio_predicted"] = ratio
     return {
         "search": search.name,
         "status": search.status,
@@ -38,7 +46,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "task": facts["task"],
         "metric": facts["metric"],
         "latency_axis": axis,
-        "latency_engine": _latency(base).get("engine", "transformers"),
+        "latency_engine": engine,
         "latency_mode": _latency(base).get("mode", "unmerged"),
         "budget": spec["budget"],
         "trials": {status: counts.get(status, 0) for status in ("complete", "stopped", "failed", "infeasible")},
@@ -59,8 +67,9 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "registry_uri": f"models:/{found[0]}@champion" if found else None,
         "hypervolume": hypervolume(points),
         "effects": effects([t.placement for t in complete], *zip(*points, strict=True)) if points else None,
+        "latency_check": latency_check(rows),
         "elapsed_s": search.elapsed_s,
-        "points": [_table_row(t, t.number in on_front) for t in trials if t.status != "running"],
+        "points": rows,
         "notes": facts["notes"] + ([search.reason] if search.reason else []),
         "mlflow_run_id": search.mlflow_run_id,
         "provenance": {
@@ -119,6 +128,24 @@ def _candidate(trial: TrialRecord) -> Candidate:
     )
 
 
+def _predicted(trials: Sequence[TrialRecord], engine: str) -> list[float | None]:
+    """On a server placements of one latency class share a measurement, so that each would be told by its own."""
+    measured = {t.placement: _latency(t.measurement)["ratio"] for t in trials if _latency(t.measurement)}
+    if engine != "transformers" or not measured:
+        return [None] * len(trials)
+    told = dict(zip(measured, predicted_ratios(measured), strict=True))
+    return [told.get(t.placement) for t in trials]
+
+
+def _base_ms(latency: dict[str, Any], since: datetime) -> float | None:
+    """The base model's median beside the placement; None for a profile from before ``since``, or of unknown age."""
+    measured_at = latency.get("measured_at")
+    if measured_at is None or datetime.fromisoformat(measured_at) < since:
+        return None
+    median: float = latency["base"][f"{latency['axis']}_p50_ms"]
+    return median
+
+
 def _shape(trial: TrialRecord) -> dict[str, Any]:
     """What stands in both tables: the placement and its latency."""
     latency = _latency(trial.measurement)
@@ -153,12 +180,13 @@ def _front_member(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _table_row(trial: TrialRecord, is_front: bool) -> dict[str, Any]:
+def _table_row(trial: TrialRecord, is_front: bool, began: datetime) -> dict[str, Any]:
     measurement, validation = trial.measurement or {}, _validation(trial)
     return {
         **_shape(trial),
         "status": trial.status,
         "reason": trial.reason,
+        "base_p50_ms": _base_ms(_latency(trial.measurement), began),
         "validation_accuracy": validation.get("accuracy"),
         "validation_accuracy_ci": validation.get("accuracy_ci"),
         "validation_loss": validation.get("loss"),

@@ -61,7 +61,7 @@ def names(wheel: Path) -> Iterator[set[str]]:
 def test_the_wheel_holds_every_file_that_is_read_at_run_time(names: set[str]) -> None:
     expected = {f"{package}/py.typed" for package in PACKAGES}
     expected |= {f"dashboards/{page}.html" for page in ("report", "comparison", "page", "table")}
-    expected |= {"search/catalog/migrations/script.py.mako"}
+    expected |= {"dashboards/draw.js", "dashboards/plotlyjs/plotly.min.js", "search/catalog/migrations/script.py.mako"}
     for pattern in ("objectives/demo/model/*", "objectives/demo/data/*", "search/catalog/migrations/**/*.py"):
         files = {str(file.relative_to(ROOT)) for file in ROOT.glob(pattern)}
         assert files, pattern

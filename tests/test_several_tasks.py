@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from objectives import demo
 from tests.commands import QUICK, assert_whole, call, call_json
+from tests.json_reference import undescribed
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,7 @@ def test_each_task_trains_the_standard_list_and_nothing_else(home: Path, ablatio
 
 def test_all_of_it_is_compared_by_row(home: Path, ablation: dict[str, Any]) -> None:
     comparison = ablation["comparison"]
+    assert undescribed("ablate", ablation) == undescribed("compare", comparison) == []
     assert comparison["tasks"] == ["list-first", "list-next"]
     assert len(comparison["placements"]) == 6
     assert comparison["left_out"] == []

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from objectives import demo
 from tests.commands import QUICK, assert_whole, call, call_json, command, environment
+from tests.json_reference import undescribed, unseen
 from tests.search.pseudo_terminal import terminal, without_codes
 
 BUDGET = 5
@@ -43,6 +45,7 @@ def document(searched: tuple[dict[str, Any], str]) -> dict[str, Any]:
 
 
 def test_result_is_the_contract(document: dict[str, Any]) -> None:
+    assert undescribed("run", document) == []
     assert document["status"] == "complete"
     assert document["trials"] == {"complete": BUDGET, "stopped": 0, "failed": 0, "infeasible": 0}
     assert document["steps"] == {"spent": 4 * BUDGET, "full": 4 * BUDGET}
@@ -88,7 +91,8 @@ def test_show_gives_the_same_later(home: Path, document: dict[str, Any]) -> None
         subprocess.run(command("show", "whole", "--home", str(home)), stdout=tty.stream, env=wide, check=True)
         assert "validation accuracy against TPOT ratio" in tty.seen
     assert "whole" in call("list", "--home", str(home)).stdout
-    (row,) = call_json("list", "--home", str(home))
+    (row,) = rows = call_json("list", "--home", str(home))
+    assert undescribed("list", rows) == []
     assert (row["search"], row["status"], row["trials"]["complete"]) == ("whole", "complete", BUDGET)
 
 
@@ -96,12 +100,13 @@ def test_export_is_what_was_measured(home: Path, document: dict[str, Any], tmp_p
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    for member in document["front"]:
-        out = tmp_path / str(member["trial"])
-        call("export", "whole", "--pick", f"trial={member['trial']}", "--out", str(out), "--home", str(home))
-        again = call_json("verify", str(out))
-        assert again["measured"] == again["recorded"] == member["accuracy"]
+    member, out = document["front"][-1], tmp_path / "out"
+    call("export", "whole", "--pick", f"trial={member['trial']}", "--out", str(out), "--home", str(home))
+    again = call_json("verify", str(out))
+    assert again["measured"] == again["recorded"] == member["accuracy"]
+    assert undescribed("verify", again) == unseen("verify", again) == []
     manifest = json.loads((out / "manifest.json").read_text())
+    assert undescribed("export", manifest) == unseen("export", manifest) == []
     assert manifest["provenance"]["data_hash"] == document["provenance"]["data_hash"]
     assert manifest["test"]["accuracy"] == member["accuracy"]
     serving = manifest["serving"]
@@ -173,6 +178,22 @@ def test_report_is_one_page(home: Path, document: dict[str, Any], tmp_path: Path
     text = page.read_text(encoding="utf-8")
     assert document["front"][0]["label"] in text
     assert 'src="http' not in text
+    commands, loading, *_ = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
+    follow_the_instructions(unescape(commands), unescape(loading), home, document, tmp_path)
+
+
+def follow_the_instructions(commands: str, loading: str, home: Path, document: dict[str, Any], folder: Path) -> None:
+    """What the page says, as a reader types it: an adapter that PEFT loads, with the accuracy that the page states."""
+    out, trial = folder / "adapter", document["recommended"]["trial"]
+    export, verify = ([*line.replace("DIR", str(out)).split()[3:]] for line in commands.splitlines())
+    call(*export, "--home", str(home))
+    (member,) = (each for each in document["front"] if each["trial"] == trial)
+    again = call_json(*verify)
+    assert again["measured"] == again["recorded"] == member["accuracy"]
+    names: dict[str, Any] = {}
+    exec(loading.replace("DIR", str(out)), names)
+    config = names["model"].peft_config["default"]
+    assert (sorted(config.target_modules), config.r) == (sorted(member["targets"]), member["rank"])
 
 
 def test_a_home_may_be_moved(home: Path, document: dict[str, Any], tmp_path: Path) -> None:

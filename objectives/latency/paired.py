@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -110,6 +111,7 @@ def profile_of(
         "requests": len(requests),
         "axis": axis,
         "source": "measured",
+        "measured_at": datetime.now(UTC).isoformat(),
         **percentiles(adapted),
         "base": percentiles(base),
         "samples": {

@@ -16,6 +16,7 @@ from search.catalog import Catalog
 from search.catalog.tokens import add_token, holder, remove_token, tokens
 from tests.api.conftest import Service
 from tests.commands import call, call_json
+from tests.json_reference import undescribed, unseen
 
 OPEN = {"/health"}
 
@@ -111,6 +112,7 @@ def test_tokens_on_the_command_line(tmp_path: Any) -> None:
     listed = call("token", "list", *home).stdout
     assert secret not in listed
     (token,) = call_json("token", "list", *home)
+    assert undescribed("token list", [token]) == unseen("token list", [token]) == []
     assert (token["name"], token["scope"], token["expired"]) == ("me", "read", False)
     twice = call("token", "add", "me", "--scope", "read", *home, code=2).stderr
     assert twice == (

@@ -16,19 +16,26 @@ PAGES = {
     "thousand": lambda: report_page(documents.large()),
     "comparison": lambda: comparison_page(documents.comparison()),
 }
-ALL_DRAWN = "[...document.querySelectorAll('.figure')].every(each => each.querySelector('.main-svg'))"
+DRAWN = "[...document.querySelectorAll('.figure')].filter(each => each.querySelector('.main-svg')).length"
 
 
 def opened(browser: Any, path: Path, *, width: int = 1280, scheme: str = "light") -> tuple[Any, list[str]]:
-    """The page with its figures drawn, and what went wrong: requests to anywhere, errors, warnings."""
+    """The page with its first figure drawn, and what went wrong: requests to anywhere, errors, warnings."""
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: None if request.url == path.as_uri() else wrong.append(request.url))
     page.goto(path.as_uri())
-    page.wait_for_function(ALL_DRAWN)
+    page.wait_for_function(DRAWN)
     return page, wrong
+
+
+def read_to_the_end(page: Any) -> None:
+    figures = page.locator(".figure")
+    for i in range(figures.count()):
+        figures.nth(i).scroll_into_view_if_needed()
+        figures.nth(i).locator(".main-svg").first.wait_for()
 
 
 @pytest.fixture(params=PAGES)
@@ -49,6 +56,7 @@ def test_a_page_is_whole_alone_and_readable(
     from axe_playwright_python.sync_playwright import Axe
 
     page, wrong = opened(browser, written, width=width, scheme=scheme)
+    read_to_the_end(page)
     assert wrong == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
     # WCAG 2 AA: contrast, names of what is drawn, structure.
@@ -66,4 +74,15 @@ def test_the_front_answers_to_the_mouse(browser: Any, tmp_path: Path) -> None:
     figure.locator(".scatterlayer .trace .points path").first.hover(force=True)
     text = figure.locator(".hoverlayer .hovertext").first.text_content(timeout=5000)
     assert "validation accuracy" in text and "TPOT ratio" in text
+    page.close()
+
+
+def test_figures_wait_for_their_reader_and_print_does_not(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report_page(documents.large()), "utf-8")
+    page, wrong = opened(browser, path)
+    assert page.evaluate(DRAWN) == 1, "only the front is needed at once"
+    page.pdf(path=tmp_path / "report.pdf")
+    assert page.evaluate(DRAWN) == page.locator(".figure").count() > 1
+    assert wrong == []
     page.close()

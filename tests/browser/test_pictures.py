@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dashboards.pictures import write_pictures
+from dashboards.report import report_figures
 from objectives.errors import RequestError
 from tests.dashboards import documents
 
@@ -18,7 +19,7 @@ needs_chromium = pytest.mark.skipif(not shutil.which("chromium"), reason="no chr
 def test_every_figure_is_a_picture_in_both_forms(tmp_path: Path) -> None:
     files = write_pictures(documents.document(), tmp_path / "new")
     names = {path.name for path in files}
-    assert names == {f"{name}.{form}" for name in ("front", "learning-curves", "effects") for form in ("svg", "png")}
+    assert names == {f"{name}.{form}" for name in report_figures(documents.document()) for form in ("svg", "png")}
     drawn = (tmp_path / "new" / "front.svg").read_text()
     assert ElementTree.fromstring(drawn).get("width") == "900"
     assert "recommended" in drawn and "TPOT ratio" in drawn

@@ -20,6 +20,8 @@ def point(trial: int, label: str, accuracy: float | None, ratio: float | None, *
         "validation_loss": 0.9,
         "tpot_ratio": ratio,
         "tpot_ratio_ci": None if ratio is None else [ratio - 0.02, ratio + 0.02],
+        "tpot_ratio_predicted": None if ratio is None else ratio + 0.01,
+        "base_p50_ms": None if ratio is None else 4.0,
         "tpot_p50_ms": 4.3,
         "tpot_p95_ms": 4.6,
         "ttft_p95_ms": 9.6,
@@ -104,6 +106,17 @@ def document(**changes: Any) -> dict[str, Any]:
                 "tpot_ratio": [],
             },
         },
+        "latency_check": {
+            "predictions": {"trials": 5, "median_error": 0.008, "largest_error": 0.021},
+            "drift": {
+                "trials": 5,
+                "base_first_ms": 4.0,
+                "base_last_ms": 4.3,
+                "base_change": 0.075,
+                "ratio_change": -0.004,
+                "ratio_change_ci": [-0.012, 0.005],
+            },
+        },
         "elapsed_s": 131.0,
         "points": [*others, *front],
         "notes": ["3 texts were cut at 128 tokens."],
@@ -115,7 +128,7 @@ def document(**changes: Any) -> dict[str, Any]:
 def empty() -> dict[str, Any]:
     """Interrupted before anything was measured."""
     nothing: dict[str, Any] = dict.fromkeys(
-        ("base", "recommended", "knee", "hypervolume", "effects", "elapsed_s", "provenance")
+        ("base", "recommended", "knee", "hypervolume", "effects", "latency_check", "elapsed_s", "provenance")
     )
     return document(status="interrupted", trials={}, front=[], points=[], notes=[], **nothing)
 

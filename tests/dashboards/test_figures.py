@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from plotly.offline import get_plotlyjs
 
-from dashboards.figures import CURVE_POINTS, effects_figure, figure_html, front_figure, learning_curves, plotly_library
+from dashboards.embedding import figure_html, plotly_library
+from dashboards.figures import CURVE_POINTS, effects_figure, front_figure, learning_curves
+from dashboards.latency_figures import drift_figure, prediction_figure
 from tests.dashboards import documents
 
 
@@ -68,14 +70,16 @@ def test_learning_curves_colour_the_front_and_keep_the_rest_in_one_trace() -> No
     names = [trace.name.replace("<br>", "") for trace in figure.data]
     assert names == ["not on the front", "o_proj r8", "down_proj+o_proj r8", "down_proj+o_proj+q_proj r16"]
     assert list(figure.data[0].y) == [2.1, 1.7, None]
-    assert list(figure.data[1].x) == [10, 20]
+    assert list(figure.data[0].customdata) == [0, 0, 0]
+    assert list(figure.data[1].x) == [10, 20, None]
 
 
-def test_learning_curves_of_many_trials_are_thinned_to_their_last_point() -> None:
-    figure = learning_curves(documents.large())
-    points = sum(len(trace.x) for trace in figure.data)
-    assert points <= CURVE_POINTS * 1.2
-    assert all(trace.x[-1] == 1990 for trace in figure.data[1:])
+def test_learning_curves_of_many_trials_are_thinned_to_their_last_point_and_keep_the_recommended() -> None:
+    rest, others, *coloured = learning_curves(documents.large()).data
+    assert sum(len(trace.x) for trace in (rest, others, *coloured)) <= CURVE_POINTS * 1.2
+    assert all(trace.x[-2:] == (1990, None) for trace in (rest, others, *coloured))
+    assert others.name == "others of the front"
+    assert [trace.customdata[0] for trace in coloured] == [20, 40, *range(880, 1000, 20)]
 
 
 @pytest.mark.parametrize("case", documents.ALL)
@@ -102,6 +106,23 @@ def test_effects_stand_in_one_order_on_both_axes() -> None:
     assert latency.xaxis == "x2"
 
 
+def test_predictions_stand_beside_what_was_measured_of_them() -> None:
+    equal, trials = prediction_figure(documents.document()).data
+    assert list(trials.x) == pytest.approx([1.16, 1.91, 1.13, 1.21, 1.32])
+    assert list(trials.y) == [1.15, 1.9, 1.12, 1.2, 1.31], "every trial with a latency, trained or not"
+    assert list(trials.error_y.array) == pytest.approx([0.02] * 5)
+    assert list(equal.x) == list(equal.y) == [1.12, 1.91]
+
+
+def test_drift_shows_the_machine_and_what_ratios_felt_of_it() -> None:
+    rows = [documents.point(i, "q_proj r4", 0.5, 1.2, base_p50_ms=ms) for i, ms in enumerate([4.0, 4.0, 5.0])]
+    rows[0]["tpot_ratio_predicted"] = None
+    machine, ratios = drift_figure(documents.document(points=rows)).data
+    assert list(machine.y) == pytest.approx([0, 0, 25])
+    assert list(machine.customdata) == [4.0, 4.0, 5.0]
+    assert (list(ratios.x), list(ratios.y)) == ([1, 2], [0, 0])
+
+
 def unpacked(packed: str) -> bytes:
     return zlib.decompress(base64.b64decode(packed))
 
@@ -124,7 +145,7 @@ def test_the_library_unpacks_to_plotly() -> None:
 
 def test_the_library_is_of_plotlys_own_version() -> None:
     """Else figures made here could ask for what it cannot draw: CONTRIBUTING.md says how to take a new one."""
-    version = r"plotly\.js (?:\(cartesian - minified\) )?v(\d+)"
+    version = r"plotly\.js v(\d+)"
     packed = re.search(r'id="plotly">([^<]*)<', plotly_library())
     assert packed
     ours, theirs = (re.search(version, text) for text in (unpacked(packed[1]).decode(), get_plotlyjs()))

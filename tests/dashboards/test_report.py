@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
+from dashboards import words
 from dashboards.report import report_page
 from tests.dashboards import documents
 
@@ -70,6 +72,29 @@ def test_the_page_holds_the_whole_result() -> None:
         "800 spent of 1,200",
     ):
         assert part in text
+
+
+def numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from numbers(item)
+    elif isinstance(value, int | float):
+        yield value
+
+
+@pytest.mark.parametrize("case", ["document", "untested", "encoder", "large"])
+def test_every_figure_of_the_page_is_one_of_the_document(case: str) -> None:
+    document = documents.ALL[case]()
+    text, _, _ = " ".join(Page(report_page(document)).texts).partition("Provenance")
+    written = {f"{value:.{digits}f}" for value in numbers(document) for digits in (1, 2, 3)}
+    written |= {f"{sign * value:.1%}" for value in numbers(document) for sign in (1, -1)}
+    written |= {figure for point in document["points"] for figure in re.findall(r"\d+\.\d+", point["reason"] or "")}
+    for derived in ["(ratio 1.0)", *words.neighbours(document)]:  # differences, the only figures that are worked out
+        assert derived in text
+        text = text.replace(derived, "")
+    figures = re.findall(r"-?\d+\.\d+%?", text)
+    assert len(figures) > 40
+    assert set(figures) - written == set()
 
 
 def test_before_the_end_the_page_says_what_is_missing() -> None:

@@ -149,6 +149,28 @@ def test_neighbours_say_what_a_step_costs() -> None:
     assert words.neighbours(documents.empty()) == []
 
 
+def test_an_encoder_is_loaded_with_its_head() -> None:
+    provenance = {"kind": "encoder", "labels": ["a", "b"]}
+    assert words.loading_code(documents.document(model="it's/bert", provenance=provenance)).splitlines()[3:] == [
+        'base = AutoModelForSequenceClassification.from_pretrained("it\'s/bert", num_labels=2)',
+        'model = PeftModel.from_pretrained(base, "DIR").eval()',
+    ]
+    assert "AutoModelForCausalLM" in words.loading_code(documents.document())
+
+
+def test_what_latencies_say_of_themselves() -> None:
+    assert words.latency_check(documents.document()) == [
+        "The base model against itself: a ratio of 1.003 [0.980, 1.020], what noise alone does to one here.",
+        "Every trial's TPOT ratio was measured before it was trained. From what groups and rank add in the other "
+        "trials it would have been told within 0.8% for half of 5 trials, and within 2.1% for all.",
+        "The base model's own TPOT was 4.00 ms over the first quarter of 5 trials and 4.30 ms over the last: the "
+        "machine was 7.5% slower at the end.",
+        "Ratios are measured by turns with the base model, so that they should not feel it: over their predictions "
+        "they moved by -0.4% [-1.2%, +0.5%].",
+    ]
+    assert words.latency_check(documents.empty()) == []
+
+
 def test_effects_are_told_by_how_sure_they_are() -> None:
     assert words.effects(documents.document()) == [
         "What adds accuracy on average over the placements tried: down_proj +0.080 [0.050, 0.110].",

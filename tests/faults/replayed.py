@@ -45,7 +45,7 @@ FACTS: dict[str, Any] = {
     "task": "classification",
     "groups": list(GROUPS),
 }
-FACTS |= {"notes": [], "versions": {}, "labels": None, "template": None, "kind": "decoder", "command": "replayed"}
+FACTS |= {"notes": [], "versions": {}, "labels": [], "template": "{text}", "kind": "decoder", "command": "replayed"}
 FACTS |= {"data_hash": "none", "structure": "none"}
 
 

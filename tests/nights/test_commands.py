@@ -11,6 +11,7 @@ import pytest
 
 from search.catalog.schedules import Schedules
 from tests.commands import QUICK, assert_whole, call, call_json, command, environment
+from tests.json_reference import undescribed, unseen
 from tests.nights.test_daemon import wait_until
 
 
@@ -77,6 +78,7 @@ def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(
     home = ("--home", str(tmp_path))
     (schedule,) = call_json("schedule", "list", *home)
     (told,) = call_json("schedule", "history", "s", *home)
+    assert undescribed("schedule list", [schedule, told]) == unseen("schedule list", [schedule, told]) == []
     assert schedule["champion"]
     assert schedule["champion"].split(" r")[0] in told["champion"]
     wait_until(lambda: len(heard) >= 3, 60)  # the server refuses twice

@@ -116,6 +116,7 @@ def record_task(
     facts: dict[str, Any] | None = None,
     spec: dict[str, Any] | None = None,
     kept: bool = True,
+    axis: str = "tpot",
 ) -> SearchRecord:
     """A finished search over placements such as ``o_proj`` or ``q_proj+v_proj``, with so many of 100 rows right each.
 
@@ -132,14 +133,14 @@ def record_task(
     search = catalog.create_search(name, asked | (spec or {}), about | (facts or {}))
     catalog.set_base(
         search.id,
-        {"validation": evaluation(base, kept=kept), "latency": latency(1.0), "device": "cpu, 1 thread"},
+        {"validation": evaluation(base, kept=kept), "latency": latency(1.0, axis), "device": "cpu, 1 thread"},
     )
     for number, (targets, rows) in enumerate(right.items()):
         placement = Placement.of(targets.split("+"), 8)
         catalog.add_trial(search.id, number, placement, f"{targets} only" if number == 0 else None)
         measurement = {
             "validation": evaluation(rows, kept=kept),
-            "latency": latency(1 + 0.1 * len(placement.groups)),
+            "latency": latency(1 + 0.1 * len(placement.groups), axis),
             "parameters": 1000,
         }
         assert catalog.record(search.id, number, "complete", measurement=measurement, adapter=f"adapters/{number}")

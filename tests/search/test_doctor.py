@@ -20,6 +20,7 @@ from search.tracking import Tracker
 from tests.commands import call, call_json
 from tests.dashboards.documents import document
 from tests.faults.replayed import FACTS, GROUPS, RANK, SPEC
+from tests.json_reference import undescribed, unseen
 from tests.search.recorded import Reader
 
 MEASURED = {
@@ -52,7 +53,8 @@ def test_a_home_after_a_kill_is_told_and_mended(tmp_path: Path, tracking_uri: st
         examine(home, "b", fix=False)
     stray = tmp_path / "adapters" / made.id / "0009-left"
     stray.mkdir(parents=True)
-    (mended,) = call_json("doctor", "--fix", *place)
+    (mended,) = documents = call_json("doctor", "--fix", *place)
+    assert undescribed("doctor", documents) == unseen("doctor", documents) == []
     assert (mended["status"], mended["holder"], mended["problems"]) == ("interrupted", None, [])
     assert len(mended["mended"]) == 1
     trial = catalog.trial(made.id, 0)

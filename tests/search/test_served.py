@@ -24,6 +24,7 @@ from search.latency import latency_document, open_engine
 from search.served import ServedProfiles
 from search.spec import SearchSpec
 from tests.commands import QUICK, call_json
+from tests.json_reference import undescribed, unseen
 from tests.objectives.latency.scripted import Script, serving
 from tests.search.pseudo_terminal import terminal, without_codes
 
@@ -106,6 +107,7 @@ def test_latency_prints_and_keeps_its_table(tmp_path: Path) -> None:
     assert document["facts"].keys() == {"engine", "device", "threads", "dtype", "versions"}
     assert document["predictions"]["median_error"] is not None
     again = json.loads(printed("--json"))
+    assert undescribed("latency", document) == undescribed("latency", again) == unseen("latency", again) == []
     assert [row["ratio"] for row in again["profiles"]] == [row["ratio"] for row in document["profiles"]]
     assert all(row["cached"] for row in again["profiles"] if row["source"] == "measured")
     shown = printed()
