@@ -14,7 +14,6 @@ from search.catalog import Catalog
 from search.doctor import examine
 from search.run import Home
 from tests.commands import QUICK, assert_whole, call
-from tests.search.conftest import migrated_mlflow  # noqa: F401
 
 BUDGET = 4
 #: Room for one adapter or two, of four.
@@ -46,7 +45,7 @@ def disk() -> Iterator[Disk]:
 def test_a_search_on_full_disks_loses_nothing(
     tmp_path: Path,
     disk: Disk,
-    migrated_mlflow: Path,  # noqa: F811
+    migrated_mlflow: Path,
 ) -> None:
     """Its MLflow is not the home's own, which is said once, when it begins."""
     shutil.copyfile(migrated_mlflow, tmp_path / "runs.db")

@@ -14,7 +14,6 @@ from search.catalog import Catalog
 from search.result import result_document
 from tests.commands import environment, stores
 from tests.faults.struck import BUDGET, KILLED, STEPS
-from tests.search.conftest import migrated_mlflow  # noqa: F401
 
 #: Of a front's member, where things are kept.
 PLACES = ("adapter", "mlflow_run_id")
@@ -49,7 +48,7 @@ def assert_over(home: Path, name: str, document: dict[str, Any]) -> dict[str, An
 
 def test_a_search_that_is_struck_again_and_again_ends_as_one_that_is_not(
     tmp_path: Path,
-    migrated_mlflow: Path,  # noqa: F811
+    migrated_mlflow: Path,
 ) -> None:
     """Killed five times, told to end twice; trials stop on the way and go on, under one worker."""
     shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")

@@ -15,7 +15,6 @@ from objectives.tabular import Table
 from tests.benchmarks.made import write_table
 from tests.commands import assert_whole, environment
 from tests.faults.replayed import BOUNDARIES, BUDGET, GROUPS, RANK
-from tests.search.conftest import migrated_mlflow  # noqa: F401
 
 KILLS = 40
 
@@ -35,7 +34,7 @@ def replayed(folder: Path, table: Path, kills: int, strategy: str) -> dict[str, 
 
 
 @pytest.mark.parametrize("strategy", ["tpe"])
-def test_forty_kills_change_nothing(tmp_path: Path, migrated_mlflow: Path, strategy: str) -> None:  # noqa: F811
+def test_forty_kills_change_nothing(tmp_path: Path, migrated_mlflow: Path, strategy: str) -> None:
     recorded = Table(write_table(tmp_path / "table.parquet", groups=GROUPS, ranks=(RANK,), seeds=1))
     outcomes = {p.label: recorded.outcome(p, 0) | {"adapter": None} for p in recorded.placements}
     for outcome in outcomes.values():
