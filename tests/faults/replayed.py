@@ -3,7 +3,9 @@
 The parent imports everything once and forks a child for each life of the driver, so that a kill costs no import.
 Boundaries are reached by wrapping the real methods here; the product knows nothing of them.
 
-    python -m tests.faults.replayed HOME TABLE.json KILLS STRATEGY
+    python -m tests.faults.replayed FOLDER TABLE.json KILLS STRATEGY
+
+Its homes are FOLDER/whole, where nobody is killed, and FOLDER/cut.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import random
 import signal
 import sys
 import threading
-import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -134,7 +135,8 @@ def live(home: Path, table: dict[str, Any], strategy: str, boundary: str | None,
             tracker.stop(60.0)
 
 
-def main(home: Path, table_file: Path, kills: int, strategy: str) -> None:
+def main(home: Path, table_file: Path, kills: int, strategy: str) -> Counter[str]:
+    """How often which place was hit."""
     table = json.loads(table_file.read_text())
     draws, hits = random.Random(0), Counter[str]()
     while sum(hits.values()) < kills:
@@ -154,14 +156,15 @@ def main(home: Path, table_file: Path, kills: int, strategy: str) -> None:
         else:
             assert os.waitstatus_to_exitcode(status) == 0, f"a driver ended with status {status}"
             break
-    began = time.monotonic()
     child = os.fork()
     if child == 0:
         live(home, table, strategy, None, 0)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    print(json.dumps({"kills": dict(hits), "last_life_s": round(time.monotonic() - began, 2)}))
+    return hits
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    folder, table_file, strategy = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[4]
+    main(folder / "whole", table_file, 0, strategy)
+    print(json.dumps(main(folder / "cut", table_file, int(sys.argv[3]), strategy)))

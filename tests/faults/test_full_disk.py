@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from search.catalog import Catalog
+from search.doctor import examine
+from search.run import Home
 from tests.commands import QUICK, assert_whole, call
 
 BUDGET = 4
@@ -39,9 +42,15 @@ def disk() -> Iterator[Disk]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_a_search_on_full_disks_loses_nothing(tmp_path: Path, disk: Disk) -> None:
+def test_a_search_on_full_disks_loses_nothing(
+    tmp_path: Path,
+    disk: Disk,
+    migrated_mlflow: Path,
+) -> None:
     """Its MLflow is not the home's own, which is said once, when it begins."""
+    shutil.copyfile(migrated_mlflow, tmp_path / "runs.db")
     adapters, artifacts, home = tmp_path / "adapters", tmp_path / "mlartifacts", ["--home", str(tmp_path)]
+    place = Home.at(tmp_path, None, None)
     disk(adapters, SMALL_KIB)
     disk(artifacts, SMALL_KIB)
     begin = ["run", *QUICK, "--workers", "1", "--budget", str(BUDGET), "--name", "full", *home]
@@ -67,13 +76,15 @@ def test_a_search_on_full_disks_loses_nothing(tmp_path: Path, disk: Disk) -> Non
             f"note: MLflow at sqlite:///{tmp_path}/runs.db did not take {waiting} records yet; nothing is lost: "
             "`python -m search resume full` sends them"
         ) in resumed.stderr
-        told = call("doctor", *home, code=1).stdout
-        assert f"problem: MLflow has yet to hear of {waiting} records: `python -m search doctor --fix`" in told
+        (told,) = examine(place, "full", fix=False)
+        remedy = "`python -m search doctor --fix` sends them"
+        assert f"MLflow has yet to hear of {waiting} records: {remedy}" in told["problems"]
 
         disk(artifacts, LARGE_KIB)
-        call("doctor", "--fix", *home)
-        assert catalog.backlog() == 0
-    assert call("doctor", *home).stdout == "full: complete, run by nobody\n"
+        (mended,) = examine(place, "full", fix=True)
+        assert (mended["problems"], mended["mlflow"], catalog.backlog()) == ([], None, 0)
+    (told,) = examine(place, "full", fix=False)
+    assert (told["problems"], told["mended"], told["mlflow"]) == ([], [], None)
     state = assert_whole(tmp_path, "full", BUDGET, tracking="runs.db")
     adapter_of = {trial.number: Path(trial.adapter) for trial in state["trials"]}
     for run in state["children"]:

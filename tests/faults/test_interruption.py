@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -45,8 +46,12 @@ def assert_over(home: Path, name: str, document: dict[str, Any]) -> dict[str, An
     return state
 
 
-def test_a_search_that_is_struck_again_and_again_ends_as_one_that_is_not(tmp_path: Path) -> None:
+def test_a_search_that_is_struck_again_and_again_ends_as_one_that_is_not(
+    tmp_path: Path,
+    migrated_mlflow: Path,
+) -> None:
     """Killed five times, told to end twice; trials stop on the way and go on, under one worker."""
+    shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.struck", str(tmp_path)],
         capture_output=True,

@@ -14,7 +14,6 @@ from mlflow import MlflowClient
 
 from search.catalog import Catalog
 from tests.commands import QUICK, command, environment
-from tests.search.conftest import migrated_mlflow, tracking_uri  # noqa: F401
 from tests.search.test_tracking_server import Server
 
 #: Seconds without a server, at least: as long as a trial takes, unless more are asked for; then with trials to match.
@@ -22,7 +21,7 @@ OUTAGE_S = float(os.environ.get("TEST_OUTAGE_SECONDS", "0"))
 BUDGET = 4 + round(2 * OUTAGE_S)
 
 
-def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path) -> None:
     server = Server(tracking_uri, tmp_path / "served")
     server.start()
     stores = ["--home", str(tmp_path / "home"), "--tracking-uri", server.uri, "--name", "s", "--budget", str(BUDGET)]

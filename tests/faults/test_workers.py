@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -96,8 +97,9 @@ def kill_in_the_middle(home: Path, search: subprocess.Popen[Any], past: int = 0)
 
 
 @pytest.mark.slow
-def test_a_search_survives_the_death_of_its_workers(tmp_path: Path) -> None:
+def test_a_search_survives_the_death_of_its_workers(tmp_path: Path, migrated_mlflow: Path) -> None:
     """The first trial's worker is killed in the middle, twice; the trial ends under its number, from its checkpoint."""
+    shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     flags = [*QUICK, "--steps", "300", "--workers", "1", "--budget", "2", "--checkpoint-seconds", "0.05"]
     args = command("run", *flags, "--home", str(tmp_path), "--name", "struck", "--json")
     with (tmp_path / "stderr").open("w") as error:

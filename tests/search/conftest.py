@@ -69,23 +69,6 @@ def catalog(storage: str) -> Iterator[Catalog]:
     catalog.close()
 
 
-@pytest.fixture(scope="session")
-def migrated_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new MLflow database: its migrations take seconds, a copy of it takes none."""
-    from mlflow import MlflowClient
-
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def tracking_uri(migrated_mlflow: Path, tmp_path: Path) -> str:
-    """URI of a new, empty MLflow database."""
-    copy = shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
-    return f"sqlite:///{copy}"
-
-
 @pytest.fixture
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What programs go by that write on a terminal: its kind and its size."""

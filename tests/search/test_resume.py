@@ -101,7 +101,7 @@ def test_another_model_or_other_data_are_refused(tmp_path: Path) -> None:
     with closing(Catalog(f"sqlite:///{tmp_path}/search.db")) as catalog:
         prepared = prepare(spec)
         search = catalog.create_search("s", prepared.spec.to_json(), prepared.facts)
-    _refuse_changes(search, prepare(prepared.spec))
+    _refuse_changes(search, prepared)
     # The first tensor's first bytes, as another training would leave them.
     (weights,) = model.glob("*.safetensors")
     original = weights.read_bytes()
