@@ -83,6 +83,7 @@ class SearchPlan:
         self._base: dict[str, Any] | None = None
         self._base_given_out = False
         self._trials_over = False
+        self._stops_early = True  # by the last decision
         self._untested: list[int | None] | None = None  # None until the front is known
         self._in_flight = 0
         self.first_trial_at: float | None = None
@@ -176,6 +177,7 @@ class SearchPlan:
             return None
         may_begin = len(self._placements) < self._budget
         decision = self._study.decide(self._running, may_begin, self._settle)
+        self._stops_early = decision.early
         if decision.action == "settled":
             if may_begin:
                 self.ended_by = (
@@ -348,6 +350,8 @@ class SearchPlan:
         begun, on_front = set(self._placements), set(members)
         left = sum(self._steps - self._reached.get(number, 0) for number in begun - set(self._ended))
         left += max(0, self._budget - len(begun)) * self._steps
+        if self._stops_early and self._study.ceiling is not None:
+            left = max(0, min(left, self._study.ceiling - sum(self._reached.values())))
         return Standing(
             base=(self._base or {}).get("validation", {}).get("accuracy"),
             front=[(self._placements[numbers[i]].label, *points[i]) for i in members],

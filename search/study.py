@@ -109,6 +109,11 @@ class Study:
         """Whether trials may stop on the way under this strategy."""
         return self._sampler.stops_early
 
+    @property
+    def ceiling(self) -> int | None:
+        """Steps that all trials together get at most, as long as they stop on the way; None where none does."""
+        return self._sampler.ceiling
+
     def decide(self, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """What to do next, while the trials ``running`` are worked on; see :meth:`AdditiveSampler.decide`."""
         with self._threads.limit(limits=1, user_api="blas"):

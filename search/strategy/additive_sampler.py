@@ -100,6 +100,11 @@ class AdditiveSampler(BaseSampler):
         #: As many trials as there are effects: a larger first batch reached 95% of the hypervolume later.
         self._designed = len(space.groups) + 1 + (len(space.ranks) > 1)
         self._budget = budget
+        self.stops_early = len(self._rungs) > 1
+        #: Steps that the trials of the budget get together, as long as they stop on the way.
+        self.ceiling: int | None = None
+        if budget is not None and self.stops_early:
+            self.ceiling = round(max(SHARE * budget, self._designed) * steps)
         self._next: Placement | None = None
         self._placements: dict[int, Placement] = {}  # of trials, which keep theirs
 
@@ -226,10 +231,9 @@ class AdditiveSampler(BaseSampler):
 
     def _room(self, history: _History) -> float:
         """Steps for trials that stopped on the way, when each that may still begin has its first ones."""
-        if self._budget is None:
+        if self._budget is None or self.ceiling is None:
             return np.inf
-        ceiling = max(SHARE * self._budget, self._designed) * self._rungs[-1]
-        return ceiling - history.promised - max(0, self._budget - history.asked) * self._rungs[0]
+        return self.ceiling - history.promised - max(0, self._budget - history.asked) * self._rungs[0]
 
     def _candidates(self, centres: Sequence[Placement]) -> Iterator[Placement]:
         if self._space.size <= _WEIGHED:

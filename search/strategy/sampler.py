@@ -59,7 +59,12 @@ class PlacementSampler(BaseSampler):
 
     @property
     def stops_early(self) -> bool:
-        return isinstance(self._inner, AdditiveSampler)
+        return isinstance(self._inner, AdditiveSampler) and self._inner.stops_early
+
+    @property
+    def ceiling(self) -> int | None:
+        """Steps that all trials together get at most, as long as they stop on the way; None where none does."""
+        return self._inner.ceiling if isinstance(self._inner, AdditiveSampler) else None
 
     def decide(self, study: optuna.Study, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """What to do next; see :meth:`AdditiveSampler.decide`. Under other strategies a trial runs to its end."""
