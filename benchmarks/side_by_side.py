@@ -43,6 +43,9 @@ def ours(args: argparse.Namespace, home: Path) -> tuple[float, dict[str, Any]]:
         8,
         "--batch-size",
         16,
+        # The script trains every trial to its end; auto does not.
+        "--strategy",
+        "tpe",
     ]
     flags += ["--learning-rate", 3e-3, "--model", args.model, "--data", args.data, "--home", home, "--name", "side"]
     began = time.monotonic()

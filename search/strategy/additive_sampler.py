@@ -100,11 +100,11 @@ class AdditiveSampler(BaseSampler):
         #: As many trials as there are effects: a larger first batch reached 95% of the hypervolume later.
         self._designed = len(space.groups) + 1 + (len(space.ranks) > 1)
         self._budget = budget
-        self.stops_early = len(self._rungs) > 1
-        #: Steps that the trials of the budget get together, as long as they stop on the way.
+        #: Steps that the trials of the budget get together, as long as they stop on the way; None: all that they take.
         self.ceiling: int | None = None
-        if budget is not None and self.stops_early:
+        if budget is not None and len(self._rungs) > 1 and budget > self._designed:
             self.ceiling = round(max(SHARE * budget, self._designed) * steps)
+        self.stops_early = len(self._rungs) > 1 and (budget is None or self.ceiling is not None)
         self._next: Placement | None = None
         self._placements: dict[int, Placement] = {}  # of trials, which keep theirs
 
@@ -120,7 +120,7 @@ class AdditiveSampler(BaseSampler):
         """
         history = self._history(study, running)
         if may_begin and len(history.begun) < self._designed:
-            return Decision("begin")
+            return Decision("begin", early=self.stops_early)
         if not self._is_explained(history):
             return self._without_model(history, may_begin)
         about, gain, chance = self._weigh(history, may_begin)
@@ -128,11 +128,11 @@ class AdditiveSampler(BaseSampler):
             return Decision("settled", chance=chance)
         best = about[int(gain.argmax())]
         if gain.max() < 0:  # nothing is left to begin, or to go on with
-            return Decision("begin" if may_begin else "settled", chance=chance)
+            return Decision("begin" if may_begin else "settled", early=self.stops_early, chance=chance)
         if best in history.open:
             return Decision("continue", history.open[best], chance=chance)
         self._next = best
-        return Decision("begin", chance=chance)
+        return Decision("begin", early=self.stops_early, chance=chance)
 
     def _without_model(self, history: _History, may_begin: bool) -> Decision:
         if history.open:

@@ -300,6 +300,20 @@ def test_without_settling_the_budget_is_used_up() -> None:
     assert len(set(placements)) == len(placements)
 
 
+@pytest.mark.parametrize(
+    ("budget", "steps", "ceiling"),
+    [(9, 200, None), (10, 200, 1800), (24, 200, 2400), (24, 79, None)],
+    ids=["a first batch", "little more", "more", "too short to stop"],
+)
+def test_trials_share_half_of_the_steps_where_there_is_something_to_save(
+    budget: int, steps: int, ceiling: int | None
+) -> None:
+    sampler = AdditiveSampler(SPACE, otherwise=optuna.samplers.RandomSampler, seed=0, steps=steps, budget=budget)
+    assert (sampler.ceiling, sampler.stops_early) == (ceiling, ceiling is not None)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    assert sampler.decide(study, [], True, settle=False).early == sampler.stops_early
+
+
 def test_rungs_are_whole_entries_of_the_training_losses() -> None:
     assert rungs(200) == (20, 50, 100, 200)
     assert rungs(80) == (20, 40, 80)

@@ -27,7 +27,7 @@ PERCENTILES = {f"{what}_p{p}_ms" for what in ("ttft", "tpot") for p in (50, 95, 
 PERCENTILES |= {f"itl_p{p}_ms" for p in (50, 95, 99)}
 KEYS = PERCENTILES | {
     "ratio", "ratio_ci", "settled", "requests", "axis", "base", "engine", "mode", "prompt_tokens", "output_tokens",
-    "concurrency", "max_seconds", "samples", "source",
+    "concurrency", "max_seconds", "samples", "source", "measured_at",
 }  # fmt: skip
 
 
