@@ -75,7 +75,11 @@ question = group(
 )
 proposals = group(
     click.option("--budget", type=int, metavar="N", help=f"Placements to try.  [default: {_DEFAULTS.budget}]"),
-    click.option("--strategy", metavar="|".join(STRATEGIES), help="Who proposes placements.  [default: auto]"),
+    click.option(
+        "--strategy",
+        metavar="|".join(STRATEGIES),
+        help="Who proposes placements; additive, as auto mostly is, stops trials on the way.  [default: auto]",
+    ),
     click.option(
         "--stop-when",
         metavar="|".join(STOPS),

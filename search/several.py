@@ -22,7 +22,8 @@ def run_each(
 ) -> dict[str, Any]:
     """``{"searches": their documents, "comparison": its document, or None for one search}``.
 
-    With ``standard_list`` each search trains its reference placements, every one of them to the end, and nothing else.
+    Of several, ``auto`` is TPE: only trials that ran to their end can be compared. With ``standard_list`` each search
+    trains its reference placements, every one of them to the end, and nothing else.
     Every request is read and checked before the first search begins. Raises as :func:`search.run.start`; searches that
     have ended until then are kept.
     """
@@ -31,7 +32,7 @@ def run_each(
         raise RequestError(
             f"--series {series} is for one search on one data set: give each data set a series of its own"
         )
-    specs = _named(specs, home, "ablate" if standard_list else "")
+    specs = _named(_comparable(specs), home, "ablate" if standard_list else "")
     prepared = [prepare(spec) for spec in specs]
     if standard_list:
         # References are the first proposals of every strategy; a grid is the one that never stops a training early.
@@ -56,6 +57,13 @@ def run_each(
         comparison = comparison_document(catalog, names, max_tpot_ratio=specs[0].max_tpot_ratio)
         _track(catalog, home, comparison, stream)
     return {"searches": documents, "comparison": comparison}
+
+
+def _comparable(specs: Sequence[SearchSpec]) -> Sequence[SearchSpec]:
+    """Of several, with a strategy under which all trials run to their end, where it is ours to choose."""
+    if len(specs) == 1:
+        return specs
+    return [replace(spec, strategy="tpe") if spec.strategy == "auto" else spec for spec in specs]
 
 
 def _named(specs: Sequence[SearchSpec], home: Home, kind: str) -> list[SearchSpec]:

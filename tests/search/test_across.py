@@ -20,7 +20,7 @@ from search.catalog import Catalog
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import EXPERIMENT
 from search.run import Home
-from search.several import _named
+from search.several import _comparable, _named
 from search.spec import SearchSpec
 from search.terminal import print_comparison
 from tests.search.recorded import begin, evaluation, record_task
@@ -239,3 +239,12 @@ def test_searches_of_several_data_sets_are_named_by_prefix_and_data(both: Catalo
         names("nightly", "x/mails", "x/talks")
     with pytest.raises(RequestError, match=r"--data x/mails is given twice: give each data set once"):
         names(None, "x/mails", "x/mails")
+
+
+def test_trials_of_several_data_sets_all_run_to_their_end() -> None:
+    def strategies(*strategies: str) -> list[str]:
+        return [spec.strategy for spec in _comparable([SearchSpec(strategy=strategy) for strategy in strategies])]
+
+    assert strategies("auto", "auto") == ["tpe", "tpe"]
+    assert strategies("random", "random") == ["random", "random"]
+    assert strategies("auto") == ["auto"]
