@@ -55,9 +55,10 @@ class _History:
     """The study's trials as the model sees them."""
 
     seen: list[Observation] = field(default_factory=list)
+    # By trial number and in that order: the order of a set would change from process to process, and decisions with it.
     open: dict[Placement, int] = field(default_factory=dict)  # begun, stopped on the way
-    held: set[Placement] = field(default_factory=set)  # complete, or running and believed to be
-    begun: set[Placement] = field(default_factory=set)
+    held: dict[Placement, int] = field(default_factory=dict)  # complete, or running and believed to be
+    begun: dict[Placement, int] = field(default_factory=dict)
     finished: int = 0
     asked: int = 0  # trials of this search, without those known from others
     promised: int = 0  # steps that these have had, or will have as far as that is decided
@@ -173,7 +174,7 @@ class AdditiveSampler(BaseSampler):
                 if len(params := trial.params) < len(self._space.distributions):
                     continue
                 placement = self._placements[trial.number] = self._space.placement(params)
-            history.begun.add(placement)
+            history.begun[placement] = trial.number
             is_open = trial.state == TrialState.RUNNING
             complete = trial.state == TrialState.COMPLETE
             ratio = trial.values[1] if complete else trial.user_attrs.get(RATIO)
@@ -185,7 +186,7 @@ class AdditiveSampler(BaseSampler):
                 history.seen.append(Observation(placement, ratio, course, accuracy))
             if complete or (is_open and (trial.number in running or not course)):
                 # A trial that runs counts as one that will hold what is believed of it: workers then propose others.
-                history.held.add(placement)
+                history.held[placement] = trial.number
             elif is_open:
                 history.open[placement] = trial.number
             history.finished += complete

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -19,6 +22,7 @@ from search.strategy.gain import gains
 from search.strategy.linear import LinearPosterior, features
 from search.strategy.space import PlacementSpace
 from search.study import Study
+from tests.commands import environment
 
 GROUPS = ("down", "gate", "k", "o", "q", "up", "v")
 SPACE = PlacementSpace(GROUPS, (4, 8))
@@ -312,6 +316,27 @@ def test_trials_share_half_of_the_steps_where_there_is_something_to_save(
     assert (sampler.ceiling, sampler.stops_early) == (ceiling, ceiling is not None)
     study = optuna.create_study(directions=["maximize", "minimize"])
     assert sampler.decide(study, [], True, settle=False).early == sampler.stops_early
+
+
+def test_another_process_decides_the_same() -> None:
+    """Hashes of strings differ between processes: nothing may go by the order of a set."""
+    code = (
+        "from tests.search.test_additive_sampler import search\n"
+        "study, _, spent, _ = search(3, settle=False, budget=24)\n"
+        "print(spent, [(trial.params, trial.state.name) for trial in study.trials])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment() | {"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
 
 
 def test_rungs_are_whole_entries_of_the_training_losses() -> None:
