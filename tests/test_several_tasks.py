@@ -74,7 +74,7 @@ def test_the_comparison_is_in_mlflow(home: Path, ablation: dict[str, Any]) -> No
     assert run.data.tags["searches"] == "list-first, list-next"
 
 
-def test_a_data_set_that_cannot_be_read_stops_all_before_the_first_begins(home: Path, data: list[str]) -> None:
-    done = call("run", "--data", data[0], "--data", "nowhere.jsonl", *QUICK, "--home", str(home), code=2)
+def test_a_data_set_that_cannot_be_read_stops_all_before_the_first_begins(tmp_path: Path, data: list[str]) -> None:
+    done = call("run", "--data", data[0], "--data", "nowhere.jsonl", *QUICK, "--home", str(tmp_path), code=2)
     assert "nowhere.jsonl" in done.stderr
-    assert len(call_json("list", "--home", str(home))) == 2
+    assert call_json("list", "--home", str(tmp_path)) == []
