@@ -267,15 +267,20 @@ def export_command(document: dict[str, Any]) -> str:
 
 
 def loading_code(document: dict[str, Any]) -> str:
-    """Python that gives the adapted model from the folder ``DIR``."""
+    """As :func:`adapted_model`, for who exported to ``DIR``."""
     provenance = document.get("provenance") or {}
-    encoder = provenance.get("kind") == "encoder"
-    auto = "AutoModelForSequenceClassification" if encoder else "AutoModelForCausalLM"
-    head = f", num_labels={len(provenance['labels'])}" if encoder else ""
+    classes = len(provenance["labels"]) if provenance.get("kind") == "encoder" else 0
+    return adapted_model(plain(document["model"]), classes, "DIR")
+
+
+def adapted_model(base: str, classes: int, folder: str) -> str:
+    """Python that loads an exported adapter on its base model; ``classes`` of an encoder's head, else 0."""
+    auto = "AutoModelForSequenceClassification" if classes else "AutoModelForCausalLM"
+    head = f", num_labels={classes}" if classes else ""
     return (
         f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
-        f"base = {auto}.from_pretrained({plain(document['model'])!r}{head})\n"
-        'model = PeftModel.from_pretrained(base, "DIR").eval()'
+        f"base = {auto}.from_pretrained({base!r}{head})\n"
+        f'model = PeftModel.from_pretrained(base, "{folder}").eval()'
     )
 
 

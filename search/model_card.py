@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dashboards.words import adapted_model
+
 _LABELS = """\
 The label counts whose tokens have the largest summed log-likelihood behind the prompt; `scoring` in `manifest.json` has
 the tokens of prompt and labels. With `model` from above, in this folder:
@@ -55,9 +57,7 @@ def model_card(manifest: dict[str, Any]) -> str:
         if test
         else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; off the front, so not tested"
     )
-    classifies = manifest["provenance"]["kind"] == "encoder"
-    auto = "AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM"
-    head = f", num_labels={len(manifest['labels'])}" if classifies else ""
+    classes = len(manifest["labels"]) if manifest["provenance"]["kind"] == "encoder" else 0
     return f"""---
 library_name: peft
 base_model: {json.dumps(manifest["base_model"])}
@@ -72,11 +72,7 @@ trial {manifest["trial"]} of search `{manifest["search"]}`.
 (merged, an adapter costs nothing). `manifest.json` holds all figures and where they come from.
 
 ```python
-from peft import PeftModel
-from transformers import {auto}
-
-base = {auto}.from_pretrained({manifest["base_model"]!r}{head})
-model = PeftModel.from_pretrained(base, ".").eval()
+{adapted_model(manifest["base_model"], classes, ".")}
 ```
 
 ## How it is served

@@ -107,7 +107,7 @@ class Study:
     @property
     def stops_early(self) -> bool:
         """Whether trials may stop on the way under this strategy."""
-        return self._sampler.stops_early
+        return self.ceiling is not None
 
     @property
     def ceiling(self) -> int | None:
@@ -134,12 +134,12 @@ class Study:
 
     def ask(self) -> tuple[int, Placement] | None:
         """The number and placement of a new trial; None if all others are known well enough."""
-        with self._threads.limit(limits=1, user_api="blas"):
-            if self._unwritten is None:
-                if self._sampler.is_spent(self._study):
-                    return None
+        if self._unwritten is None:
+            if self._sampler.is_spent(self._study):
+                return None
+            with self._threads.limit(limits=1, user_api="blas"):
                 self._unwritten = self._study.ask()
-            number, placement = self._complete(self._unwritten)
+        number, placement = self._complete(self._unwritten)
         self._unwritten = None
         return number, placement
 

@@ -101,13 +101,17 @@ class AdditiveSampler(BaseSampler):
         #: As many trials as there are effects: a larger first batch reached 95% of the hypervolume later.
         self._designed = len(space.groups) + 1 + (len(space.ranks) > 1)
         self._budget = budget
-        #: Steps that the trials of the budget get together, as long as they stop on the way; None: all that they take.
+        #: Steps that the trials of the budget get together, as long as they stop on the way; None where none stops.
         self.ceiling: int | None = None
         if budget is not None and len(self._rungs) > 1 and budget > self._designed:
             self.ceiling = round(max(SHARE * budget, self._designed) * steps)
-        self.stops_early = len(self._rungs) > 1 and (budget is None or self.ceiling is not None)
         self._next: Placement | None = None
         self._placements: dict[int, Placement] = {}  # of trials, which keep theirs
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether trials may stop on the way."""
+        return self.ceiling is not None
 
     def reseed(self, number: int) -> None:
         """Before trial ``number``: see :class:`~search.strategy.sampler.PlacementSampler`."""

@@ -58,10 +58,6 @@ class PlacementSampler(BaseSampler):
         self._tried = Tried(space, self._known)
 
     @property
-    def stops_early(self) -> bool:
-        return isinstance(self._inner, AdditiveSampler) and self._inner.stops_early
-
-    @property
     def ceiling(self) -> int | None:
         """Steps that all trials together get at most, as long as they stop on the way; None where none does."""
         return self._inner.ceiling if isinstance(self._inner, AdditiveSampler) else None

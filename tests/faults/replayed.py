@@ -23,6 +23,7 @@ from typing import Any
 
 import mlflow  # noqa: F401  # so that no child pays for it
 
+from benchmarks.replay import Silent
 from cluster.jobs import Job
 from objectives.placement import Placement
 from search.catalog.store import Catalog
@@ -51,16 +52,6 @@ FACTS |= {"data_hash": "none", "structure": "none"}
 
 
 BASE, TEST = {"latency_context": "replayed"}, {"accuracy": 0.5, "accuracy_ci": [0.4, 0.6], "rows": 500}
-
-
-class Silent:
-    def stands(self, *_: Any) -> None: ...
-    def trial_started(self, *_: Any) -> None: ...
-    def trial_stopped(self, *_: Any) -> None: ...
-    def trial_finished(self, *_: Any) -> None: ...
-    def phase(self, *_: Any) -> None: ...
-
-    def note(self, *_: Any) -> None: ...
 
 
 def train(job: Job, table: dict[str, Any], home: Path) -> dict[str, Any]:

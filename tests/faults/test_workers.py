@@ -15,13 +15,13 @@ import psutil
 import pytest
 from safetensors import SafetensorError, safe_open
 
+from benchmarks.replay import Silent
 from objectives.checkpoint import SUFFIX
 from search.catalog.store import Catalog
 from search.plan import SearchPlan
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from tests.commands import QUICK, assert_whole, command, environment
-from tests.faults.replayed import Silent
 from tests.faults.training_process import NAME, STEPS
 
 

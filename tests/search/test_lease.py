@@ -14,6 +14,7 @@ import optuna
 import pytest
 from sqlalchemy import create_engine, text
 
+from benchmarks.replay import Silent
 from objectives.errors import LeaseLost, RequestError
 from objectives.placement import Placement
 from search.catalog import Catalog
@@ -147,10 +148,6 @@ def test_sixteen_writers_at_once_lose_nothing(catalog: Catalog) -> None:
 
 
 def test_a_trial_whose_process_dies_each_time_has_failed_after_its_retries(catalog: Catalog) -> None:
-    class Silent:
-        def __getattr__(self, _: str) -> object:
-            return lambda *_: None
-
     made = catalog.create_search("a", {}, {})
     seen = []
     for _ in range(4):
@@ -160,7 +157,7 @@ def test_a_trial_whose_process_dies_each_time_has_failed_after_its_retries(catal
         assert life.take(made.id) is None
         space = PlacementSpace(("o_proj", "q_proj"), (8,))
         study = Study(life.url, made.id, space, strategy="grid", references=(), budget=3, seed=0)
-        plan = SearchPlan(life, study, made.id, budget=3, references={}, watcher=Silent(), retries=2)  # type: ignore[arg-type]
+        plan = SearchPlan(life, study, made.id, budget=3, references={}, watcher=Silent(), retries=2)
         life.set_base(made.id, {"latency_context": "none"})
         plan.reconcile()
         job = plan.next(0)

@@ -7,6 +7,7 @@ from typing import Any, cast
 import optuna
 import pytest
 
+from benchmarks.replay import Silent
 from objectives.placement import Placement
 from search.catalog.champions import champions
 from search.catalog.records import ChampionRecord
@@ -18,7 +19,7 @@ from search.series import following, seeded
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
-from tests.faults.replayed import FACTS, Silent
+from tests.faults.replayed import FACTS
 from tests.search.recorded import evaluation, latency
 
 SPACE = PlacementSpace(("k_proj", "o_proj", "q_proj"), (8,))
