@@ -36,7 +36,8 @@ class LinearPosterior:
         self._centre, self._scale = float(values.mean()), float(values.std()) or 1.0
         scaled = (values - self._centre) / self._scale
         fits = [_fit(rows, scaled, spread) for spread in _SPREADS]
-        _, self.mean, self._root, self._shape, self._rate = max(fits, key=lambda fit: fit[0])
+        #: Log evidence, up to a constant: comparable between models of the same values.
+        self.evidence, self.mean, self._root, self._shape, self._rate = max(fits, key=lambda fit: fit[0])
 
     @property
     def covariance(self) -> Array:
