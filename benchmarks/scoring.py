@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.runs import Run
 from objectives.placement import Placement
@@ -37,6 +38,11 @@ class Score:
     regret: float  # true accuracy that the recommended placement lacks; negative if it is more accurate
     extra_ratio: float  # latency ratio that it has beyond what is needed; negative if it is faster
     within: bool  # the regret is at most one standard error
+
+    @classmethod
+    def from_json(cls, score: dict[str, Any]) -> Score:
+        """Of :func:`dataclasses.asdict`, read back from JSON."""
+        return cls(**score | {"curve": tuple((steps, share) for steps, share in score["curve"])})
 
     def share_at(self, steps: float) -> float:
         return max((share for spent, share in self.curve if spent <= steps), default=0.0)

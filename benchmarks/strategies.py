@@ -1,20 +1,24 @@
 """Strategies side by side on recorded tables, ours and other people's, in simulated time.
 
-    python -m benchmarks.strategies TABLE.parquet ... [--runs 20] [--budget 60] [--jobs 2] [--plot FILE.svg] [--write]
+    python -m benchmarks.strategies TABLE.parquet ... [--runs 20] [--budget 60] [--jobs 2] [--keep FILE.jsonl]
+                                                      [--plot FILE.svg] [--write]
 
 A strategy sees one recorded seed's validation figures, as a user would, and is judged by the truth (scoring.py). All
 get the same latency and the same reference placements first. Prints Markdown, or with `--write` puts it into its
 section of benchmarks/README.md. Peers of other packages need the `bench` extra. record_table.py writes the tables.
+With `--keep` what each run gave stands in a file, and is not made again: take out the lines of what has changed since.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -61,6 +65,16 @@ def _score(file: Path, strategy: str, seed: int, budget: int, workers: int) -> S
     return yardstick.score(run(table, strategy, seed=seed, budget=budget, workers=workers))
 
 
+def _key(file: Path, strategy: str, seed: int, budget: int, workers: int) -> tuple[str, str, int, int, int]:
+    return file.stem, strategy, seed, budget, workers
+
+
+def _kept(file: Path | None) -> dict[tuple[str, str, int, int, int], Score]:
+    """What earlier calls kept."""
+    lines = file.read_text().splitlines() if file is not None and file.exists() else []
+    return {tuple(key): Score.from_json(score) for key, score in map(json.loads, lines)}  # type: ignore[misc]
+
+
 def _quiet() -> None:
     """Optuna's GP warns at each proposal that it leaves a rank that has one value to another sampler."""
     logging.getLogger("optuna.samplers._gp").setLevel(logging.ERROR)
@@ -74,6 +88,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=60, help="training steps of a run, in full trainings")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--keep", type=Path, help="JSON lines, one a run")
     parser.add_argument("--plot", type=Path, help="SVG of the curves")
     parser.add_argument("--write", action="store_true", help="put the result into benchmarks/README.md")
     args = parser.parse_args()
@@ -88,20 +103,29 @@ def main() -> None:
     # One thread each, also for linear algebra: processes side by side are what uses the cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     scores: dict[tuple[str, str], list[Score]] = {(f.stem, s): [] for f in args.tables for s in strategies}
+    wanted = [
+        (file, strategy, seed, args.budget, args.workers)
+        for file in args.tables
+        for strategy in strategies
+        for seed in range(args.runs)
+    ]
+    kept = _kept(args.keep)
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), _quiet) as pool:
-        tasks = {
-            pool.submit(_score, file, strategy, seed, args.budget, args.workers): (file.stem, strategy)
-            for file in args.tables
-            for strategy in strategies
-            for seed in range(args.runs)
-        }
+        tasks = {pool.submit(_score, *one): _key(*one) for one in wanted if _key(*one) not in kept}
         try:
             for count, task in enumerate(as_completed(tasks), start=1):
-                scores[tasks[task]].append(task.result())
-                print(f"{count}/{len(tasks)} {' '.join(tasks[task])}", file=sys.stderr)
+                key = tasks[task]
+                kept[key] = task.result()
+                if args.keep:
+                    with args.keep.open("a") as file:
+                        file.write(json.dumps([key, asdict(kept[key])]) + "\n")
+                print(f"{count}/{len(tasks)} {key[0]} {key[1]}", file=sys.stderr)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    for one in wanted:
+        key = _key(*one)
+        scores[key[0], key[1]].append(kept[key])
     tables = {file.stem: Table(file) for file in args.tables}
     text = markdown(tables, scores, runs=args.runs, budget=args.budget, workers=args.workers)
     if args.plot:

@@ -67,6 +67,16 @@ def test_the_program_prints_a_row_for_each_strategy_and_draws_curves(tmp_path: P
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
 
 
+def test_what_is_kept_is_not_run_again(tmp_path: Path) -> None:
+    file = write_table(tmp_path / "made.parquet", seeds=1)
+    options = ("--runs", "2", "--budget", "8", "--strategies", "random", "--keep", "kept.jsonl")
+    first, again = _run(str(file), *options, cwd=tmp_path), _run(str(file), *options, cwd=tmp_path)
+    assert first.stdout == again.stdout
+    assert "2/2 made" in first.stderr
+    assert "made" not in again.stderr
+    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 2
+
+
 def test_an_unknown_strategy_is_refused(tmp_path: Path) -> None:
     done = _run("made.parquet", "--strategies", "tpe,none", cwd=tmp_path)
     assert done.returncode == 2
