@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from objectives.adapter import adapter_at, adapter_config, check_adapter
+from objectives.adapter import adapter_config, check_adapter
 from objectives.errors import RequestError, StoreError
 from objectives.latency.deployment import deployment
-from search import outside
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.model_card import model_card
+from search.picked import picked_adapter
 from search.result import result_document
 
 MANIFEST = "manifest.json"
@@ -29,12 +29,7 @@ def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path)
     something; StoreError where the disk refuses.
     """
     document = result_document(catalog, search)
-    trial = catalog.trial(search.id, picked(document, pick))
-    if trial.adapter is None:
-        raise RequestError(
-            f"trial {trial.number} of search {search.name} has no adapter (it is {trial.status}): pick a complete one"
-        )
-    with adapter_at(trial.adapter, trial.adapter_sha256) as source:
+    with picked_adapter(catalog, search, document, pick) as (trial, source):
         manifest = _manifest(document, search, trial) | {"serving": _serving(source, document, search.name)}
         _write(source, manifest, out)
     return manifest
@@ -58,20 +53,6 @@ def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise StoreError(f"--out {out} cannot be written ({error.strerror}): free space or choose another") from error
-
-
-def picked(document: dict[str, Any], pick: str) -> int:
-    """The number of the trial that ``pick`` names. Raises RequestError for an unknown pick, and where there is none."""
-    which = outside.pick(pick)
-    if isinstance(which, int):
-        if all(point["trial"] != which for point in document["points"]):
-            raise RequestError(f"--pick {pick}: no trial of that number has ended in search {document['search']}")
-        return which
-    if not document["front"]:
-        raise RequestError(f"search {document['search']} has no complete trial yet: nothing can be exported")
-    if which == "best":
-        return int(max(document["front"], key=lambda member: member["validation_accuracy"])["trial"])
-    return int(document[which]["trial"])
 
 
 def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from objectives.errors import RequestError
 from search.spec import SearchSpec, home_folder, with_absolute_paths
 
 
@@ -72,7 +71,7 @@ class Search:
 
     def picked(self, pick: str = "recommended") -> dict[str, Any]:
         """The trial that ``pick`` names: recommended, knee, best, or trial=N."""
-        from search.export import picked
+        from search.picked import picked
 
         trial = picked(self.document, pick)
         return next(point for point in self.document["points"] if point["trial"] == trial)
@@ -81,13 +80,12 @@ class Search:
         """A new ``peft.LoraConfig`` of the picked placement, to train it with another trainer."""
         from peft import LoraConfig
 
-        from objectives.adapter import adapter_at
+        from search.picked import picked_adapter
 
-        with self._catalog() as catalog:
-            trial = catalog.trial(catalog.search(self.name).id, self.picked(pick)["trial"])
-        if trial.adapter is None:
-            raise RequestError(f"trial {trial.number} of search {self.name} has no adapter (it is {trial.status})")
-        with adapter_at(trial.adapter, trial.adapter_sha256) as folder:
+        with (
+            self._catalog() as catalog,
+            picked_adapter(catalog, catalog.search(self.name), self.document, pick) as (_, folder),
+        ):
             config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = False
         return config

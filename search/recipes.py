@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-from objectives.adapter import adapter_at, adapter_config
+from objectives.adapter import adapter_config
 from objectives.errors import RequestError
 from objectives.latency.deployment import deployment
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
-from search.export import picked
+from search.picked import picked_adapter
 from search.result import result_document
 
 
@@ -45,12 +45,7 @@ def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str) -> str:
     Raises RequestError for an unknown pick, a trial without adapter, and what the tool cannot express.
     """
     document = result_document(catalog, search)
-    trial = catalog.trial(search.id, picked(document, pick))
-    if trial.adapter is None:
-        raise RequestError(
-            f"trial {trial.number} of search {search.name} has no adapter (it is {trial.status}): pick a complete one"
-        )
-    with adapter_at(trial.adapter, trial.adapter_sha256) as folder:
+    with picked_adapter(catalog, search, document, pick) as (trial, folder):
         config = adapter_config(folder)
     encoder = document["provenance"]["kind"] == "encoder"
     trained = Trained(
