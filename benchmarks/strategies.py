@@ -102,7 +102,6 @@ def main() -> None:
             parser.error(f"{strategy} needs a package that is missing ({error}): pip install '.[bench]'")
     # One thread each, also for linear algebra: processes side by side are what uses the cores.
     os.environ["OMP_NUM_THREADS"] = "1"
-    scores: dict[tuple[str, str], list[Score]] = {(f.stem, s): [] for f in args.tables for s in strategies}
     wanted = [
         (file, strategy, seed, args.budget, args.workers)
         for file in args.tables
@@ -123,9 +122,9 @@ def main() -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    for one in wanted:
-        key = _key(*one)
-        scores[key[0], key[1]].append(kept[key])
+    scores: dict[tuple[str, str], list[Score]] = {}
+    for table, strategy, *rest in (_key(*one) for one in wanted):
+        scores.setdefault((table, strategy), []).append(kept[table, strategy, *rest])
     tables = {file.stem: Table(file) for file in args.tables}
     text = markdown(tables, scores, runs=args.runs, budget=args.budget, workers=args.workers)
     if args.plot:
