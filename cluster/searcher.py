@@ -22,16 +22,29 @@ _CAUSES = {
 }
 
 
-class Causes(FIFOScheduler):  # type: ignore[misc]  # Ray publishes no types
-    """Why workers died: Tune tells its scheduler where that is written, and then its searcher only that they did."""
+class Workers(FIFOScheduler):  # type: ignore[misc]  # Ray publishes no types
+    """Tune's view of the workers: keeps them from job to job, and knows why one died.
 
-    def __init__(self) -> None:
+    Tune tells its scheduler where that is written, and then its searcher only that they died.
+    """
+
+    def __init__(self, number: int) -> None:
         super().__init__()
-        self.of: dict[str, str] = {}
+        self._number = number
+        self._kept = False
+        self.causes: dict[str, str] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        # Else Tune ends all but one of those that wait, as all do for the last trial, and starts others for what comes
+        # next: seconds of imports each, and the base model loaded again. It has no setting for this.
+        if not self._kept:
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self._number)
+            self._kept = True
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         report = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
-        self.of[trial.trial_id] = next((cause for words, cause in _CAUSES.items() if words in report), _KILLED)
+        self.causes[trial.trial_id] = next((cause for words, cause in _CAUSES.items() if words in report), _KILLED)
 
 
 class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
@@ -46,7 +59,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         self._plan = plan
         self._workers = workers
         self._jobs: dict[str, Job] = {}
-        self.causes = Causes()
+        self.workers = Workers(workers)
         self.error: BaseException | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -68,7 +81,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         if result and "failed" in result:
             self._guarded(self._plan.failed, job, result["failed"])
         elif error or not result or ("outcome" not in result and "refused" not in result):
-            self._guarded(self._plan.lost, job, self.causes.of.pop(trial_id, _KILLED))
+            self._guarded(self._plan.lost, job, self.workers.causes.pop(trial_id, _KILLED))
         elif "refused" in result:
             # The same for every trial (a model that cannot be loaded, a full disk): the run ends, nothing is lost.
             self.error = self.error or getattr(objectives.errors, result["refused_type"])(result["refused"])

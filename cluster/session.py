@@ -25,8 +25,13 @@ _QUIET = {
 }
 
 
-#: Else Ray takes the machine's outward address even where it is told 127.0.0.1, and listens to everybody.
-_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+#: For Ray on this machine alone.
+_ALONE = {
+    # Else Ray takes the machine's outward address even where it is told 127.0.0.1, and listens to everybody.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Workers that Tune cannot use, since it gives its own an environment.
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 
 @contextmanager
@@ -38,7 +43,7 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
     """
     if address:
         _check_reachable(address)
-    for name, value in (_QUIET if address else _QUIET | _ON_LOOPBACK).items():
+    for name, value in (_QUIET if address else _QUIET | _ALONE).items():
         os.environ.setdefault(name, value)
     import ray
 

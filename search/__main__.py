@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
 import warnings
@@ -13,6 +15,31 @@ from objectives.errors import SearchError
 
 #: The same command under the name that pip gives it.
 INSTALLED = "target-search"
+
+
+def command() -> None:
+    """:func:`main`, for a process that is nothing else: it ends without Python's teardown.
+
+    To take torch, Ray and MLflow apart object by object costs a second or two of a processor after the result is there;
+    the system frees it all at once.
+    """
+    code = 0
+
+    def leave() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # its reader has gone, or it is closed
+                stream.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # called after all that libraries register later
+    try:
+        main()
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+        raise
+    except BaseException:
+        code = 1
+        raise
 
 
 def main(args: list[str] | None = None) -> None:
@@ -27,6 +54,7 @@ def main(args: list[str] | None = None) -> None:
     debug = "--debug" in (sys.argv[1:] if args is None else args)
     try:
         cli.main(args, prog_name=name, complete_var="_TARGET_SEARCH_COMPLETE", standalone_mode=False)
+        sys.stdout.flush()  # here, where what fails is still said
     except SearchError as error:
         if debug:
             raise
@@ -61,4 +89,4 @@ def _fail(sentence: str, code: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -28,10 +30,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def searched(home: Path) -> tuple[dict[str, Any], str]:
+def ray_folder() -> Iterator[Path]:
+    """Where Ray writes what it has to say of the search; short, since sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def searched(home: Path, ray_folder: Path) -> tuple[dict[str, Any], str]:
     """What the search printed, and what a terminal on standard error showed meanwhile."""
     args = command("run", "--budget", str(BUDGET), *QUICK, "--home", str(home), "--name", "whole", "--json")
-    wide = environment() | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color"}
+    wide = environment() | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color", "RAY_TMPDIR": str(ray_folder)}
     with terminal() as tty:
         done = subprocess.run(args, stdout=subprocess.PIPE, stderr=tty.stream, text=True, timeout=300, env=wide)
         seen = without_codes(tty.seen)
@@ -73,6 +82,12 @@ def test_a_terminal_shows_the_front_while_the_search_runs(searched: tuple[dict[s
     assert "accuracy against TPOT ratio" in last
     assert "· dominated  ◆ base  ● front" in last
     assert sum(f"{member['tpot_ratio']:.3f}" in last for member in document["front"]) == len(document["front"])
+
+
+def test_a_worker_starts_once(ray_folder: Path, searched: tuple[dict[str, Any], str]) -> None:
+    """Also where all but one wait for the last trial before the test split is read: a start takes seconds."""
+    outputs = list(ray_folder.glob("ray/session_*_*/logs/worker-*.out"))
+    assert len(outputs) == 2, outputs
 
 
 def test_every_store_agrees(home: Path, document: dict[str, Any]) -> None:
