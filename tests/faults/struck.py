@@ -25,10 +25,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cluster.session import _ON_LOOPBACK, _QUIET
+from cluster.session import _ALONE, _QUIET
 
 if __name__ == "__main__":  # before Ray is imported, and not for a test that asks for the names below
-    os.environ |= _QUIET | _ON_LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ |= _QUIET | _ALONE | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 import mlflow  # noqa: F401
 import optuna  # noqa: F401
