@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import ttest_ind
 
 from objectives.placement import Placement
 from search.strategy.linear import LinearPosterior, features
@@ -62,6 +61,8 @@ def _drift(timed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     over = [p["tpot_ratio"] / p["tpot_ratio_predicted"] for p in timed if p["tpot_ratio_predicted"] is not None]
     if len(over) >= 8:
+        from scipy.stats import ttest_ind  # half a second, which every command would wait for
+
         before, after = np.log(over[: len(over) // 4]), np.log(over[-(len(over) // 4) :])
         bounds = ttest_ind(after, before, equal_var=False).confidence_interval()
         drift["ratio_change"] = float(np.expm1(after.mean() - before.mean()))
