@@ -238,7 +238,10 @@ def _run_to_end(
     from search.tracking import redacted
 
     spec = prepared.spec
+    after = contextlib.ExitStack()
     served = _served(catalog, prepared)
+    if served is not None:
+        after.callback(served.engine.close)
     assert spec.workers is not None
 
     def end(status: str, reason: str | None) -> None:
@@ -259,6 +262,7 @@ def _run_to_end(
             known=prepared.before.known,
             again=prepared.before.again(spec.budget),
         )
+        after.callback(study.close)
         plan = SearchPlan(
             catalog,
             study,
@@ -293,8 +297,7 @@ def _run_to_end(
             tracker.stop(5.0)
         raise
     finally:
-        if served is not None:
-            served.engine.close()
+        after.close()
     if spec.series is not None and (decided := crown(catalog, search, spec.series, prepared.before)):
         progress.note(decided.why)
     end("complete", plan.ended_by)

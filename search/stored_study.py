@@ -101,6 +101,11 @@ class StoredStudy:
         if trial.state.is_finished():
             del self._written[trial.number]
 
+    def close(self) -> None:
+        """Ends the connections, the last of which takes SQLite's log into the database file."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
     def _place(self, trial: FrozenTrial) -> int:
         """Id of the trial's row, made unless it is there: it may have been, and the answer lost. With its parameters.
 

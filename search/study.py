@@ -29,8 +29,13 @@ CONSTRAINT = "latency_ratio"
 def open_trials(url: str, search_id: str) -> set[int]:
     """Numbers of the trials that are not closed in the study, if there is one. Raises StoreError."""
     with clear_errors(parse(url)), contextlib.suppress(KeyError):
-        study = optuna.load_study(study_name=search_id, storage=url)
-        return {trial.number for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()}
+        storage = optuna.storages.RDBStorage(url)
+        try:
+            study = optuna.load_study(study_name=search_id, storage=storage)
+            return {trial.number for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()}
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
     return set()
 
 
@@ -103,6 +108,9 @@ class Study:
             user_attrs=attributes | ({COURSE: list(reached)} if reached else {}),
             constraints=None if max_ratio is None else {CONSTRAINT: known.ratio - max_ratio},
         )
+
+    def close(self) -> None:
+        self._stored.close()
 
     @property
     def stops_early(self) -> bool:

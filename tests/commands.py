@@ -56,7 +56,12 @@ def stores(home: Path, name: str, tracking: str = "mlflow.db") -> dict[str, Any]
     search = catalog.search(name)
     trials = catalog.trials(search.id)
     catalog.close()
-    study = optuna.load_study(study_name=search.id, storage=url)
+    storage = optuna.storages.RDBStorage(url)
+    study = optuna.load_study(study_name=search.id, storage=storage)
+    optuna_trials = study.get_trials()
+    # A connection left open would lose its locks where a test copies the file, and then see what was before.
+    storage.remove_session()
+    storage.engine.dispose()
     client = MlflowClient(f"sqlite:///{home / tracking}")
     (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
     runs = client.search_runs([experiment.experiment_id], f"tags.search = '{name}'", max_results=1000)
@@ -67,8 +72,8 @@ def stores(home: Path, name: str, tracking: str = "mlflow.db") -> dict[str, Any]
         "trials": trials,
         "catalog": Counter(trial.status for trial in trials),
         "placements": Counter(trial.digest for trial in trials),
-        "optuna": Counter(trial.state.name for trial in study.get_trials()),
-        "optuna_placements": Counter(tuple(sorted(trial.params.items())) for trial in study.get_trials()),
+        "optuna": Counter(trial.state.name for trial in optuna_trials),
+        "optuna_placements": Counter(tuple(sorted(trial.params.items())) for trial in optuna_trials),
         "client": client,
         "parents": parents,
         "children": children,

@@ -90,6 +90,11 @@ def test_a_worker_starts_once(ray_folder: Path, searched: tuple[dict[str, Any], 
     assert len(outputs) == 2, outputs
 
 
+def test_the_catalog_is_one_file(home: Path, document: dict[str, Any]) -> None:
+    """Whoever copies it has everything: nothing is left in SQLite's log."""
+    assert [file.name for file in home.glob("search.db-*")] == []
+
+
 def test_every_store_agrees(home: Path, document: dict[str, Any]) -> None:
     state = assert_whole(home, "whole", BUDGET)
     on_front = {run.info.run_id for run in state["children"] if run.data.tags["front"] == "true"}
