@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 #: A whole search in seconds: the demonstration with little of everything.
-QUICK = ["--steps", "4", "--ranks", "4", "--validation-rows", "40", "--test-rows", "40", "--workers", "2"]
+QUICK = ["--steps", "4", "--ranks", "4", "--validation-rows", "40", "--test-rows", "40", "--workers", "1"]
 
 
 def command(*args: str) -> list[str]:

@@ -10,6 +10,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that it is not what one process does at the end while the others wait.
+
+    Tests of one ``xdist_group`` run in one process: they look at a search that the first of them runs.
+    """
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("slow", "xdist_group"))))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real models and data of a development checkout, beside the repository; they are never part of it."""

@@ -13,6 +13,8 @@ from objectives import demo
 from tests.commands import QUICK, assert_whole, call, call_json
 from tests.json_reference import undescribed
 
+pytestmark = pytest.mark.xdist_group("several tasks")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:

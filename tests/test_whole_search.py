@@ -21,6 +21,8 @@ from tests.commands import QUICK, assert_whole, call, call_json, command, enviro
 from tests.json_reference import undescribed, unseen
 from tests.search.pseudo_terminal import terminal, without_codes
 
+pytestmark = pytest.mark.xdist_group("whole search")
+
 BUDGET = 5
 
 
@@ -39,7 +41,9 @@ def ray_folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def searched(home: Path, ray_folder: Path) -> tuple[dict[str, Any], str]:
     """What the search printed, and what a terminal on standard error showed meanwhile."""
-    args = command("run", "--budget", str(BUDGET), *QUICK, "--home", str(home), "--name", "whole", "--json")
+    args = command(
+        "run", "--budget", str(BUDGET), *QUICK, "--workers", "2", "--home", str(home), "--name", "whole", "--json"
+    )
     wide = environment() | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color", "RAY_TMPDIR": str(ray_folder)}
     with terminal() as tty:
         done = subprocess.run(args, stdout=subprocess.PIPE, stderr=tty.stream, text=True, timeout=300, env=wide)
@@ -263,6 +267,7 @@ def test_a_budget_below_what_was_done_is_refused(home: Path, document: dict[str,
     assert done.stderr.strip() == (f"error: --budget 2 is below the {begun} trials that search whole has: give more")
 
 
+@pytest.mark.slow
 def test_infeasible_placements_are_not_trained(tmp_path: Path) -> None:
     limits = ["--max-tpot-ratio", "1.02", "--max-adapter-mb", "0.02"]
     done = call("run", "--budget", "2", *QUICK, *limits, "--home", str(tmp_path), "--name", "capped", code=3)

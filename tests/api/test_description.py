@@ -37,6 +37,7 @@ TAKE_NOTHING = {"GET /health", "GET /searches", "GET /submissions"}
 # Of its checks one is left out: whether a path is allowed, or an engine has its endpoint, no schema can say.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_every_answer_is_as_described(described: Any, mode: GenerationMode) -> None:
     schema, headers = described

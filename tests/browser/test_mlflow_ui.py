@@ -14,6 +14,8 @@ import pytest
 
 from tests.commands import QUICK, call_json, command, environment, free_port
 
+pytestmark = pytest.mark.xdist_group("MLflow UI")
+
 _PATIENT = 60_000  # milliseconds
 
 

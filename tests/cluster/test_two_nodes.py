@@ -96,7 +96,19 @@ def cluster() -> Iterator[Cluster]:
 @pytest.mark.slow
 def test_a_node_that_dies_costs_the_time_of_its_trial(cluster: Cluster, tmp_path: Path) -> None:
     """Beside it, somebody without the cluster's token is told what is wrong."""
-    flags = [*QUICK, "--steps", "400", "--budget", "3", "--gpus-per-trial", "0.6", "--checkpoint-seconds", "0.05"]
+    flags = [
+        *QUICK,
+        "--workers",
+        "2",
+        "--steps",
+        "400",
+        "--budget",
+        "3",
+        "--gpus-per-trial",
+        "0.6",
+        "--checkpoint-seconds",
+        "0.05",
+    ]
     flags += ["--ray-address", cluster.address, "--home", str(tmp_path), "--name", "halved", "--json"]
     stranger: subprocess.Popen[Any] = subprocess.Popen(
         command("run", "--ray-address", cluster.address, "--home", str(tmp_path / "none")),

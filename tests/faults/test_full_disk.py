@@ -42,6 +42,7 @@ def disk() -> Iterator[Disk]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_search_on_full_disks_loses_nothing(
     tmp_path: Path,
     disk: Disk,
@@ -53,7 +54,7 @@ def test_a_search_on_full_disks_loses_nothing(
     place = Home.at(tmp_path, None, None)
     disk(adapters, SMALL_KIB)
     disk(artifacts, SMALL_KIB)
-    begin = ["run", *QUICK, "--workers", "1", "--budget", str(BUDGET), "--name", "full", *home]
+    begin = ["run", *QUICK, "--budget", str(BUDGET), "--name", "full", *home]
     refused = call(*begin, "--tracking-uri", f"sqlite:///{tmp_path}/runs.db", code=2).stderr.splitlines()[-1]
     assert refused.startswith(f"error: adapter {adapters}/")
     assert refused.endswith(

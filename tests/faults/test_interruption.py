@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from search.catalog import Catalog
 from search.result import result_document
 from tests.commands import environment, stores
@@ -46,6 +48,7 @@ def assert_over(home: Path, name: str, document: dict[str, Any]) -> dict[str, An
     return state
 
 
+@pytest.mark.slow
 def test_a_search_that_is_struck_again_and_again_ends_as_one_that_is_not(
     tmp_path: Path,
     migrated_mlflow: Path,

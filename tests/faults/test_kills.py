@@ -33,6 +33,7 @@ def replayed(folder: Path, table: Path, kills: int, strategy: str) -> dict[str, 
     return hits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["tpe"])
 def test_forty_kills_change_nothing(tmp_path: Path, migrated_mlflow: Path, strategy: str) -> None:
     recorded = Table(write_table(tmp_path / "table.parquet", groups=GROUPS, ranks=(RANK,), seeds=1))

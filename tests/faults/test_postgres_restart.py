@@ -32,6 +32,7 @@ def new_database(postgres: str) -> str:  # noqa: F811
     return make_url(postgres).set(database="mlflow").render_as_string(hide_password=False)
 
 
+@pytest.mark.slow
 def test_a_search_outlives_a_crash_of_its_database(
     postgres: str,  # noqa: F811
     new_database: str,

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from search.catalog import Catalog
@@ -21,6 +22,7 @@ OUTAGE_S = float(os.environ.get("TEST_OUTAGE_SECONDS", "0"))
 BUDGET = 4 + round(2 * OUTAGE_S)
 
 
+@pytest.mark.slow
 def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path) -> None:
     server = Server(tracking_uri, tmp_path / "served")
     server.start()

@@ -100,7 +100,7 @@ def kill_in_the_middle(home: Path, search: subprocess.Popen[Any], past: int = 0)
 def test_a_search_survives_the_death_of_its_workers(tmp_path: Path, migrated_mlflow: Path) -> None:
     """The first trial's worker is killed in the middle, twice; the trial ends under its number, from its checkpoint."""
     shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
-    flags = [*QUICK, "--steps", "300", "--workers", "1", "--budget", "2", "--checkpoint-seconds", "0.05"]
+    flags = [*QUICK, "--steps", "300", "--budget", "2", "--checkpoint-seconds", "0.05"]
     args = command("run", *flags, "--home", str(tmp_path), "--name", "struck", "--json")
     with (tmp_path / "stderr").open("w") as error:
         search = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=error, text=True, env=environment())
@@ -122,7 +122,7 @@ def test_a_search_survives_the_death_of_its_workers(tmp_path: Path, migrated_mlf
 @pytest.mark.slow
 def test_memory_that_runs_out_again_and_again_is_said(tmp_path: Path) -> None:
     """Ray's own monitor kills the worker here, which is told that one percent of the memory is all there is."""
-    args = command("run", *QUICK, "--workers", "1", "--retries", "1", "--home", str(tmp_path))
+    args = command("run", *QUICK, "--retries", "1", "--home", str(tmp_path))
     low = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
     search = subprocess.run(args, capture_output=True, text=True, timeout=180, env=environment() | low)
     assert search.returncode == 1

@@ -50,6 +50,7 @@ def test_placements_of_one_class_share_one_measurement(sqlite: str, monkeypatch:
     catalog.close()
 
 
+@pytest.mark.slow
 def test_a_search_on_a_server(tmp_path: Path) -> None:
     with serving(Script(**FAST, slower=1.2)) as server:
         flags = ["--engine", "openai", "--endpoint", server.url, "--home", str(tmp_path), "--name", "served"]
