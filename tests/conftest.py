@@ -11,11 +11,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes first, so that it is not what one process does at the end while the others wait.
+    """Files with what takes long come first, so that no process is left with one at the end while the others wait.
 
-    Tests of one ``xdist_group`` run in one process: they look at a search that the first of them runs.
+    Files, since with ``--dist loadfile`` tests that look at one search run in the process that ran it.
     """
-    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("slow", "xdist_group"))))
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

@@ -149,9 +149,9 @@ def test_ci_finds_its_commands() -> None:
             "python3 -m venv .venv",
             ". .venv/bin/activate",
             "pip install -e '.[test,dev,postgres]'",
-            "python -m pytest -n 2 --dist loadgroup",
+            "python -m pytest -n 2 --dist loadfile",
         ]
     ]
     lines = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
     checks = [line for line in lines if line.startswith("ruff check ")]
-    assert checks == ["ruff check . && ruff format --check . && mypy && python -m pytest -n 2 --dist loadgroup"]
+    assert checks == ["ruff check . && ruff format --check . && mypy && python -m pytest -n 2 --dist loadfile"]

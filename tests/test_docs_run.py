@@ -47,7 +47,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, l
     yield folder, printed
 
 
-@pytest.mark.xdist_group("tutorial")
+@pytest.mark.slow
 def test_the_tutorial_runs(followed: tuple[Path, list[tuple[str, str]]]) -> None:
     folder, printed = followed
 
@@ -67,7 +67,6 @@ def test_the_tutorial_runs(followed: tuple[Path, list[tuple[str, str]]]) -> None
     assert "SFTTrainer" in said("python -m search recipe") and "lora_target: " in said("python -m search recipe")
 
 
-@pytest.mark.xdist_group("tutorial")
 def test_the_tutorial_ends_at_the_page_of_its_search(followed: tuple[Path, list[tuple[str, str]]]) -> None:
     """The address; tests/browser opens what `ui` serves there."""
     (block,) = (body for body in blocks(ROOT / "docs" / "tutorial.md", "sh") if body.startswith(UI))

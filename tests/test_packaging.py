@@ -14,8 +14,6 @@ from zipfile import ZipFile
 import pytest
 from filelock import FileLock
 
-pytestmark = pytest.mark.xdist_group("packaging")
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("search", "objectives", "cluster", "dashboards")
 

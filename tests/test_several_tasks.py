@@ -13,8 +13,6 @@ from objectives import demo
 from tests.commands import QUICK, assert_whole, call, call_json
 from tests.json_reference import undescribed
 
-pytestmark = pytest.mark.xdist_group("several tasks")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
@@ -42,6 +40,7 @@ def ablation(home: Path, data: list[str]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_each_task_trains_the_standard_list_and_nothing_else(home: Path, ablation: dict[str, Any]) -> None:
     assert [document["search"] for document in ablation["searches"]] == ["list-first", "list-next"]
     for document in ablation["searches"]:

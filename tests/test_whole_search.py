@@ -21,8 +21,6 @@ from tests.commands import QUICK, assert_whole, call, call_json, command, enviro
 from tests.json_reference import undescribed, unseen
 from tests.search.pseudo_terminal import terminal, without_codes
 
-pytestmark = pytest.mark.xdist_group("whole search")
-
 BUDGET = 5
 
 
@@ -57,6 +55,7 @@ def document(searched: tuple[dict[str, Any], str]) -> dict[str, Any]:
     return searched[0]
 
 
+@pytest.mark.slow
 def test_result_is_the_contract(document: dict[str, Any]) -> None:
     assert undescribed("run", document) == []
     assert document["status"] == "complete"

@@ -14,8 +14,6 @@ import pytest
 
 from tests.commands import QUICK, call_json, command, environment, free_port
 
-pytestmark = pytest.mark.xdist_group("MLflow UI")
-
 _PATIENT = 60_000  # milliseconds
 
 
@@ -50,6 +48,7 @@ def page(browser: Any) -> Iterator[Any]:
     page.close()
 
 
+@pytest.mark.slow
 def test_the_run_says_the_result(
     page: Any, address: str, searched: tuple[Path, dict[str, Any]], screenshots: Path
 ) -> None:

@@ -74,7 +74,8 @@ def test_fifty_ticks_under_two_daemons_that_are_killed(
     assert len(list(tmp_path.glob("*.done"))) == TICKS
     for daemon in daemons:
         daemon.terminate()
-        assert daemon.wait(20) == 0
+        # The one that was started last may not have come as far as to wait for its end.
+        assert daemon.wait(20) in (0, -signal.SIGTERM)
 
 
 def test_a_killed_daemons_night_is_gone_on_with_and_an_overrun_is_not_started(
