@@ -22,7 +22,7 @@ _CAUSES = {
 }
 
 
-class Workers(FIFOScheduler):  # type: ignore[misc]  # Ray publishes no types
+class KeptWorkers(FIFOScheduler):  # type: ignore[misc]  # Ray publishes no types
     """Tune's view of the workers: keeps them from job to job, and knows why one died.
 
     Tune tells its scheduler where that is written, and then its searcher only that they died.
@@ -59,7 +59,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         self._plan = plan
         self._workers = workers
         self._jobs: dict[str, Job] = {}
-        self.workers = Workers(workers)
+        self.scheduler = KeptWorkers(workers)
         self.error: BaseException | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -81,7 +81,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         if result and "failed" in result:
             self._guarded(self._plan.failed, job, result["failed"])
         elif error or not result or ("outcome" not in result and "refused" not in result):
-            self._guarded(self._plan.lost, job, self.workers.causes.pop(trial_id, _KILLED))
+            self._guarded(self._plan.lost, job, self.scheduler.causes.pop(trial_id, _KILLED))
         elif "refused" in result:
             # The same for every trial (a model that cannot be loaded, a full disk): the run ends, nothing is lost.
             self.error = self.error or getattr(objectives.errors, result["refused_type"])(result["refused"])

@@ -36,7 +36,9 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
     with tempfile.TemporaryDirectory(prefix="target-search-") as scratch:
         tuner = Tuner(
             tune.with_resources(tune.with_parameters(Worker, assignment=assignment), resources),
-            tune_config=TuneConfig(search_alg=searcher, scheduler=searcher.workers, num_samples=-1, reuse_actors=True),
+            tune_config=TuneConfig(
+                search_alg=searcher, scheduler=searcher.scheduler, num_samples=-1, reuse_actors=True
+            ),
             run_config=RunConfig(
                 name="search",
                 storage_path=scratch,  # Tune insists on writing a state; ours is in the catalog

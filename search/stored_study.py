@@ -33,6 +33,22 @@ class _Written:
     system_attrs: dict[str, Any]
 
 
+@contextlib.contextmanager
+def opened(url: str, search_id: str, sampler: optuna.samplers.BaseSampler | None = None) -> Iterator[optuna.Study]:
+    """The study of a search as the database has it, for a moment. Raises KeyError if there is none."""
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        yield optuna.load_study(study_name=search_id, storage=storage, sampler=sampler)
+    finally:
+        _end_connections(storage)
+
+
+def _end_connections(storage: optuna.storages.RDBStorage) -> None:
+    """The last to end takes SQLite's log into the database file."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 class StoredStudy:
     """Trials are written whole, as they are in memory; what is written already is not written again.
 
@@ -102,9 +118,7 @@ class StoredStudy:
             del self._written[trial.number]
 
     def close(self) -> None:
-        """Ends the connections, the last of which takes SQLite's log into the database file."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        _end_connections(self._storage)
 
     def _place(self, trial: FrozenTrial) -> int:
         """Id of the trial's row, made unless it is there: it may have been, and the answer lost. With its parameters.

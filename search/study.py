@@ -15,7 +15,7 @@ from objectives.placement import Placement
 from search.catalog.connect import clear_errors, parse
 from search.catalog.records import TrialRecord
 from search.series import Known
-from search.stored_study import StoredStudy
+from search.stored_study import StoredStudy, opened
 from search.strategy.additive_sampler import COURSE, RATIO, Decision
 from search.strategy.fidelity import course, rungs
 from search.strategy.sampler import make_sampler
@@ -28,14 +28,8 @@ CONSTRAINT = "latency_ratio"
 
 def open_trials(url: str, search_id: str) -> set[int]:
     """Numbers of the trials that are not closed in the study, if there is one. Raises StoreError."""
-    with clear_errors(parse(url)), contextlib.suppress(KeyError):
-        storage = optuna.storages.RDBStorage(url)
-        try:
-            study = optuna.load_study(study_name=search_id, storage=storage)
-            return {trial.number for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()}
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
+    with clear_errors(parse(url)), contextlib.suppress(KeyError), opened(url, search_id) as study:
+        return {trial.number for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()}
     return set()
 
 
@@ -238,8 +232,7 @@ def tell_late(url: str, search_id: str, ended: Collection[TrialRecord], *, max_r
 
     Raises StoreError.
     """
-    with clear_errors(parse(url)):
-        study = optuna.load_study(study_name=search_id, storage=url, sampler=optuna.samplers.RandomSampler())
+    with clear_errors(parse(url)), opened(url, search_id, optuna.samplers.RandomSampler()) as study:
         known = {trial.number: trial for trial in ended}
         for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if (record := known.get(frozen.number)) is not None:

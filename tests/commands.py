@@ -46,22 +46,19 @@ def call_json(*args: str) -> Any:
 
 def stores(home: Path, name: str, tracking: str = "mlflow.db") -> dict[str, Any]:
     """What catalog, Optuna and MLflow say of a search: (placement, status) of every trial in each."""
-    import optuna
     from mlflow import MlflowClient
 
     from search.catalog.store import Catalog
+    from search.stored_study import opened
 
     url = f"sqlite:///{home / 'search.db'}"
     catalog = Catalog(url)
     search = catalog.search(name)
     trials = catalog.trials(search.id)
     catalog.close()
-    storage = optuna.storages.RDBStorage(url)
-    study = optuna.load_study(study_name=search.id, storage=storage)
-    optuna_trials = study.get_trials()
     # A connection left open would lose its locks where a test copies the file, and then see what was before.
-    storage.remove_session()
-    storage.engine.dispose()
+    with opened(url, search.id) as study:
+        optuna_trials = study.get_trials()
     client = MlflowClient(f"sqlite:///{home / tracking}")
     (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
     runs = client.search_runs([experiment.experiment_id], f"tags.search = '{name}'", max_results=1000)

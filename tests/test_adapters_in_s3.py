@@ -68,8 +68,6 @@ def test_a_search_keeps_its_adapters_in_s3(
             *QUICK,
             "--steps",
             "40",
-            "--workers",
-            "1",
             "--budget",
             "3",
             "--checkpoint-seconds",

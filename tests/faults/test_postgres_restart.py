@@ -46,7 +46,9 @@ def test_a_search_outlives_a_crash_of_its_database(
     assert new_database.startswith("postgresql+psycopg://")
     stores = ["--home", str(tmp_path), "--storage", postgres, "--tracking-uri", new_database]
     stores += ["--name", "s", "--budget", str(BUDGET)]
-    search = subprocess.Popen(command("run", *QUICK, *stores), stderr=subprocess.PIPE, text=True, env=environment())
+    search = subprocess.Popen(
+        command("run", *QUICK, "--workers", "2", *stores), stderr=subprocess.PIPE, text=True, env=environment()
+    )
     catalog = Catalog(postgres)
     try:
         deadline = time.monotonic() + 180

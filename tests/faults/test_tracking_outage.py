@@ -27,7 +27,9 @@ def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path
     server = Server(tracking_uri, tmp_path / "served")
     server.start()
     stores = ["--home", str(tmp_path / "home"), "--tracking-uri", server.uri, "--name", "s", "--budget", str(BUDGET)]
-    search = subprocess.Popen(command("run", *QUICK, *stores), stderr=subprocess.PIPE, text=True, env=environment())
+    search = subprocess.Popen(
+        command("run", *QUICK, "--workers", "2", *stores), stderr=subprocess.PIPE, text=True, env=environment()
+    )
     catalog = Catalog(f"sqlite:///{tmp_path / 'home' / 'search.db'}")
     try:
         _until(lambda: any(catalog.trials(each.id) for each in catalog.searches()), search)

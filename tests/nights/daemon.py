@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ if not (again and (folder / f"{name}.done").exists()):
 
 def main(home: Path, seconds: str) -> None:
     def now() -> datetime:
+        (home / f"{os.getpid()}.up").touch()  # it waits for its end from before it first asks
         return datetime.fromisoformat((home / "clock").read_text())
 
     def command(schedule: ScheduleRecord, night: NightRecord, again: bool) -> list[str]:
