@@ -42,7 +42,7 @@ def record_training(bench: Workbench, prepared: Prepared, placement: Placement, 
     """Rows of one placement trained with one seed, one for each fidelity."""
     given = prepared.assignment
     settings = replace(given.training, seed=seed)
-    model = attach(bench.base, given.space, placement, seed=seed).get_base_model()
+    model = attach(bench.base, given.space, placement, seed=seed, alpha=given.alpha).get_base_model()
     rows: list[dict[str, Any]] = []
 
     def measure(split: str) -> tuple[float, float, float]:
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--task")
     parser.add_argument("--ranks", default="8")
+    parser.add_argument("--alpha", default="2r")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--learning-rate", type=float)
@@ -90,6 +91,7 @@ def main() -> None:
         data=args.data,
         task=args.task,
         ranks=parse_ranks(args.ranks),
+        alpha=args.alpha,
         steps=args.steps,
         learning_rate=args.learning_rate,
         validation_rows=args.validation_rows,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from objectives.modules import ModuleSpace
-from objectives.placement import Placement
+from objectives.placement import CUSTOMARY_ALPHA, Alpha, Placement
 
 
 def twin(model: nn.Module) -> Any:
@@ -24,7 +24,7 @@ def twin(model: nn.Module) -> Any:
     return copy.deepcopy(model, memo)
 
 
-def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int) -> Any:
+def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int, alpha: Alpha = CUSTOMARY_ALPHA) -> Any:
     """A PEFT model of ``placement`` on a twin of ``base``; LoRA initialised from ``seed``, B at zero.
 
     What is new in an encoder (see :func:`objectives.model.load_model`) is trained beside, and saved with the adapter.
@@ -34,7 +34,7 @@ def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int) ->
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS if space.kind == "encoder" else TaskType.CAUSAL_LM,
         r=placement.rank,
-        lora_alpha=placement.alpha,
+        lora_alpha=alpha.at(placement.rank),
         lora_dropout=0.0,
         target_modules=space.target_modules(placement),
         target_parameters=space.target_parameters(placement) or None,

@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-#: LoRA scales its update by alpha / rank. A constant ratio keeps the best learning rate nearly independent of rank
-#: (Schulman et al., "LoRA Without Regret", 2025), so rank can be searched without a search over learning rates.
-ALPHA_PER_RANK = 2
+#: What :meth:`Alpha.parse` takes.
+ALPHA = "[1-9][0-9]{0,5}r?"
+
+
+@dataclass(frozen=True)
+class Alpha:
+    """LoRA scales its update by alpha / rank; alpha is ``value``, or with ``per_rank`` so many times the rank.
+
+    Per rank, as is the custom, each unit of rank adds its own share to the update, so that at the same learning rate a
+    higher rank also learns faster. One alpha for all ranks makes the best learning rate nearly independent of rank
+    (Schulman et al., "LoRA Without Regret", 2025).
+    """
+
+    value: int
+    per_rank: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Alpha:
+        """``16``, or ``2r``: twice the rank. Raises ValueError for anything else."""
+        if re.fullmatch(ALPHA, text) is None:
+            raise ValueError(f"{text!r} is no alpha")
+        return cls(int(text.removesuffix("r")), text.endswith("r"))
+
+    def at(self, rank: int) -> int:
+        return self.value * rank if self.per_rank else self.value
+
+
+#: Twice the rank: what most tutorials and trainers give.
+CUSTOMARY_ALPHA = Alpha(2, per_rank=True)
 
 
 @dataclass(frozen=True, order=True)
@@ -28,10 +55,6 @@ class Placement:
         if canonical and rank < 1:
             raise ValueError(f"rank {rank} is below 1")
         return cls(canonical, rank if canonical else 0)
-
-    @property
-    def alpha(self) -> int:
-        return ALPHA_PER_RANK * self.rank
 
     @property
     def is_base(self) -> bool:

@@ -26,7 +26,7 @@ from objectives.latency.engine import measure
 from objectives.latency.in_process import InProcessPair, TransformersEngine
 from objectives.model import load_model, load_tokenizer
 from objectives.modules import ModuleSpace
-from objectives.placement import BASE, Placement
+from objectives.placement import BASE, CUSTOMARY_ALPHA, Alpha, Placement
 from objectives.storage import Storage
 from objectives.training import TrainingDiverged, TrainingSettings, train
 
@@ -43,6 +43,7 @@ class Assignment:
     latency: LatencySettings
     adapters: Storage  # which every worker can write to
     threads: int
+    alpha: Alpha = CUSTOMARY_ALPHA
     max_ratio: float | None = None
     checkpoint_seconds: float = 30.0  # of training, from one checkpoint to the next
     trust_remote_code: bool = False
@@ -115,7 +116,7 @@ class Workbench:
         outcome: dict[str, Any] = {"status": "complete", "reason": None, "steps": 0, "measurement": measurement}
         try:
             with _timed(seconds, "attach"):
-                adapted = attach(self.base, given.space, placement, seed=given.training.seed)
+                adapted = attach(self.base, given.space, placement, seed=given.training.seed, alpha=given.alpha)
                 model = adapted.get_base_model()
             with _timed(seconds, "latency"):
                 measurement["latency"] = (

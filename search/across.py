@@ -244,6 +244,7 @@ def _notes(searches: Sequence[SearchRecord]) -> list[str]:
         ("model", [search.facts["model"] for search in searches]),
         ("--steps", [search.spec["steps"] for search in searches]),
         ("--learning-rate", [search.spec["learning_rate"] for search in searches]),
+        ("--alpha", [search.alpha for search in searches]),
         ("--seed", [search.spec["seed"] for search in searches]),
         ("device", [(search.base or {}).get("device") for search in searches]),
     ):

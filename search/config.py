@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
+from objectives.placement import ALPHA
 from search.outside import ADAPTERS, NAME
 from search.spec import ABOVE_ZERO, AT_LEAST, CHOICES, LARGEST_SEED, NOT_EMPTY, SEEDS, SearchSpec
 
@@ -26,6 +27,7 @@ _KINDS = {
     **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), _NUMBER),
     **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), _YES_NO),
     "ranks": "one rank, or a list of ranks",
+    "alpha": "a whole number, or for example 2r",
 }
 _TYPES: dict[str, tuple[type, ...]] = {
     _WHOLE: (int,),
@@ -33,6 +35,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     _YES_NO: (bool,),
     _TEXT: (str,),
     _KINDS["ranks"]: (int, str, list),
+    _KINDS["alpha"]: (int, str),
 }
 
 
@@ -105,6 +108,9 @@ def _values(name: str) -> dict[str, Any]:
         rank = {"$ref": "#/$defs/rank"}
         text = {"type": "string", "pattern": r"^\s*0*[1-9][0-9]*\s*(,\s*0*[1-9][0-9]*\s*)*$"}
         return {"anyOf": [rank, text, {"type": "array", "items": rank, "minItems": 1}, {"type": "null"}]}
+    if kind == _KINDS["alpha"]:
+        text = {"type": "string", "pattern": f"^({ALPHA})$"}
+        return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 999_999}, text, {"type": "null"}]}
     values: dict[str, Any] = {"type": [_JSON[kind], "null"]}
     if name in AT_LEAST:
         values["minimum"] = AT_LEAST[name]

@@ -63,7 +63,7 @@ def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord
         "label": trial.placement.label,
         "targets": trial.groups,
         "rank": trial.rank,
-        "alpha": trial.placement.alpha,
+        "alpha": search.alpha_at(trial.rank),
         "base_model": document["model"],
         "structure": document["provenance"]["structure"],
         "task": document["task"],

@@ -271,7 +271,7 @@ def _trial_params(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:
     return {
         "targets": ",".join(trial.groups),
         "rank": str(trial.rank),
-        "alpha": str(trial.placement.alpha),
+        "alpha": str(search.alpha_at(trial.rank)),
         "seed": str(search.spec.get("seed")),
         **{f"group.{group}": str(int(group in trial.groups)) for group in groups},
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import ModelError, RequestError
-from objectives.placement import Placement
+from objectives.placement import Alpha, Placement
 from search.series import Before
 from search.spec import SearchSpec
 
@@ -147,6 +147,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         latency=LatencySettings(),
         adapters=Folder(Path()),  # depends on the search
         threads=threads_for(spec.workers),
+        alpha=Alpha.parse(spec.alpha),
         max_ratio=spec.max_tpot_ratio,
         checkpoint_seconds=spec.checkpoint_seconds,
         trust_remote_code=spec.trust_remote_code,

@@ -82,6 +82,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
             "command": facts["command"],
             "created_at": search.created_at.isoformat(),
             "learning_rate": spec["learning_rate"],
+            "alpha": search.alpha,
             "steps": spec["steps"],
             "batch_size": spec["batch_size"],
             "template": facts["template"],

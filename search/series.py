@@ -32,8 +32,8 @@ _WELL = 3
 _TELLING = ("complete", "stopped", "infeasible")
 #: Settings that decide what a figure means, or which placements are allowed.
 _SETTINGS = (
-    "task", "metric", "steps", "ranks", "bands", "batch_size", "accumulate", "learning_rate", "max_tokens", "engine",
-    "endpoint", "max_tpot_ratio", "max_adapter_mb",
+    "task", "metric", "steps", "ranks", "alpha", "bands", "batch_size", "accumulate", "learning_rate", "max_tokens",
+    "engine", "endpoint", "max_tpot_ratio", "max_adapter_mb",
 )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def _question(facts: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, st
         "the data": facts.get("data_hash"),
         "the model": (facts.get("structure"), facts.get("model_digest")),
         "the template": (facts.get("template"), facts.get("scoring")),
-        **{"--" + name.replace("_", "-"): spec.get(name) for name in _SETTINGS},
+        **{"--" + name.replace("_", "-"): spec.get(name, getattr(SearchSpec, name)) for name in _SETTINGS},
     }
     return {name: json.dumps(part) for name, part in parts.items()}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
+from objectives.placement import Alpha
 from search import outside
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
 
@@ -40,6 +41,7 @@ class SearchSpec:
     max_hours: float | None = None
     steps: int | None = None
     ranks: tuple[int, ...] = (4, 8, 16)
+    alpha: str = "2r"
     bands: int = 1
     strategy: str = "auto"
     stop_when: str = "budget"
@@ -96,6 +98,13 @@ class SearchSpec:
             raise RequestError(
                 f"--ranks {','.join(map(str, self.ranks))} must be whole numbers from 1, for example 4,8,16"
             )
+        try:
+            Alpha.parse(self.alpha)
+        except ValueError:
+            raise RequestError(
+                f"--alpha {self.alpha} is no LoRA alpha: give a whole number from 1, the same for every rank, or for "
+                "example 2r, twice the rank"
+            ) from None
         for field, known in CHOICES.items():
             value = getattr(self, field)
             if value is not None and value not in known:
@@ -124,6 +133,8 @@ class SearchSpec:
         given = dict(values)
         if "ranks" in given:
             given["ranks"] = parse_ranks(given["ranks"])
+        if "alpha" in given:
+            given["alpha"] = str(given["alpha"])  # a file may have it as a number
         return cls(**given)
 
 

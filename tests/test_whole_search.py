@@ -40,8 +40,9 @@ def ray_folder() -> Iterator[Path]:
 def searched(home: Path, ray_folder: Path) -> tuple[dict[str, Any], str]:
     """What the search printed, and what a terminal on standard error showed meanwhile."""
     args = command(
-        "run", "--budget", str(BUDGET), *QUICK, "--workers", "2", "--home", str(home), "--name", "whole", "--json"
-    )
+        "run", "--budget", str(BUDGET), *QUICK, "--workers", "2", "--alpha", "9", "--home", str(home),
+        "--name", "whole", "--json"
+    )  # fmt: skip
     wide = environment() | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color", "RAY_TMPDIR": str(ray_folder)}
     with terminal() as tty:
         done = subprocess.run(args, stdout=subprocess.PIPE, stderr=tty.stream, text=True, timeout=300, env=wide)
@@ -102,13 +103,14 @@ def test_every_store_agrees(home: Path, document: dict[str, Any]) -> None:
     state = assert_whole(home, "whole", BUDGET)
     on_front = {run.info.run_id for run in state["children"] if run.data.tags["front"] == "true"}
     assert on_front == {member["mlflow_run_id"] for member in document["front"]}
+    assert {run.data.params["alpha"] for run in state["children"]} == {"9"}
 
 
 def test_show_gives_the_same_later(home: Path, document: dict[str, Any]) -> None:
     assert call_json("show", "whole", "--home", str(home)) == document
     shown = call("show", "whole", "--home", str(home)).stdout
     assert "Recommended" in shown
-    assert "against" not in shown
+    assert "validation accuracy against" not in shown
     wide = environment() | {"COLUMNS": "100"}
     with terminal() as tty:
         subprocess.run(command("show", "whole", "--home", str(home)), stdout=tty.stream, env=wide, check=True)
@@ -132,6 +134,8 @@ def test_export_is_what_was_measured(home: Path, document: dict[str, Any], tmp_p
     assert undescribed("export", manifest) == unseen("export", manifest) == []
     assert manifest["provenance"]["data_hash"] == document["provenance"]["data_hash"]
     assert manifest["test"]["accuracy"] == member["accuracy"]
+    adapter = json.loads((out / "adapter_config.json").read_text())
+    assert (manifest["alpha"], manifest["provenance"]["alpha"], adapter["lora_alpha"]) == (9, "9", 9)
     serving = manifest["serving"]
     assert (serving["loads"], serving["why_not"]) == (True, [])
     assert serving["command"] in (out / "serve.sh").read_text()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from objectives.placement import ALPHA
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
 from search.outside import NAME
 from search.spec import LARGEST_SEED
@@ -57,6 +58,9 @@ class SearchRequest(BaseModel):
     max_hours: Positive | None = Field(None, description="Begin no trial after so many hours.")
     steps: Count | None = Field(None, description="Training steps of a trial.")
     ranks: list[Count] | None = Field(None, min_length=1, max_length=16, description="LoRA ranks. Default: 4, 8, 16.")
+    alpha: str | None = Field(
+        None, pattern=f"^({ALPHA})$", description="LoRA's alpha for all ranks, or as in '2r' per rank. Default: 2r."
+    )
     bands: Count | None = Field(None, description="Split every group into so many bands of layers.")
     strategy: str | None = _choice(STRATEGIES, "Who proposes placements. Default: auto.")
     stop_when: str | None = _choice(STOPS, "What ends a search. Default: budget.")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from objectives.placement import Placement
+from objectives.placement import Alpha, Placement
+from search.spec import SearchSpec
 
 Record = TypeVar("Record")
 
@@ -32,6 +33,15 @@ class SearchRecord:
     elapsed_s: float
     mlflow_experiment_id: str | None
     mlflow_run_id: str | None
+
+    @property
+    def alpha(self) -> str:
+        """As ``--alpha`` takes it. Searches of versions that had no such option lack it: they took twice the rank."""
+        return str(self.spec.get("alpha", SearchSpec.alpha))
+
+    def alpha_at(self, rank: int) -> int:
+        """The LoRA alpha of its trials of this rank."""
+        return Alpha.parse(self.alpha).at(rank)
 
 
 @dataclass(frozen=True)

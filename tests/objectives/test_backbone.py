@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from objectives.backbone import attach, twin
-from objectives.placement import Placement
+from objectives.placement import Alpha, Placement
 from objectives.training import TrainingSettings, train
 from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, make_task
 
@@ -63,6 +63,8 @@ def test_an_adapter_has_the_parameters_that_the_space_says_and_each_is_trained(z
     assert sum(p.numel() for p in lora) == space.parameters(placement)
     assert all(p.requires_grad for p in lora)
     assert adapted.active_peft_config.lora_alpha == 2 * 3
+    other = attach(zoo.base(name), space, placement, seed=0, alpha=Alpha.parse("5"))
+    assert other.active_peft_config.lora_alpha == 5
 
 
 def test_the_seed_decides_how_an_adapter_begins(zoo: Zoo) -> None:

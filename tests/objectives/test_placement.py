@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from objectives.placement import BASE, Placement
+from objectives.placement import BASE, CUSTOMARY_ALPHA, Alpha, Placement
 
 GROUPS = st.lists(st.sampled_from(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj@first"]), max_size=8)
 
@@ -32,13 +32,12 @@ def test_digests_and_labels_tell_placements_apart(a: list[str], b: list[str], r:
 def test_no_groups_at_all_are_the_base_model_whatever_the_rank(rank: int) -> None:
     assert Placement.of([], rank) == BASE
     assert BASE.is_base
-    assert (BASE.rank, BASE.alpha, BASE.label) == (0, 0, "base")
+    assert (BASE.rank, BASE.label) == (0, "base")
 
 
-def test_a_label_names_groups_and_rank_and_alpha_is_twice_the_rank() -> None:
+def test_a_label_names_groups_and_rank() -> None:
     placement = Placement.of(["o_proj", "k_proj"], 8)
     assert placement.label == "k_proj+o_proj r8"
-    assert placement.alpha == 16
     assert not placement.is_base
 
 
@@ -50,3 +49,16 @@ def test_the_digest_stays_as_it_is_in_databases() -> None:
 def test_groups_need_a_rank(rank: int) -> None:
     with pytest.raises(ValueError, match=f"^rank {rank} is below 1$"):
         Placement.of(["o_proj"], rank)
+
+
+@given(st.integers(1, 999_999), st.integers(1, 512))
+def test_alpha_is_the_same_for_all_ranks_or_so_many_times_the_rank(value: int, rank: int) -> None:
+    assert Alpha.parse(f"{value}").at(rank) == value
+    assert Alpha.parse(f"{value}r").at(rank) == value * rank
+    assert CUSTOMARY_ALPHA.at(rank) == 2 * rank
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "r", "0r", "1.5", "2 r", "r2", "2R", "16\n", "²", "1000000"])
+def test_what_is_no_alpha(text: str) -> None:
+    with pytest.raises(ValueError, match="is no alpha"):
+        Alpha.parse(text)

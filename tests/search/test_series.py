@@ -34,12 +34,21 @@ def storage(request: pytest.FixtureRequest) -> str:
 
 
 def night(
-    catalog: Catalog, name: str, right: dict[str, int], *, data: str = "d", budget: int = 3
+    catalog: Catalog, name: str, right: dict[str, int], *, data: str = "d", budget: int = 3, alpha: str = "2r"
 ) -> tuple[Prepared, ChampionRecord]:
     """One search of the series; placements that ``right`` does not name have 20 of 100 rows right."""
     spec = seeded(
         catalog,
-        SearchSpec(name=name, series="s", budget=budget, steps=200, ranks=(8,), strategy="grid", learning_rate=1e-3),
+        SearchSpec(
+            name=name,
+            series="s",
+            budget=budget,
+            steps=200,
+            ranks=(8,),
+            strategy="grid",
+            learning_rate=1e-3,
+            alpha=alpha,
+        ),
     )
     prepared = Prepared(spec, FACTS | {"data_hash": data}, cast(Any, None), SPACE, REFERENCES)
     prepared = following(catalog, prepared)
@@ -107,6 +116,18 @@ def test_nights_build_on_each_other_until_the_data_changes(catalog: Catalog) -> 
     assert afresh.why.startswith("the data changed since search s-3: it starts afresh; champion of series s: q_proj r8")
     assert "series s: the data changed since search s-3: it starts afresh" in fourth.facts["notes"]
     assert next(each.search_id for each in champions(catalog, "s")) == catalog.search("s-4").id
+
+
+def test_an_older_search_took_twice_the_rank_as_alpha(catalog: Catalog) -> None:
+    night(catalog, "s-1", {"o_proj": 60})
+    first = catalog.search("s-1")
+    catalog.set_spec(first.id, {key: value for key, value in first.spec.items() if key != "alpha"})
+    assert (catalog.search("s-1").alpha, catalog.search("s-1").alpha_at(8)) == ("2r", 16)
+
+    assert night(catalog, "s-2", {"o_proj": 60})[0].before.known
+    changed, crowned = night(catalog, "s-3", {"o_proj": 60}, alpha="16")
+    assert not changed.before.known
+    assert crowned.why.startswith('--alpha ("2r", now "16") changed since search s-2: it starts afresh')
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "postgres"], indirect=True)

@@ -45,6 +45,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"gpus_per_trial": -1}, "--gpus-per-trial -1 must be a number from 0: give 0 for CPU, or for example 0.5"),
     ({"task": "translation"}, "--task translation is unknown: choose classification or generation"),
     ({"strategy": ""}, "--strategy  is unknown: choose one of auto, additive, tpe, nsga2, gp, random, grid"),
+    *(
+        (
+            {"alpha": alpha},
+            f"--alpha {alpha} is no LoRA alpha: give a whole number from 1, the same for every rank, or for example "
+            "2r, twice the rank",
+        )
+        for alpha in ("0", "", "1.5", "two")
+    ),
     ({"ranks": (0,)}, "--ranks 0 must be whole numbers from 1, for example 4,8,16"),
 ]
 
@@ -61,6 +69,7 @@ CONFIGS = [
     ("budget: true", "budget is True: give a whole number"),
     ("max-hours: soon", "max_hours is 'soon': give a number"),
     ("ranks: {a: 1}", "ranks is {'a': 1}: give one rank, or a list of ranks"),
+    ("alpha: 1.5", "alpha is 1.5: give a whole number, or for example 2r"),
     ("trust-remote-code: 'yes'", "trust_remote_code is 'yes': give true or false"),
     ("name: 123", "name is 123: give text (in quotes if it looks like else)"),
 ]

@@ -1,0 +1,77 @@
+"""What rank does to accuracy, and what of it is alpha: the reference placements at several ranks, under several rules.
+
+    python -m benchmarks.alpha --model DIR --data DIR [--ranks 4,8,16,64] [--alphas 2r,16] [--seeds 0,1]
+
+Prints Markdown: validation accuracy, the mean over seeds, of every placement at every rank. The learning rate is the
+default one throughout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from statistics import fmean
+
+import torch
+
+from objectives.accuracy import evaluate
+from objectives.backbone import attach
+from objectives.placement import Alpha, Placement
+from objectives.training import TrainingDiverged, train
+from objectives.workbench import Workbench
+from search.prepare import prepare
+from search.spec import SearchSpec, parse_ranks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model")
+    parser.add_argument("--data")
+    parser.add_argument("--ranks", default="4,8,16,64")
+    parser.add_argument("--alphas", default="2r,16")
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--steps", type=int)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    spec = SearchSpec(model=args.model, data=args.data, ranks=parse_ranks(args.ranks), steps=args.steps, workers=1)
+    prepared = prepare(spec)
+    given = replace(prepared.assignment, threads=1)
+    bench = Workbench(given)
+    known: dict[tuple[Placement, int], float] = {}  # two rules may come to the same alpha
+
+    def accuracy(placement: Placement, alpha: int) -> float:
+        if (placement, alpha) not in known:
+            found = []
+            for seed in map(int, args.seeds.split(",")):
+                model = attach(bench.base, given.space, placement, seed=seed, alpha=Alpha(alpha)).get_base_model()
+                try:
+                    train(model, given.task, replace(given.training, seed=seed), cut=bench.cut)
+                except TrainingDiverged:
+                    found.append(0.0)
+                    continue
+                scores = evaluate(
+                    model,
+                    given.task,
+                    "validation",
+                    metric=given.metric,
+                    tokenizer=bench.tokenizer,
+                    cut=bench.cut,
+                    by_prompt=bench.by_prompt,
+                ).to_json(seed)
+                found.append(scores["accuracy"])
+            known[placement, alpha] = fmean(found)
+            print(f"{placement.label} alpha {alpha}: {known[placement, alpha]:.3f}", file=sys.stderr)
+        return known[placement, alpha]
+
+    print("| placement | alpha | " + " | ".join(f"r {rank}" for rank in spec.ranks) + " |")
+    print("| --- | --- |" + " --- |" * len(spec.ranks))
+    for placement, name in prepared.references.items():
+        for text in args.alphas.split(","):
+            alpha = Alpha.parse(text)
+            cells = [accuracy(Placement.of(placement.groups, rank), alpha.at(rank)) for rank in spec.ranks]
+            print(f"| {name} | {text} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
