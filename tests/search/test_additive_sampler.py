@@ -141,6 +141,19 @@ def test_a_world_without_structure_is_found_out() -> None:
     assert np.mean(chance) <= 0.3
 
 
+def test_noise_refutes_the_model_only_where_there_is_enough_of_it() -> None:
+    """A first batch of noisy losses does not, which sent live searches to train trial after trial to the end."""
+
+    def explained(count: int, noise: float) -> float:
+        worlds = [modelled(noisy(some(count, seed), seed, noise)) for seed in range(40)]
+        return float(np.mean([explains(world, GROUPS) for world in worlds]))
+
+    spread = float(np.std([truth(placement).course[0] for placement in SPACE]))
+    assert explained(9, noise=spread) >= 0.7
+    assert explained(40, noise=spread) >= 0.9
+    assert explained(40, noise=20 * spread) <= 0.15
+
+
 class _Never(optuna.samplers.RandomSampler):
     def sample_relative(self, *_: object) -> dict[str, object]:
         raise AssertionError("the model should have been asked")
