@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import sys
 import warnings
@@ -71,6 +72,10 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # Files of ours have sentences of their own; what is left is the output, or a library's scratch.
+            where = error.filename or "standard output"
+            _fail(f"{where} cannot be written ({error.strerror}): free space, then show or resume the search", 2)
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
         _fail(
             f"{type(error).__name__}: {first}. This is a fault of the program: run again with --debug to see where", 1

@@ -13,7 +13,7 @@ import pytest
 from search.catalog import Catalog
 from search.doctor import examine
 from search.run import Home
-from tests.commands import QUICK, assert_whole, call
+from tests.commands import QUICK, assert_whole, call, command
 
 BUDGET = 4
 #: Room for one adapter or two, of four.
@@ -95,3 +95,17 @@ def test_a_search_on_full_disks_loses_nothing(
         for file in expected.iterdir():
             assert (kept / file.name).read_bytes() == file.read_bytes()
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_results_that_do_not_fit_are_said_to_be_there_still(tmp_path: Path, as_json: list[str]) -> None:
+    Home.at(tmp_path, None, None)
+    with Path("/dev/full").open("w") as full:
+        asked = command("list", "--home", str(tmp_path), *as_json)
+        done = subprocess.run(asked, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: standard output cannot be written (No space left on device): "
+        "free space, then show or resume the search\n"
+    )
