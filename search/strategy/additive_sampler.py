@@ -124,7 +124,7 @@ class AdditiveSampler(BaseSampler):
         it all that may begin do, and stopped ones go on while there are steps to share.
         """
         history = self._history(study, running)
-        if may_begin and len(history.begun) < self._designed:
+        if may_begin and self._is_first_batch(history):
             return Decision("begin", early=self.stops_early)
         if not self._is_explained(history):
             return self._without_model(history, may_begin)
@@ -155,7 +155,7 @@ class AdditiveSampler(BaseSampler):
             chosen, self._next = self._next, None
             return self._space.params(chosen)
         history = self._history(study, [], without=trial.number)
-        if len(history.begun) < self._designed:
+        if self._is_first_batch(history):
             return self._space.params(self._most_telling(history))
         if not self._is_explained(history):
             return self._otherwise.sample_relative(
@@ -164,6 +164,10 @@ class AdditiveSampler(BaseSampler):
         about, gain, _ = self._weigh(history, True)
         gain[[placement in history.begun for placement in about]] = -1.0
         return self._space.params(about[int(gain.argmax())])
+
+    def _is_first_batch(self, history: _History) -> bool:
+        """Many workers begin more than the model needs before the first losses are there."""
+        return len(history.begun) < self._designed or sum(bool(o.course) for o in history.seen) < 2
 
     def _is_explained(self, history: _History) -> bool:
         return sum(bool(o.course) for o in history.seen) >= 2 and explains(history.seen, self._space.groups)

@@ -354,6 +354,19 @@ def test_trials_share_half_of_the_steps_where_there_is_something_to_save(
     assert sampler.decide(study, [], True, settle=False).early == sampler.stops_early
 
 
+def test_many_workers_begin_with_few_steps_each_before_anything_is_known() -> None:
+    """More at once than the first batch needs: those beyond it went to the other sampler, and ran to their end."""
+    sampler = AdditiveSampler(SPACE, otherwise=_Never, seed=0, steps=200, budget=40)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    proposed = []
+    for running in range(20):
+        decision = sampler.decide(study, range(running), True, settle=False)
+        assert (decision.action, decision.early) == ("begin", True)
+        proposed.append(propose(study))
+    assert len(set(proposed)) == 20
+    assert sampler.decide(study, range(20), False, settle=False).action == "settled", "none may begin, none has stopped"
+
+
 def test_another_process_decides_the_same() -> None:
     """Hashes of strings differ between processes: nothing may go by the order of a set."""
     code = (
