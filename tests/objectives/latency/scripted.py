@@ -109,7 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 self._stream(sent, number)
             finally:
-                self.owner.end()
+                self.owner.end()  # before the client can know that it has all, and ask anew
+            self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
 
     def _stream(self, sent: Sent, number: int) -> None:
         script = self.owner.script
@@ -137,8 +139,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._event({"choices": [{"text": "", "finish_reason": "length"}]})
         if script.usage:
             self._event({"choices": [], "usage": usage})
-        self._chunk(b"data: [DONE]\n\n")
-        self._chunk(b"")
 
     def _event(self, event: dict[str, Any]) -> None:
         self._chunk(f"data: {json.dumps(event)}\n\n".encode())
