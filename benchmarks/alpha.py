@@ -15,7 +15,6 @@ from statistics import fmean
 
 import torch
 
-from objectives.accuracy import evaluate
 from objectives.backbone import attach
 from objectives.placement import Alpha, Placement
 from objectives.training import TrainingDiverged, train
@@ -50,16 +49,7 @@ def main() -> None:
                 except TrainingDiverged:
                     found.append(0.0)
                     continue
-                scores = evaluate(
-                    model,
-                    given.task,
-                    "validation",
-                    metric=given.metric,
-                    tokenizer=bench.tokenizer,
-                    cut=bench.cut,
-                    by_prompt=bench.by_prompt,
-                ).to_json(seed)
-                found.append(scores["accuracy"])
+                found.append(bench.evaluate(model, "validation").to_json(seed)["accuracy"])
             known[placement, alpha] = fmean(found)
             print(f"{placement.label} alpha {alpha}: {known[placement, alpha]:.3f}", file=sys.stderr)
         return known[placement, alpha]

@@ -22,7 +22,6 @@ import pyarrow
 import pyarrow.parquet
 import torch
 
-from objectives.accuracy import evaluate
 from objectives.backbone import attach
 from objectives.latency.rounds import measure_in_rounds
 from objectives.placement import Placement
@@ -46,16 +45,7 @@ def record_training(bench: Workbench, prepared: Prepared, placement: Placement, 
     rows: list[dict[str, Any]] = []
 
     def measure(split: str) -> tuple[float, float, float]:
-        found = evaluate(
-            model,
-            given.task,
-            split,
-            metric=given.metric,
-            tokenizer=bench.tokenizer,
-            cut=bench.cut,
-            by_prompt=bench.by_prompt,
-        )
-        figures = found.to_json(seed)
+        figures = bench.evaluate(model, split).to_json(seed)
         return figures["accuracy"], figures["loss"], figures["standard_error"]
 
     def look(step: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from objectives.accuracy import evaluate
+from objectives.accuracy import Evaluation, evaluate
 from objectives.adapter import adapter_at, save_adapter
 from objectives.backbone import attach
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
@@ -169,7 +169,11 @@ class Workbench:
         return measure(pair, given.latency, seed=given.training.seed, engine=self.engine.name)
 
     def _evaluate(self, model: Any, split: str) -> dict[str, Any]:
-        evaluation = evaluate(
+        return self.evaluate(model, split).to_json(self._given.training.seed)
+
+    def evaluate(self, model: Any, split: str) -> Evaluation:
+        """``model`` is the base or a twin of it with an adapter, in evaluation mode."""
+        return evaluate(
             model,
             self._given.task,
             split,
@@ -178,7 +182,6 @@ class Workbench:
             cut=self.cut,
             by_prompt=self.by_prompt,
         )
-        return evaluation.to_json(self._given.training.seed)
 
     def _device_name(self) -> str:
         if self.device.type == "cuda":
