@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from objectives.backbone import twin
 from objectives.cut import Cut, logits_at
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.kernels import lean_training, merging_is_cheaper
+from objectives.loss import CompletionLoss
 from objectives.packable import lora_weights, plain_layers
 from objectives.training import (
     TrainingDiverged,
@@ -48,15 +48,16 @@ def train_packed(
     carrier, layers = _carry(base, models)
     stacks = [stack for layer in layers for stack in (layer.down, layer.up)]
     optimiser = make_optimiser(stacks, settings)
+    completion_loss = CompletionLoss(task.label_ids, settings.label_weight)
     checkpoint_activations(carrier, settings)
     outcomes: list[TrainingResult | TrainingDiverged] = [TrainingResult() for _ in models]
     since_log: list[Tensor] = []
     with lean_training(carrier.train()):
         for step, batches in enumerate(step_batches(task, settings), start=1):
             for rows, share in batches:
-                losses = _losses(carrier, len(models), rows, task.pad_id, cut) * share
-                torch.autograd.backward(losses.sum())
-                since_log.append(losses.detach())
+                objectives, cross_entropies = _losses(carrier, len(models), rows, task.pad_id, cut, completion_loss)
+                torch.autograd.backward((objectives * share).sum())
+                since_log.append(cross_entropies.detach() * share)
             _clip(stacks, settings.clip)
             update(optimiser, step - 1, settings)
             if is_logged(step, settings):
@@ -144,12 +145,13 @@ def _carry(base: Any, models: Sequence[Any]) -> tuple[Any, list[_StackedLayer]]:
     return carrier, layers
 
 
-def _losses(carrier: Any, slots: int, rows: list[EncodedRow], pad_id: int, cut: Cut) -> Tensor:
-    """Mean loss (slots,) over the completion tokens of ``rows``."""
+def _losses(
+    carrier: Any, slots: int, rows: list[EncodedRow], pad_id: int, cut: Cut, loss: CompletionLoss
+) -> tuple[Tensor, Tensor]:
+    """What each slot minimises, and the cross-entropy that is recorded, each (slots,)."""
     ids, positions, targets = completion_batch(rows, pad_id, carrier.device)
     starts = torch.arange(slots, device=ids.device)[:, None] * ids.numel()
-    logits = logits_at(carrier, ids.repeat(slots, 1), (starts + positions).flatten(), cut=cut).float()
-    return functional.cross_entropy(logits, targets.repeat(slots), reduction="none").view(slots, -1).mean(1)
+    return loss(logits_at(carrier, ids.repeat(slots, 1), (starts + positions).flatten(), cut=cut), targets, rows)
 
 
 def _clip(stacks: Sequence[Tensor], limit: float) -> None:

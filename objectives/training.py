@@ -15,6 +15,7 @@ from objectives.batches import pad, training_order
 from objectives.cut import Cut, logits_at
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.kernels import lean_training
+from objectives.loss import CompletionLoss
 
 #: Steps over which training losses are averaged.
 LOSS_EVERY = 10
@@ -30,6 +31,7 @@ class TrainingSettings:
     clip: float = 1.0  # norm of all gradients together
     accumulate: int = 1  # batches whose gradients make one step, as if they were one batch
     gradient_checkpointing: bool = False
+    label_weight: float = 4.0  # of the choice among labels, see CompletionLoss; 0 for the likelihood alone
     seed: int = 0
 
 
@@ -38,7 +40,7 @@ class TrainingResult:
     """How far a training is. ``moments`` are the optimiser's, by parameter: with them it can go on later."""
 
     steps: int = 0
-    losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the entry before)
+    losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean cross-entropy since the entry before)
     moments: dict[str, dict[str, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
     def record(self, step: int, mean: float) -> None:
@@ -151,6 +153,7 @@ def train(
     last = settings.steps if until is None else min(until, settings.steps)
     optimiser = make_optimiser(parameters, settings)
     steps = step_batches(task, settings)
+    completion_loss = CompletionLoss(task.label_ids, settings.label_weight)
     checkpoint_activations(model, settings)
     result = TrainingResult()
     if before is not None:
@@ -168,9 +171,9 @@ def train(
             # For the base model's own dropout: a training in parts then draws what one in one go draws.
             torch.manual_seed(settings.seed * 1_000_003 + result.steps)
         for rows, share in next(steps):
-            loss = _loss(model, rows, task, device, cut) * share
-            torch.autograd.backward(loss)
-            since_log.append(loss.detach())
+            objective, cross_entropy = _losses(model, rows, task, device, cut, completion_loss)
+            torch.autograd.backward(objective * share)
+            since_log.append(cross_entropy.detach() * share)
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         update(optimiser, result.steps, settings)
         result.steps += 1
@@ -197,14 +200,20 @@ def train(
 
 
 def _targets(rows: list[EncodedRow]) -> int:
-    """How many terms the mean of :func:`_loss` has, so that parts of a batch weigh as they would in the whole."""
+    """How many terms the means of :func:`_losses` have, so that parts of a batch weigh as they would in the whole."""
     return sum(max(1, len(row.completion)) for row in rows)
 
 
-def _loss(model: Any, rows: list[EncodedRow], task: EncodedTask, device: torch.device, cut: Cut) -> Tensor:
+def _losses(
+    model: Any, rows: list[EncodedRow], task: EncodedTask, device: torch.device, cut: Cut, loss: CompletionLoss
+) -> tuple[Tensor, Tensor]:
+    """What is minimised, and the cross-entropy that is recorded, each ()."""
     if task.kind == "encoder":
         ids, mask = pad([row.prompt for row in rows], task.pad_id)
         logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        return functional.cross_entropy(logits.float(), torch.tensor([row.label for row in rows], device=device))
+        labels = torch.tensor([row.label for row in rows], device=device)
+        cross_entropy = functional.cross_entropy(logits.float(), labels)
+        return cross_entropy, cross_entropy
     ids, positions, targets = completion_batch(rows, task.pad_id, device)
-    return functional.cross_entropy(logits_at(model, ids, positions, cut=cut).float(), targets)
+    objective, cross_entropy = loss(logits_at(model, ids, positions, cut=cut), targets, rows)
+    return objective[0], cross_entropy[0]

@@ -245,6 +245,7 @@ def _notes(searches: Sequence[SearchRecord]) -> list[str]:
         ("--steps", [search.spec["steps"] for search in searches]),
         ("--learning-rate", [search.spec["learning_rate"] for search in searches]),
         ("--alpha", [search.alpha for search in searches]),
+        ("--label-weight", [search.label_weight for search in searches]),
         ("--seed", [search.spec["seed"] for search in searches]),
         ("device", [(search.base or {}).get("device") for search in searches]),
     ):

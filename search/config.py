@@ -11,7 +11,7 @@ from typing import Any
 from objectives.errors import RequestError
 from objectives.placement import ALPHA
 from search.outside import ADAPTERS, NAME
-from search.spec import ABOVE_ZERO, AT_LEAST, CHOICES, LARGEST_SEED, NOT_EMPTY, SEEDS, SearchSpec
+from search.spec import ABOVE_ZERO, AT_LEAST, CHOICES, FROM_ZERO, LARGEST_SEED, NOT_EMPTY, SEEDS, SearchSpec
 
 _WHOLE, _NUMBER, _YES_NO, _TEXT = (
     "a whole number",
@@ -24,7 +24,8 @@ _KINDS = {
     **dict.fromkeys(("retries", "training_seed"), _WHOLE),
     **dict.fromkeys(("validation_rows", "test_rows"), _WHOLE),
     "checkpoint_seconds": _NUMBER,
-    **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial", "learning_rate"), _NUMBER),
+    **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial"), _NUMBER),
+    **dict.fromkeys(("learning_rate", "label_weight"), _NUMBER),
     **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), _YES_NO),
     "ranks": "one rank, or a list of ranks",
     "alpha": "a whole number, or for example 2r",
@@ -118,7 +119,7 @@ def _values(name: str) -> dict[str, Any]:
         values["exclusiveMinimum"] = 0
     if name == "max_tpot_ratio":
         values["minimum"] = 1
-    if name == "gpus_per_trial":
+    if name in FROM_ZERO:
         values["minimum"] = 0
     if name in SEEDS:
         values["maximum"] = LARGEST_SEED

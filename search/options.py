@@ -117,6 +117,12 @@ trials = group(
     click.option("--batch-size", type=int, metavar="N", help="Rows of a training step.  [default: 16]"),
     click.option("--accumulate", type=int, metavar="N", help="Batches whose gradients make one step.  [default: 1]"),
     click.option("--learning-rate", type=float, metavar="LR", help="Peak of AdamW.  [default: from the model's width]"),
+    click.option(
+        "--label-weight",
+        type=float,
+        metavar="W",
+        help="Of the choice among labels beside their likelihood, in a causal model's training; 0: none.  [default: 4]",
+    ),
     click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, more time."),
     click.option("--max-tokens", type=int, metavar="N", help="Cut longer rows, and count them.  [default: 512]"),
     click.option(

@@ -140,6 +140,7 @@ def prepare(spec: SearchSpec) -> Prepared:
             steps=spec.steps,
             batch_size=spec.batch_size,
             learning_rate=spec.learning_rate,
+            label_weight=spec.label_weight,
             accumulate=spec.accumulate,
             gradient_checkpointing=spec.gradient_checkpointing,
             seed=spec.training_seed,

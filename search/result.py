@@ -83,6 +83,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
             "created_at": search.created_at.isoformat(),
             "learning_rate": spec["learning_rate"],
             "alpha": search.alpha,
+            "label_weight": search.label_weight,
             "steps": spec["steps"],
             "batch_size": spec["batch_size"],
             "template": facts["template"],

@@ -32,8 +32,8 @@ _WELL = 3
 _TELLING = ("complete", "stopped", "infeasible")
 #: Settings that decide what a figure means, or which placements are allowed.
 _SETTINGS = (
-    "task", "metric", "steps", "ranks", "alpha", "bands", "batch_size", "accumulate", "learning_rate", "max_tokens",
-    "engine", "endpoint", "max_tpot_ratio", "max_adapter_mb",
+    "task", "metric", "steps", "ranks", "alpha", "bands", "batch_size", "accumulate", "learning_rate", "label_weight",
+    "max_tokens", "engine", "endpoint", "max_tpot_ratio", "max_adapter_mb",
 )  # fmt: skip
 
 

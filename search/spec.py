@@ -20,6 +20,11 @@ SEEDS = ("seed", "training_seed")
 AT_LEAST = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0, "retries": 0}
 AT_LEAST |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2, "training_seed": 0}
 ABOVE_ZERO = ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate", "checkpoint_seconds")
+#: What else to give, where a number from zero is wanted.
+FROM_ZERO = {
+    "gpus_per_trial": "give 0 for CPU, or for example 0.5",
+    "label_weight": "give 0 to train on the labels' likelihood alone, or for example 4",
+}
 #: An unset variable in a script must not search the demonstration instead.
 NOT_EMPTY = ("model", "data", "ray_address", "adapters")
 CHOICES = {"task": TASKS, "strategy": STRATEGIES, "stop_when": STOPS, "engine": ENGINES, "metric": METRIC_CHOICES}
@@ -61,6 +66,7 @@ class SearchSpec:
     batch_size: int = 16
     accumulate: int = 1
     learning_rate: float | None = None
+    label_weight: float = 4.0
     gradient_checkpointing: bool = False
     max_tokens: int = 512
     template: str | None = None
@@ -90,10 +96,10 @@ class SearchSpec:
                 f"--max-tpot-ratio {self.max_tpot_ratio:g} is below 1, which is the base model without an adapter: "
                 "no placement can be faster; give for example 1.3"
             )
-        if self.gpus_per_trial is not None and not 0 <= self.gpus_per_trial < float("inf"):
-            raise RequestError(
-                f"--gpus-per-trial {self.gpus_per_trial:g} must be a number from 0: give 0 for CPU, or for example 0.5"
-            )
+        for field, remedy in FROM_ZERO.items():
+            value = getattr(self, field)
+            if value is not None and not 0 <= value < float("inf"):
+                raise RequestError(f"{_flag(field)} {value:g} must be a number from 0: {remedy}")
         if not self.ranks or any(rank < 1 for rank in self.ranks):
             raise RequestError(
                 f"--ranks {','.join(map(str, self.ranks))} must be whole numbers from 1, for example 4,8,16"

@@ -76,6 +76,12 @@ class SearchRequest(BaseModel):
     batch_size: Count | None = None
     accumulate: Count | None = None
     learning_rate: Positive | None = None
+    label_weight: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Of the choice among labels beside their likelihood, in a causal model's training. Default: 4.",
+    )
     gradient_checkpointing: bool | None = None
     max_tokens: int | None = Field(None, ge=8, le=_MANY)
     template: str | None = Field(None, max_length=10_000, description="'chat', or text with {text}.")

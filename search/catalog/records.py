@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from objectives.placement import Alpha, Placement
-from search.spec import SearchSpec
 
 Record = TypeVar("Record")
 
@@ -36,12 +35,16 @@ class SearchRecord:
 
     @property
     def alpha(self) -> str:
-        """As ``--alpha`` takes it. Searches of versions that had no such option lack it: they took twice the rank."""
-        return str(self.spec.get("alpha", SearchSpec.alpha))
+        """As ``--alpha`` takes it."""
+        return str(self.spec["alpha"])
 
     def alpha_at(self, rank: int) -> int:
         """The LoRA alpha of its trials of this rank."""
         return Alpha.parse(self.alpha).at(rank)
+
+    @property
+    def label_weight(self) -> float:
+        return float(self.spec["label_weight"])
 
 
 @dataclass(frozen=True)

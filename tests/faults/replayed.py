@@ -31,6 +31,7 @@ from search.lease import Lease
 from search.mlflow_runs import MlflowRuns
 from search.plan import SearchPlan
 from search.result import result_document
+from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from search.tracking import Tracker
@@ -39,7 +40,7 @@ from tests.faults.places import act_at
 BUDGET = 24
 BOUNDARIES = ("asked", "leased", "dispatched", "trained", "committed", "told", "logged")
 GROUPS, RANK = ("k_proj", "o_proj", "q_proj", "up_proj", "v_proj", "down_proj"), 8
-SPEC = {"budget": BUDGET, "seed": 5, "steps": 200, "ranks": [RANK], "learning_rate": 1e-3, "batch_size": 16}
+SPEC = SearchSpec(budget=BUDGET, seed=5, training_seed=5, steps=200, ranks=(RANK,), learning_rate=1e-3).to_json()
 FACTS: dict[str, Any] = {
     "model": "replayed",
     "data": "table",

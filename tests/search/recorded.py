@@ -23,7 +23,7 @@ PLACEMENTS = {
     7: Placement.of(["o_proj"], 8),
 }
 FACTS = {"model": "models/tiny", "data": "data/questions", "groups": ["down_proj", "k_proj", "o_proj", "q_proj"]}
-SPEC = {"seed": 3, "ranks": [4, 8, 16], "max_hours": None, "budget": 6}
+SPEC = {"seed": 3, "ranks": [4, 8, 16], "max_hours": None, "budget": 6, "alpha": "2r", "label_weight": 4.0}
 MEASUREMENT = {
     "validation": {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "loss": 0.9},
     "latency": {"ratio": 1.12, "ratio_ci": [1.1, 1.14], "tpot_p50_ms": 4.3, "tpot_p95_ms": 4.6, "ttft_p95_ms": 9.6},

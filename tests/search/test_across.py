@@ -130,11 +130,12 @@ def test_the_test_split_is_compared_where_all_have_it(both: Catalog) -> None:
 
 
 def test_what_is_no_difference_of_tasks_is_noted(both: Catalog) -> None:
-    record_task(both, "c", A, spec={"steps": 400, "alpha": "16"})
+    record_task(both, "c", A, spec={"steps": 400, "alpha": "16", "label_weight": 0.0})
     both.set_status(both.search("c").id, "interrupted")
     assert comparison_document(both, ["a", "c"])["notes"] == [
         "the searches differ in --steps: 200 in a, 400 in c",
         "the searches differ in --alpha: 2r in a, 16 in c",
+        "the searches differ in --label-weight: 4.0 in a, 0.0 in c",
         "search c is interrupted: placements may be missing",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +22,7 @@ from sqlalchemy import create_engine, text
 from objectives.errors import RequestError, StoreError
 from objectives.placement import BASE, Placement
 from search.catalog import Catalog
+from search.catalog.migrate import config
 from search.catalog.models import Base
 
 O_PROJ = Placement.of(["o_proj"], 8)
@@ -273,6 +276,25 @@ def test_migrations_lead_to_the_models(catalog: Catalog) -> None:
     with create_engine(catalog.url).connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": "catalog_version"})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_searches_of_earlier_versions_have_the_settings_that_they_ran_under(storage: str) -> None:
+    catalog = Catalog(storage)
+    catalog.create_search("old", {"budget": 7}, {})
+    catalog.create_search("new", {"budget": 7, "alpha": "16", "label_weight": 2.0}, {})
+    engine = create_engine(catalog.url)
+    catalog.close()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE catalog_version SET version_num = '0005'"))
+    catalog = Catalog(storage)
+    assert catalog.search("old").spec == {"budget": 7, "alpha": "2r", "label_weight": 0.0}
+    assert catalog.search("new").spec == {"budget": 7, "alpha": "16", "label_weight": 2.0}
+    assert (catalog.search("old").alpha_at(8), catalog.search("old").label_weight) == (16, 0.0)
+    with engine.begin() as connection:
+        command.downgrade(config(connection), "0005")
+    with engine.connect() as connection:
+        specs = connection.execute(text("SELECT spec FROM catalog_searches")).scalars()
+        assert [json.loads(spec) if isinstance(spec, str) else spec for spec in specs] == [{"budget": 7}] * 2
 
 
 def test_a_database_of_a_newer_version_is_left_alone(storage: str) -> None:

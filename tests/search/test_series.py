@@ -118,12 +118,17 @@ def test_nights_build_on_each_other_until_the_data_changes(catalog: Catalog) -> 
     assert next(each.search_id for each in champions(catalog, "s")) == catalog.search("s-4").id
 
 
-def test_an_older_search_took_twice_the_rank_as_alpha(catalog: Catalog) -> None:
+def test_a_series_of_an_earlier_version_starts_afresh_where_the_default_has_changed(catalog: Catalog) -> None:
     night(catalog, "s-1", {"o_proj": 60})
     first = catalog.search("s-1")
-    catalog.set_spec(first.id, {key: value for key, value in first.spec.items() if key != "alpha"})
-    assert (catalog.search("s-1").alpha, catalog.search("s-1").alpha_at(8)) == ("2r", 16)
+    catalog.set_spec(first.id, first.spec | {"label_weight": 0.0})  # as the catalog's migration leaves it
+    changed, crowned = night(catalog, "s-2", {"o_proj": 60})
+    assert not changed.before.known
+    assert crowned.why.startswith("--label-weight (0.0, now 4.0) changed since search s-1: it starts afresh")
 
+
+def test_a_series_starts_afresh_under_another_alpha(catalog: Catalog) -> None:
+    night(catalog, "s-1", {"o_proj": 60})
     assert night(catalog, "s-2", {"o_proj": 60})[0].before.known
     changed, crowned = night(catalog, "s-3", {"o_proj": 60}, alpha="16")
     assert not changed.before.known

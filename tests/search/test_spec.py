@@ -53,6 +53,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         )
         for alpha in ("0", "", "1.5", "two")
     ),
+    *(
+        (
+            {"label_weight": weight},
+            f"--label-weight {weight:g} must be a number from 0: give 0 to train on the labels' likelihood alone, "
+            "or for example 4",
+        )
+        for weight in (-0.5, math.nan, math.inf)
+    ),
     ({"ranks": (0,)}, "--ranks 0 must be whole numbers from 1, for example 4,8,16"),
 ]
 

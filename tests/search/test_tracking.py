@@ -61,7 +61,9 @@ def test_a_search_becomes_a_parent_and_nested_runs(
 
     parent, trials = reader.parent(), reader.trials()
     assert (parent.info.run_name, parent.info.status) == ("demo", "FINISHED")
-    assert parent.data.params == {"seed": "3", "ranks": "4,8,16", "budget": "6"}
+    assert parent.data.params == {
+        "seed": "3", "ranks": "4,8,16", "budget": "6", "alpha": "2r", "label_weight": "4.0"
+    }  # fmt: skip
     assert parent.data.metrics["hypervolume"] == 0.53
     assert parent.data.metrics["base_accuracy"] == 0.21
     assert parent.data.metrics["trials_complete"] == 4
@@ -247,7 +249,9 @@ def test_a_vanished_adapter_is_said_and_no_error(catalog: Catalog, tracker: Trac
 
 def test_long_curves_and_odd_names_arrive_whole(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
     groups = [f"mlp.experts[{number}]" for number in range(150)]
-    search = catalog.create_search("odd", {"template": "x" * 9000, "nested": {"a(b)": 1}}, {"groups": groups})
+    search = catalog.create_search(
+        "odd", {"alpha": "2r", "template": "x" * 9000, "nested": {"a(b)": 1}}, {"groups": groups}
+    )
     losses = [[step, 1 / (step + 1)] for step in range(2500)]
     end_trial(catalog, search, 7, measurement={"losses": losses}, reason="why\n" * 4000)
     assert tracker.drain() == 2
