@@ -3,7 +3,7 @@
     python -m benchmarks.alpha --model DIR --data DIR [--ranks 4,8,16,64] [--alphas 2r,16] [--seeds 0,1]
 
 Prints Markdown: validation accuracy, the mean over seeds, of every placement at every rank. The learning rate is the
-default one throughout.
+default one throughout; a training that diverged counts as 0.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
-from statistics import fmean
 
 import torch
 
-from objectives.backbone import attach
+from benchmarks.trainings import mean_accuracy
 from objectives.placement import Alpha, Placement
-from objectives.training import TrainingDiverged, train
 from objectives.workbench import Workbench
 from search.prepare import prepare
 from search.spec import SearchSpec, parse_ranks
@@ -30,10 +28,18 @@ def main() -> None:
     parser.add_argument("--ranks", default="4,8,16,64")
     parser.add_argument("--alphas", default="2r,16")
     parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--label-weight", type=float, default=SearchSpec.label_weight)
     parser.add_argument("--steps", type=int)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    spec = SearchSpec(model=args.model, data=args.data, ranks=parse_ranks(args.ranks), steps=args.steps, workers=1)
+    spec = SearchSpec(
+        model=args.model,
+        data=args.data,
+        ranks=parse_ranks(args.ranks),
+        label_weight=args.label_weight,
+        steps=args.steps,
+        workers=1,
+    )
     prepared = prepare(spec)
     given = replace(prepared.assignment, threads=1)
     bench = Workbench(given)
@@ -41,16 +47,10 @@ def main() -> None:
 
     def accuracy(placement: Placement, alpha: int) -> float:
         if (placement, alpha) not in known:
-            found = []
-            for seed in map(int, args.seeds.split(",")):
-                model = attach(bench.base, given.space, placement, seed=seed, alpha=Alpha(alpha)).get_base_model()
-                try:
-                    train(model, given.task, replace(given.training, seed=seed), cut=bench.cut)
-                except TrainingDiverged:
-                    found.append(0.0)
-                    continue
-                found.append(bench.evaluate(model, "validation").to_json(seed)["accuracy"])
-            known[placement, alpha] = fmean(found)
+            seeds = [int(seed) for seed in args.seeds.split(",")]
+            known[placement, alpha] = mean_accuracy(
+                bench, given, placement, given.training, alpha=Alpha(alpha), seeds=seeds
+            )
             print(f"{placement.label} alpha {alpha}: {known[placement, alpha]:.3f}", file=sys.stderr)
         return known[placement, alpha]
 

@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--label-weight", type=float, default=SearchSpec.label_weight)
     parser.add_argument("--validation-rows", type=int)
     parser.add_argument("--test-rows", type=int)
     parser.add_argument("--out", required=True, type=Path)
@@ -84,6 +85,7 @@ def main() -> None:
         alpha=args.alpha,
         steps=args.steps,
         learning_rate=args.learning_rate,
+        label_weight=args.label_weight,
         validation_rows=args.validation_rows,
         test_rows=args.test_rows,
         workers=1,
@@ -117,6 +119,7 @@ def main() -> None:
     # Of paths the names alone: a table is read on other machines.
     words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
     about = facts | sizes | {"command": " ".join(["python -m benchmarks.record_table", *words]), "ranks": spec.ranks}
+    about["label_weight"] = spec.label_weight
     rows = [
         row | {"ratio": profiles[Placement.of(row["groups"], row["rank"])]["ratio"]} for trial in done for row in trial
     ]

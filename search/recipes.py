@@ -27,6 +27,7 @@ class Trained:
     """One trial's placement, and what it was trained with."""
 
     title: str
+    note: str  # a whole line of comment for those who train it again, or empty
     search: str
     trial: int
     model: str
@@ -50,6 +51,7 @@ def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str) -> str:
     encoder = document["provenance"]["kind"] == "encoder"
     trained = Trained(
         title=f"{trial.placement.label}: trial {trial.number} of search {search.name}",
+        note=_LABELS.format(search.label_weight) + "\n" if _learned_labels(search, document) else "",
         search=search.name,
         trial=trial.number,
         model=document["model"],
@@ -58,6 +60,14 @@ def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str) -> str:
         spec=search.spec,
     )
     return RECIPES[tool](trained)
+
+
+_LABELS = "# The search trained on the choice among labels too (--label-weight {:g}), which this trainer does not know."
+
+
+def _learned_labels(search: SearchRecord, document: Mapping[str, Any]) -> bool:
+    causal = document["provenance"]["kind"] == "causal"
+    return causal and document["task"] == "classification" and search.label_weight > 0
 
 
 def _peft(trained: Trained) -> str:
@@ -79,7 +89,7 @@ def _trl(trained: Trained) -> str:
     spec = trained.spec
     return f"""\
 # {trained.title}; `train_dataset` is yours
-from peft import LoraConfig
+{trained.note}from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 {_lora_config(trained.config)}
@@ -153,7 +163,8 @@ def _axolotl(trained: Trained) -> str:
 
 
 def _yaml(trained: Trained, settings: dict[str, Any]) -> str:
-    return f"# {trained.title}\n" + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=10_000)
+    lines = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=10_000)
+    return f"# {trained.title}\n{trained.note}{lines}"
 
 
 def _vllm(trained: Trained) -> str:

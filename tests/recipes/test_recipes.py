@@ -101,6 +101,16 @@ CASES = pytest.mark.parametrize(
 )
 
 
+def test_a_recipe_for_a_trainer_says_what_else_the_search_trained_on(searched: Searched) -> None:
+    name, _ = searched.of("llama", ["o_proj"])
+    note = "# The search trained on the choice among labels too (--label-weight 4), which this trainer does not know."
+    for tool in TOOLS:
+        assert (note in searched.recipe(name, tool).splitlines()) is (tool in ("trl", "llama-factory", "axolotl")), tool
+    search = searched.catalog.search(name)
+    searched.catalog.set_spec(search.id, search.spec | {"label_weight": 0.0})
+    assert not any(note in searched.recipe(name, tool) for tool in TOOLS)
+
+
 def test_every_tool_has_a_recipe() -> None:
     assert tuple(RECIPES) == TOOLS
 
