@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
 from search.pareto import area
-from search.strategy.belief import Observation, believe, bent, design, explains
+from search.strategy.belief import Observation, believe, bent, design, explains, tells
 from search.strategy.fidelity import rungs
 from search.strategy.gain import axes, gains
 from search.strategy.space import PlacementSpace
@@ -31,8 +31,9 @@ COURSE, RATIO = "course", "latency_ratio"
 
 #: Placements weighed for one decision; of a larger space a sample, and the neighbours of what was tried last.
 _WEIGHED = 512
-#: The share of the steps of a whole budget that its trials get together, those that stop among them: there the front is
-#: that of multi-objective TPE with all of them (benchmarks/README.md). Small budgets get a whole first batch.
+#: The share of the steps of a whole budget that its trials get together, those that stop among them, as long as losses
+#: tell accuracy: there the front is that of multi-objective TPE with all of them (benchmarks/README.md). Small budgets
+#: get a whole first batch.
 SHARE = 0.5
 #: The search is settled if more trials would raise the front's hypervolume by this share,
 NOTABLE = 0.02
@@ -103,8 +104,7 @@ class AdditiveSampler(BaseSampler):
         self._budget = budget
         #: Steps that the trials of the budget get together, as long as they stop on the way; None where none stops.
         self.ceiling: int | None = None
-        if budget is not None and len(self._rungs) > 1 and budget > self._designed:
-            self.ceiling = round(max(SHARE * budget, self._designed) * steps)
+        self._set_ceiling(_History())
         self._next: Placement | None = None
         self._placements: dict[int, Placement] = {}  # of trials, which keep theirs
 
@@ -222,6 +222,7 @@ class AdditiveSampler(BaseSampler):
         """
         known = {o.placement: o for o in history.seen}
         others = [p for p in self._candidates(list(known)) if p not in history.begun] if may_begin else []
+        self._set_ceiling(history)
         about = list(dict.fromkeys([*history.held, *history.open, *others]))
         belief = believe(history.seen, about, self._space.groups, len(self._rungs), self._random)
         heights, speeds = axes(belief)
@@ -237,6 +238,12 @@ class AdditiveSampler(BaseSampler):
         unaffordable = left > self._room(history)
         gain[held | (unaffordable & [placement in history.open for placement in about])] = -1.0
         return about, gain, chance
+
+    def _set_ceiling(self, history: _History) -> None:
+        """Half of the steps did as well as all of them where losses tell accuracy, and worse where they do not."""
+        if self._budget is not None and len(self._rungs) > 1 and self._budget > self._designed:
+            trainings = max(SHARE * self._budget, self._designed) if tells(history.seen) else self._budget
+            self.ceiling = round(trainings * self._rungs[-1])
 
     def _room(self, history: _History) -> float:
         """Steps for trials that stopped on the way, when each that may still begin has its first ones."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from objectives.placement import Placement
 from search.pareto import area, hypervolume
 from search.strategy.additive_sampler import COURSE, RATIO, AdditiveSampler
-from search.strategy.belief import Observation, believe, bent, design, explains
+from search.strategy.belief import Observation, believe, bent, design, explains, tells
 from search.strategy.fidelity import rungs
 from search.strategy.gain import gains
 from search.strategy.linear import LinearPosterior, features
@@ -286,7 +286,9 @@ def test_early_losses_count_as_far_as_they_told_the_end_of_other_trials() -> Non
     assert spread[1.0][1] > 2 * spread[0.0][1], "what misleads leaves it unsure"
 
 
-def search(seed: int, settle: bool = True, budget: int = 40) -> tuple[optuna.Study, AdditiveSampler, int, float]:
+def search(
+    seed: int, settle: bool = True, budget: int = 40, luck: float = 0.02
+) -> tuple[optuna.Study, AdditiveSampler, int, float]:
     """A whole search by decide() and plain Optuna: steps that it took, and the chance at which it ended."""
     random = np.random.default_rng(seed)
     sampler = AdditiveSampler(SPACE, otherwise=optuna.samplers.RandomSampler, seed=seed, steps=200, budget=budget)
@@ -314,7 +316,7 @@ def search(seed: int, settle: bool = True, budget: int = 40) -> tuple[optuna.Stu
         trial.set_user_attr(COURSE, losses)
         trial.set_user_attr(RATIO, truth(placement).ratio)
         if level == len(steps) - 1:
-            accuracy = (truth(placement).accuracy or 0) + random.normal(0, 0.02)
+            accuracy = (truth(placement).accuracy or 0) + random.normal(0, luck)
             study.tell(open_trials.pop(trial.number), (accuracy, truth(placement).ratio))
 
 
@@ -338,6 +340,32 @@ def test_without_settling_the_budget_is_used_up() -> None:
     assert 11 * 200 < spent <= 12 * 200, "half of what whole trainings take"
     placements = [SPACE.placement(trial.params) for trial in study.trials]
     assert len(set(placements)) == len(placements)
+
+
+def test_where_losses_do_not_tell_accuracy_trials_get_more_than_half_of_the_steps() -> None:
+    for seed in range(3):
+        study, sampler, spent, _ = search(seed, settle=False, budget=24, luck=5.0)
+        assert len(study.trials) == 24
+        assert 16 * 200 < spent <= 24 * 200
+        assert sampler.ceiling in (12 * 200, 24 * 200)
+
+
+def test_few_lucky_accuracies_refute_nothing_and_many_do() -> None:
+    def told(count: int, luck: float) -> float:
+        worlds = []
+        for seed in range(40):
+            random = np.random.default_rng(seed)
+            worlds.append([replace(o, accuracy=random.normal(o.accuracy, luck)) for o in map(truth, some(count, seed))])
+        return float(np.mean([tells(world) for world in worlds]))
+
+    spread = float(np.std([truth(placement).accuracy for placement in SPACE]))
+    assert told(3, luck=100.0) == 1, "three trials say nothing"
+    assert told(10, luck=spread / 2) >= 0.9
+    assert told(10, luck=20 * spread) <= 0.2
+    assert told(40, luck=20 * spread) == 0
+    same = [replace(o, accuracy=0.5) for o in map(truth, some(12, 0))]
+    assert tells(same)
+    assert tells([replace(o, accuracy=None) for o in same])
 
 
 @pytest.mark.parametrize(
