@@ -43,11 +43,11 @@ def main() -> None:
     prepared = prepare(spec)
     given = replace(prepared.assignment, threads=1)
     bench = Workbench(given)
+    seeds = [int(seed) for seed in args.seeds.split(",")]
     known: dict[tuple[Placement, int], float] = {}  # two rules may come to the same alpha
 
     def accuracy(placement: Placement, alpha: int) -> float:
         if (placement, alpha) not in known:
-            seeds = [int(seed) for seed in args.seeds.split(",")]
             known[placement, alpha] = mean_accuracy(
                 bench, given, placement, given.training, alpha=Alpha(alpha), seeds=seeds
             )
