@@ -29,6 +29,9 @@ _DEVIATIONS = (0.3, 1.0, 2.5)
 _CORRELATIONS = (0.3, 0.7, 0.9, 0.97)
 #: The level of losses is nearly free.
 _FREE = 10.0
+#: By how much differences between placements grow from one level to the next, as long as too few trials tell: the
+#: geometric mean over seven recorded tables, where it was 0.6 to 9.
+_WIDENING = 2.3
 
 
 @dataclass(frozen=True)
@@ -142,24 +145,22 @@ class CurvePosterior:
 
 
 def _standard(values: Array) -> tuple[Array, Array]:
-    """Centre and scale (levels,) of each level.
+    """Centre and scale (levels,) of each level, from the first one on by what the trials have that came further.
 
-    Those that were trained further are no random choice, so a level is put in relation to the one that most trials have
-    seen over the trials that have seen both.
+    Those that were trained further are no random choice, so a level is put in relation to the one before it over the
+    trials that have seen both. Of few trials the ratio of their spreads is little known: it shrinks to the customary one.
     """
     seen = ~np.isnan(values)
-    base = int(seen.sum(0).argmax())
-    known = values[seen[:, base], base]
-    centre = np.full(values.shape[1], known.mean())
-    scale = np.full(values.shape[1], known.std() or 1.0)
-    for level in range(values.shape[1]):
-        both = seen[:, base] & seen[:, level]
-        if level == base or not both.any():
-            continue
-        one, other = values[both, base], values[both, level]
-        # With few in common the ratio of the scales is kept near one.
-        trust = max(0, both.sum() - 2) / (both.sum() + 2)
-        ratio = (other.std() / one.std()) ** trust if one.std() > 0 and other.std() > 0 else 1.0
-        scale[level] = scale[base] * ratio
-        centre[level] = other.mean() - (one.mean() - centre[base]) * ratio
+    centre, scale = np.zeros(values.shape[1]), np.ones(values.shape[1])
+    first = values[seen[:, 0], 0]
+    centre[0], scale[0] = first.mean(), first.std() or 1.0
+    for level in range(1, values.shape[1]):
+        both = seen[:, level - 1] & seen[:, level]
+        one, other = values[both, level - 1], values[both, level]
+        ratio = _WIDENING
+        if len(one) > 1 and one.std() > 0 and other.std() > 0:
+            trust = (len(one) - 1) / len(one)
+            ratio *= (other.std() / one.std() / _WIDENING) ** trust
+        scale[level] = scale[level - 1] * ratio
+        centre[level] = other.mean() - (one.mean() - centre[level - 1]) * ratio if both.any() else centre[level - 1]
     return centre, scale

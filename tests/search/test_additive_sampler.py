@@ -421,3 +421,23 @@ def test_rungs_are_whole_entries_of_the_training_losses() -> None:
     assert rungs(79) == (79,), "20 steps of 79 are too large a part of it"
     assert rungs(30) == (30,)
     assert rungs(1) == (1,)
+
+
+@pytest.mark.parametrize("ended", [1, 2, 3])
+def test_the_first_trainings_that_end_do_not_drown_what_early_losses_tell(ended: int) -> None:
+    """Differences are often ten times as large at the end as at the first level."""
+    random = np.random.default_rng(0)
+    groups = tuple("abcdefg")
+    placements = [Placement.of(itertools.compress(groups, flags), 8) for flags in itertools.product([0, 1], repeat=7)]
+    placements = [placement for placement in placements if not placement.is_base]
+    worth = np.array([0.4, 0.1, 0.8, 0.5, 0.2, 0.6, 0.3])
+    true = np.array([worth[[group in placement.groups for group in groups]].sum() for placement in placements])
+    begun = random.choice(len(placements), 9, replace=False)
+    seen = []
+    for place, index in enumerate(begun):
+        early = tuple(-1 - scale * (true[index] + 0.1 * random.standard_normal()) for scale in (0.1, 0.3, 0.6))
+        course = (*early, -2 - true[index]) if place < ended else early[:1]
+        accuracy = 0.5 + 0.1 * true[index] if place < ended else None
+        seen.append(Observation(placements[index], 1.0 + 0.1 * len(placements[index].groups), course, accuracy))
+    belief = believe(seen, placements, groups, 4, random)
+    assert np.corrcoef(belief.accuracy, true)[0, 1] > 0.85
