@@ -148,7 +148,7 @@ def _standard(values: Array) -> tuple[Array, Array]:
     """Centre and scale (levels,) of each level, from the first one on by what the trials have that came further.
 
     Those that were trained further are no random choice, so a level is put in relation to the one before it over the
-    trials that have seen both. Of few trials the ratio of their spreads is little known: it shrinks to the customary one.
+    trials that have seen both. Few trials tell little of the ratio of their spreads, then near the customary one.
     """
     seen = ~np.isnan(values)
     centre, scale = np.zeros(values.shape[1]), np.ones(values.shape[1])
