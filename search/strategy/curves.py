@@ -22,11 +22,12 @@ from scipy.linalg import solve_triangular
 
 Array = NDArray[np.float64]
 
-#: What the evidence chooses among: spread of an effect and of a placement's own deviation, both in units of the noise,
-#: and the correlation between neighbouring levels.
+#: What the evidence chooses among: spread of an effect and of a placement's own deviation, both in units of the noise.
 _SPREADS = (0.5, 1.5, 4.0, 10.0)
 _DEVIATIONS = (0.3, 1.0, 2.5)
-_CORRELATIONS = (0.3, 0.7, 0.9, 0.97)
+#: The correlation between neighbouring levels, each with its prior probability. Of trials that were seen at one level
+#: only the evidence is the same for all, so that rounding would choose; on recorded tables it comes to the highest.
+_CORRELATIONS = {0.3: 0.05, 0.7: 0.15, 0.9: 0.3, 0.97: 0.5}
 #: The level of losses is nearly free.
 _FREE = 10.0
 #: By how much differences between placements grow from one level to the next, as long as too few trials tell: the
@@ -50,7 +51,7 @@ class _Pattern:
 
 @dataclass(frozen=True)
 class _Fit:
-    evidence: float
+    posterior: float  # log probability of what was chosen, up to a constant
     mean: Array  # (levels * d,)
     precision_root: Array  # lower triangular, for noise of 1
     noise: float
@@ -74,7 +75,7 @@ class CurvePosterior:
             self._patterns.append(_Pattern(members, levels, rows[members], self._values[np.ix_(members, levels)]))
         products = [pattern.products for pattern in self._patterns]
         fits = (self._fit(products, *chosen) for chosen in product(_SPREADS, _DEVIATIONS, _CORRELATIONS))
-        self._best = max(fits, key=lambda fit: fit.evidence)
+        self._best = max(fits, key=lambda fit: fit.posterior)
 
     def _fit(
         self, products: list[tuple[Array, Array, Array]], spread: float, deviation: float, correlation: float
@@ -107,13 +108,7 @@ class CurvePosterior:
         log_prior = width * float(np.linalg.slogdet(between)[1]) + levels * float(np.log(variances).sum())
         evidence = -0.5 * (log_prior + log_noise) - float(np.log(np.diag(root)).sum()) - shape * float(np.log(rate))
         noise = float(np.sqrt(rate / shape))
-        return _Fit(evidence, mean, root, noise, own * noise**2)
-
-    @property
-    def correlation(self) -> float:
-        """Between a placement's deviations at neighbouring levels, as the evidence has it."""
-        own = self._best.covariance
-        return float(own[0, 1] / own[0, 0]) if self._levels > 1 else 1.0
+        return _Fit(evidence + float(np.log(_CORRELATIONS[correlation])), mean, root, noise, own * noise**2)
 
     def draws(self, about: Array, index: NDArray[np.intp], count: int, random: np.random.Generator) -> Array:
         """(count, m) joint draws of the final loss, free of noise, of placements with features ``about`` (m, d).

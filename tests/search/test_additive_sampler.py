@@ -19,6 +19,7 @@ from objectives.placement import Placement
 from search.pareto import area, hypervolume
 from search.strategy.additive_sampler import COURSE, RATIO, AdditiveSampler
 from search.strategy.belief import Observation, believe, bent, design, explains, tells
+from search.strategy.curves import CurvePosterior
 from search.strategy.fidelity import rungs
 from search.strategy.gain import gains
 from search.strategy.linear import LinearPosterior, features
@@ -441,3 +442,21 @@ def test_the_first_trainings_that_end_do_not_drown_what_early_losses_tell(ended:
         seen.append(Observation(placements[index], 1.0 + 0.1 * len(placements[index].groups), course, accuracy))
     belief = believe(seen, placements, groups, 4, random)
     assert np.corrcoef(belief.accuracy, true)[0, 1] > 0.85
+
+
+def test_while_no_trial_went_on_early_losses_are_taken_for_what_the_end_will_be() -> None:
+    """The evidence says nothing of levels that no trial has seen: then what is customary counts, and not rounding."""
+    groups = tuple("abcdefg")
+    placements = [Placement.of(itertools.compress(groups, flags), 8) for flags in itertools.product([0, 1], repeat=7)]
+    rows = features([placement for placement in placements if not placement.is_base], groups)
+    unknown = np.full(len(rows), -1)
+    agreement = []
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        true = rows[:, 4:] @ random.uniform(0.1, 0.8, 7)
+        begun = random.choice(len(rows), 9, replace=False)
+        losses = np.full((9, 4), np.nan)
+        losses[:, 0] = true[begun] + 0.1 * random.standard_normal(9)
+        draws = CurvePosterior(rows[begun], losses).draws(rows, unknown, 200, random)
+        agreement += [np.corrcoef(drawn, true)[0, 1] for drawn in draws]
+    assert np.mean(agreement) > 0.75
