@@ -12,17 +12,12 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from objectives.placement import Placement
-from search.pareto import area, hypervolume
+from search.pareto import area
 from search.strategy.additive_sampler import COURSE, RATIO, AdditiveSampler
 from search.strategy.belief import Observation, believe, bent, design, explains, tells
-from search.strategy.curves import CurvePosterior
 from search.strategy.fidelity import rungs
-from search.strategy.gain import gains
-from search.strategy.linear import LinearPosterior, features
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from tests.commands import environment
@@ -56,46 +51,6 @@ def modelled(seen: list[Observation]) -> list[Observation]:
 def some(count: int, seed: int) -> list[Placement]:
     every = list(SPACE)
     return [every[i] for i in np.random.default_rng(seed).permutation(len(every))[:count]]
-
-
-def test_features_tell_all_placements_apart() -> None:
-    rows = features(list(SPACE), GROUPS)
-    assert rows.shape == (SPACE.size, 4 + len(GROUPS))
-    assert len(np.unique(rows, axis=0)) == SPACE.size
-    assert np.all(rows[:, 0] == 1)
-
-
-@given(st.integers(0, 1000), st.integers(5, 30))
-@settings(max_examples=30, deadline=None)
-def test_left_out_predictions_are_those_of_a_fit_without_the_row(seed: int, count: int) -> None:
-    """For the scales that the whole fit chose."""
-    random = np.random.default_rng(seed)
-    rows = np.column_stack([np.ones(count), random.normal(size=(count, 3))])
-    values = rows @ random.normal(size=4) + random.normal(size=count)
-    fit = LinearPosterior(rows, values)
-    precision = np.linalg.inv(fit.covariance)
-    scaled = (values - values.mean()) / values.std()
-    for i, got in enumerate(fit.left_out(rows, values)):
-        without = precision - np.outer(rows[i], rows[i])
-        weights = np.linalg.solve(without, rows.T @ scaled - rows[i] * scaled[i])
-        assert got == pytest.approx(values.mean() + values.std() * float(rows[i] @ weights), abs=1e-6)
-
-
-@given(st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
-def test_the_gain_is_that_of_the_hypervolume(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    count = int(random.integers(1, 12))
-    heights, speeds = random.random((3, count)).round(1), random.random(count).round(1)  # with ties
-    held = random.random(count) < 0.5
-    gain = gains(heights, speeds, held)
-    for drawn, found in zip(heights, gain, strict=True):
-        known = area(zip(drawn[held], speeds[held], strict=True))
-        for i in range(count):
-            with_it = area([*zip(drawn[held], speeds[held], strict=True), (drawn[i], speeds[i])])
-            assert found[i] == pytest.approx(0.0 if held[i] else with_it - known, abs=1e-12)
-    points = [(float(height), 1 / float(speed)) for height, speed in zip(heights[0], speeds, strict=True) if speed]
-    assert area(zip(heights[0], speeds, strict=True)) == pytest.approx(hypervolume(points), abs=1e-12)
 
 
 @pytest.mark.parametrize("by_loss", [True, False])
@@ -422,41 +377,3 @@ def test_rungs_are_whole_entries_of_the_training_losses() -> None:
     assert rungs(79) == (79,), "20 steps of 79 are too large a part of it"
     assert rungs(30) == (30,)
     assert rungs(1) == (1,)
-
-
-@pytest.mark.parametrize("ended", [1, 2, 3])
-def test_the_first_trainings_that_end_do_not_drown_what_early_losses_tell(ended: int) -> None:
-    """Differences are often ten times as large at the end as at the first level."""
-    random = np.random.default_rng(0)
-    groups = tuple("abcdefg")
-    placements = [Placement.of(itertools.compress(groups, flags), 8) for flags in itertools.product([0, 1], repeat=7)]
-    placements = [placement for placement in placements if not placement.is_base]
-    worth = np.array([0.4, 0.1, 0.8, 0.5, 0.2, 0.6, 0.3])
-    true = np.array([worth[[group in placement.groups for group in groups]].sum() for placement in placements])
-    begun = random.choice(len(placements), 9, replace=False)
-    seen = []
-    for place, index in enumerate(begun):
-        early = tuple(-1 - scale * (true[index] + 0.1 * random.standard_normal()) for scale in (0.1, 0.3, 0.6))
-        course = (*early, -2 - true[index]) if place < ended else early[:1]
-        accuracy = 0.5 + 0.1 * true[index] if place < ended else None
-        seen.append(Observation(placements[index], 1.0 + 0.1 * len(placements[index].groups), course, accuracy))
-    belief = believe(seen, placements, groups, 4, random)
-    assert np.corrcoef(belief.accuracy, true)[0, 1] > 0.85
-
-
-def test_rounding_does_not_choose_what_is_believed() -> None:
-    """While no trial went on, the evidence for how much early losses tell is the same whatever they are."""
-    groups = tuple("abcdefg")
-    placements = [Placement.of(itertools.compress(groups, flags), 8) for flags in itertools.product([0, 1], repeat=7)]
-    rows = features([placement for placement in placements if not placement.is_base], groups)
-    unknown = np.full(len(rows), -1)
-    for seed in range(20):
-        random = np.random.default_rng(seed)
-        begun = random.choice(len(rows), 9, replace=False)
-        losses = np.full((9, 4), np.nan)
-        losses[:, 0] = rows[begun, 4:] @ random.uniform(0.1, 0.8, 7) + 0.1 * random.standard_normal(9)
-        drawn, thrice = (
-            CurvePosterior(rows[begun], values).draws(rows, unknown, 20, np.random.default_rng(0))
-            for values in (losses, 3 * losses)
-        )
-        np.testing.assert_allclose(3 * drawn, thrice, rtol=1e-6)
