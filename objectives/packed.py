@@ -10,7 +10,8 @@ What it gains is in benchmarks/README.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from objectives.kernels import lean_training, merging_is_cheaper
 from objectives.loss import CompletionLoss
 from objectives.packable import lora_weights, plain_layers
 from objectives.training import (
+    LOSS_EVERY,
     TrainingDiverged,
     TrainingResult,
     TrainingSettings,
@@ -34,26 +36,64 @@ from objectives.training import (
     update,
 )
 
+Outcome = TrainingResult | TrainingDiverged
+
 
 def train_packed(
-    base: Any, models: Sequence[Any], task: EncodedTask, settings: TrainingSettings, *, cut: Cut = "head"
-) -> list[TrainingResult | TrainingDiverged]:
+    base: Any,
+    models: Sequence[Any],
+    task: EncodedTask,
+    settings: TrainingSettings,
+    *,
+    cut: Cut = "head",
+    until: int | None = None,
+    before: Sequence[TrainingResult] | None = None,
+    keep: Callable[[Callable[[], list[Outcome]]], object] = lambda _: None,
+) -> list[Outcome]:
     """What :func:`~objectives.training.train` makes of each of ``models``, but for rounding; one outcome a model.
 
     ``models`` are twins of ``base`` with an adapter each, as ``attach(base, ...).get_base_model()`` gives them, against
     which :func:`~objectives.packable.why_not_packed` has nothing. At the end they hold the trained weights and are in
     evaluation mode. One that diverges does not touch the others; the error that ``train`` would have raised is then its
     outcome. Lets out-of-memory errors of the device through, and the models are then as they were.
+
+    ``until`` and ``before`` are those of ``train``, the latter one for each model, all of as many steps. ``keep`` is
+    called every ten steps on the way, with a function that brings the models up to date and returns what a later call
+    takes as ``before``. Raises ValueError if trainings begin at different steps.
     """
+    began = before[0].steps if before else 0
+    if any(result.steps != began for result in before or ()):
+        raise ValueError("trainings of one pass must begin at the same step")
+    last = settings.steps if until is None else min(until, settings.steps)
     carrier, layers = _carry(base, models)
     stacks = [stack for layer in layers for stack in (layer.down, layer.up)]
     optimiser = make_optimiser(stacks, settings)
+    if before:
+        for layer in layers:
+            layer.take_moments(optimiser, before)
     completion_loss = CompletionLoss(task.label_ids, settings.label_weight)
-    checkpoint_activations(carrier, settings)
-    outcomes: list[TrainingResult | TrainingDiverged] = [TrainingResult() for _ in models]
+    cut = checkpoint_activations(carrier, settings, cut)
+    outcomes: list[Outcome] = [TrainingResult(began, list(result.losses)) for result in before or ()]
+    outcomes = outcomes or [TrainingResult() for _ in models]
     since_log: list[Tensor] = []
+
+    def up_to_date() -> list[Outcome]:
+        moments: list[dict[str, dict[str, Tensor]]] = [{} for _ in models]
+        for layer in layers:
+            layer.hand_back()
+            for slot, name, state in layer.moments(optimiser):
+                moments[slot][name] = state
+        return [
+            replace(outcome, moments=own) if isinstance(outcome, TrainingResult) else outcome
+            for outcome, own in zip(outcomes, moments, strict=True)
+        ]
+
     with lean_training(carrier.train()):
         for step, batches in enumerate(step_batches(task, settings), start=1):
+            if step > last:
+                break
+            if step <= began:
+                continue
             for rows, share in batches:
                 objectives, cross_entropies = _losses(carrier, len(models), rows, task.pad_id, cut, completion_loss)
                 torch.autograd.backward((objectives * share).sum())
@@ -68,11 +108,27 @@ def train_packed(
                 ]
                 if all(isinstance(outcome, TrainingDiverged) for outcome in outcomes):
                     break
-    for layer in layers:
-        layer.hand_back()
+                if step % LOSS_EVERY == 0 and step < last:
+                    keep(up_to_date)
     for model in models:
         model.eval()
-    return outcomes
+    return up_to_date()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One parameter of one slot, and where in a stack it is."""
+
+    slot: int
+    name: str  # of the parameter in the slot's model
+    own: Tensor
+    stack: Tensor
+    transposed: bool
+
+    def of(self, stacked: Tensor) -> Tensor:
+        """The part of a tensor like the stack, in the parameter's shape."""
+        part = stacked[self.slot]
+        return part[: self.own.shape[1]].mT if self.transposed else part[: self.own.shape[0]]
 
 
 class _StackedLayer:
@@ -83,7 +139,8 @@ class _StackedLayer:
     zeros was measured to cost less than picking the slots that have an adapter and putting their rows back.
     """
 
-    def __init__(self, base: Any, adapters: dict[int, Any], slots: int) -> None:
+    def __init__(self, path: str, base: Any, adapters: dict[int, Any], slots: int) -> None:
+        self._path = path
         self._base = base
         self._adapters = adapters
         some = next(iter(adapters.values()))
@@ -94,20 +151,20 @@ class _StackedLayer:
         self._scaling = like.new_zeros(slots, 1, 1)
         for slot, adapter in adapters.items():
             self._scaling[slot] = adapter.scaling[adapter.active_adapters[0]]
-        for own, stacked in self._pairs():
-            stacked.copy_(own.detach())
+        for part in self._parts():
+            part.of(part.stack).copy_(part.own.detach())
         self.down.requires_grad_()
         self.up.requires_grad_()
         self._frozen = base.weight if some.fan_in_fan_out else base.weight.mT
         on_cpu = like.device.type == "cpu" and base.weight.dtype == torch.float32
         self._merged = on_cpu and merging_is_cheaper(some.in_features, some.out_features, rank)
 
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each adapter's own weights, and the part of the stacks that is theirs, in the same shape."""
+    def _parts(self) -> Iterator[_Part]:
         for slot, adapter in self._adapters.items():
+            name = adapter.active_adapters[0]
             down, up = lora_weights(adapter)
-            yield down, self.down[slot, : len(down)]
-            yield up, self.up[slot, : len(down)].mT
+            yield _Part(slot, f"{self._path}.lora_A.{name}.weight", down, self.down, transposed=False)
+            yield _Part(slot, f"{self._path}.lora_B.{name}.weight", up, self.up, transposed=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs); the leading sizes together are slots x rows, slot after slot."""
@@ -126,8 +183,23 @@ class _StackedLayer:
     @torch.no_grad()
     def hand_back(self) -> None:
         """Copy each slot's weights to its own adapter."""
-        for own, stacked in self._pairs():
-            own.copy_(stacked)
+        for part in self._parts():
+            part.own.copy_(part.of(part.stack))
+
+    def moments(self, optimiser: torch.optim.Optimizer) -> Iterator[tuple[int, str, dict[str, Tensor]]]:
+        """Slot, parameter of its model, and what the optimiser keeps of that."""
+        for part in self._parts():
+            kept = optimiser.state[part.stack].items()
+            yield part.slot, part.name, {kind: part.of(value) if value.dim() else value for kind, value in kept}
+
+    def take_moments(self, optimiser: torch.optim.Optimizer, before: Sequence[TrainingResult]) -> None:
+        for part in self._parts():
+            state = optimiser.state[part.stack]
+            for kind, value in before[part.slot].moments[part.name].items():
+                if not value.dim():  # the count of steps, the same for all
+                    state[kind] = value.clone()
+                    continue
+                part.of(state.setdefault(kind, torch.zeros_like(part.stack, requires_grad=False))).copy_(value)
 
 
 def _carry(base: Any, models: Sequence[Any]) -> tuple[Any, list[_StackedLayer]]:
@@ -140,7 +212,7 @@ def _carry(base: Any, models: Sequence[Any]) -> tuple[Any, list[_StackedLayer]]:
     layers = []
     for path, here in adapters.items():
         module = carrier.get_submodule(path)
-        layers.append(_StackedLayer(module, here, len(models)))
+        layers.append(_StackedLayer(path, module, here, len(models)))
         module.forward = layers[-1].forward
     return carrier, layers
 

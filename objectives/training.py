@@ -115,11 +115,16 @@ def update(optimiser: torch.optim.Optimizer, step: int, settings: TrainingSettin
     optimiser.zero_grad(set_to_none=True)
 
 
-def checkpoint_activations(model: Any, settings: TrainingSettings) -> None:
-    """Turn gradient checkpointing on where the settings ask for it."""
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
+def checkpoint_activations(model: Any, settings: TrainingSettings, cut: Cut) -> Cut:
+    """Turn gradient checkpointing on where the settings ask for it; the cut with which to train then.
+
+    Blocks are computed again when a pass is over and its cut is gone, so none may be inside one.
+    """
+    if not settings.gradient_checkpointing:
+        return cut
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
+    return "head" if cut == "block" else cut
 
 
 def train(
@@ -154,7 +159,7 @@ def train(
     optimiser = make_optimiser(parameters, settings)
     steps = step_batches(task, settings)
     completion_loss = CompletionLoss(task.label_ids, settings.label_weight)
-    checkpoint_activations(model, settings)
+    cut = checkpoint_activations(model, settings, cut)
     result = TrainingResult()
     if before is not None:
         result = TrainingResult(before.steps, list(before.losses))

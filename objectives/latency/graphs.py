@@ -31,7 +31,8 @@ class GraphDecoder:
         self._model = model
         self._cache = StaticCache(config=model.config, max_cache_len=length)
         mode = "reduce-overhead" if backend == "inductor" else None
-        self._step = torch.compile(self._pass, backend=backend, mode=mode) if backend else self._pass
+        # As one graph or not at all: a step that falls back to launching its kernels is another measurement.
+        self._step = torch.compile(self._pass, fullgraph=True, backend=backend, mode=mode) if backend else self._pass
 
     def _pass(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         out = self._model(input_ids=ids, past_key_values=self._cache, position_ids=positions, use_cache=True)

@@ -75,6 +75,8 @@ class InProcessPair:
         self._clock = _CudaClock() if base.device.type == "cuda" else _CpuClock()
         self._begin: Callable[[Any, torch.Tensor], Callable[[], object]] = _Encoder if encoder else _Decoder
         if settings.graphs and not encoder:
+            # torch.compile keeps a few graphs of one function, and compiles no more of it: those of the pair before go.
+            torch.compiler.reset()
             steps = [GraphDecoder(model, settings.prompt_tokens + settings.output_tokens) for model in self._models]
             self._begin = lambda model, prompt: steps[self._models.index(model)].begin(prompt)
 
