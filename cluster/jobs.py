@@ -14,19 +14,29 @@ class Job:
     """One piece of work for one worker.
 
     ``base`` measures the base model, ``trial`` trains a placement to ``until`` steps and measures it,
-    ``test`` reads the test split with a stored adapter (the base model for ``adapter=None``).
+    ``test`` reads the test split with a stored adapter (the base model for ``adapter=None``). A ``pack`` is trials that
+    are trained in one pass of the base model, all from the same step to the same.
     """
 
-    kind: Literal["base", "trial", "test"]
+    kind: Literal["base", "trial", "test", "pack"]
     number: int | None = None  # of the trial; None is the base model
     placement: Placement | None = None
     adapter: str | None = None
     profile: Mapping[str, Any] | None = None  # latency known from before
     until: int | None = None  # steps, of which some may have been made before; None is all of them
+    trials: tuple[Job, ...] = ()  # of a pack
+
+    @property
+    def parts(self) -> tuple[Job, ...]:
+        """What comes back one by one: the trials of a pack, or the job itself."""
+        return self.trials or (self,)
 
 
 class Plan(Protocol):
-    """Decides what is done next and keeps what comes back. Called from one thread, one call at a time."""
+    """Decides what is done next and keeps what comes back. Called from one thread, one call at a time.
+
+    It may give out packs; what comes back is told of each trial by itself.
+    """
 
     def next(self, running: int) -> Job | None:
         """The next job; ``None`` while nothing can be given out before one of ``running`` jobs is back."""

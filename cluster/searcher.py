@@ -79,14 +79,20 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         if job is None:
             return
         if result and "failed" in result:
-            self._guarded(self._plan.failed, job, result["failed"])
-        elif error or not result or ("outcome" not in result and "refused" not in result):
-            self._guarded(self._plan.lost, job, self.scheduler.causes.pop(trial_id, _KILLED))
+            # Of a pack it is not known whom it was: each is tried alone.
+            told = self._plan.lost if job.trials else self._plan.failed
+            for part in job.parts:
+                self._guarded(told, part, result["failed"])
+        elif error or not result or ("outcomes" not in result and "refused" not in result):
+            cause = self.scheduler.causes.pop(trial_id, _KILLED)
+            for part in job.parts:
+                self._guarded(self._plan.lost, part, cause)
         elif "refused" in result:
             # The same for every trial (a model that cannot be loaded, a full disk): the run ends, nothing is lost.
             self.error = self.error or getattr(objectives.errors, result["refused_type"])(result["refused"])
         else:
-            self._guarded(self._plan.finished, job, json.loads(result["outcome"]))
+            for part, outcome in zip(job.parts, json.loads(result["outcomes"]), strict=True):
+                self._guarded(self._plan.finished, part, outcome)
 
     def _guarded(self, call: Any, *args: Any) -> Any:
         """Tune logs and swallows what a searcher raises; it is kept instead, and raised when Tune has stopped."""

@@ -9,7 +9,12 @@ from ray.tune import Trainable
 
 from cluster.jobs import Job
 from objectives.errors import SearchError
-from objectives.workbench import Assignment, Workbench
+from objectives.workbench import Assignment, Request, Workbench
+
+
+def _request(job: Job) -> Request:
+    assert job.placement is not None
+    return Request(job.placement, f"{job.number:04d}-{job.placement.digest}", job.profile)
 
 
 class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
@@ -27,7 +32,7 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
     def step(self) -> dict[str, Any]:
         try:
             # Text, since Tune flattens nested results on their way to the searcher.
-            return {"outcome": json.dumps(self._work()), "done": True}
+            return {"outcomes": json.dumps(self._work()), "done": True}
         except SearchError as error:
             # Sent back as words: an exception would end the actor and reach the driver as a traceback.
             return {"refused": str(error), "refused_type": type(error).__name__, "done": True}
@@ -35,23 +40,23 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
             # What is to blame is known here alone; for Tune, a worker that raises is a worker that died.
             return self._failed(error) | {"done": True}
 
-    def _work(self) -> dict[str, Any]:
+    def _work(self) -> list[dict[str, Any]]:
+        """An outcome for each part of the job."""
         if self._bench is None:
             self._assignment.adapters.check()
             self._bench = Workbench(self._assignment)
         job = self._job
         if job.kind == "base":
-            return self._bench.measure_base(job.profile)
+            return [self._bench.measure_base(job.profile)]
         if job.kind == "test":
-            return self._bench.test(job.adapter)
-        assert job.placement is not None
-        return self._bench.measure(job.placement, f"{job.number:04d}-{job.placement.digest}", job.profile, job.until)
+            return [self._bench.test(job.adapter)]
+        return self._bench.measure_together([_request(part) for part in job.parts], job.parts[0].until)
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         """A trial fails alone; without the base model or a reading of the test split there is no search."""
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0].rstrip('.')}"
         job = self._job
-        if job.kind == "trial":
+        if job.kind in ("trial", "pack"):
             return {"failed": reason}
         what = f"adapter {job.adapter}" if job.adapter else f"base model {self._assignment.model}"
         sentence = f"{what} cannot be measured ({reason}): check that its files are whole and fit the task, then resume"

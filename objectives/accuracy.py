@@ -17,6 +17,24 @@ from objectives.training import completion_batch
 
 #: Rows of one forward pass. Part of the result: another size may round differently.
 _ROWS = 64
+#: On a GPU, where a pass of few tokens takes as long as one of many, more rows go together, up to so many tokens: those
+#: of 64 rows that have the default of --max-tokens.
+_TOKENS = 64 * 512
+
+
+def batches_of(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Rows of these ``lengths`` that are evaluated in one pass, as indices; each once."""
+    few = evaluation_order(lengths, _ROWS)
+    if device.type != "cuda":
+        return few
+    merged: list[list[int]] = []
+    for batch in few:  # the last row of a batch is its longest
+        together = merged[-1] + batch if merged else batch
+        if merged and len(together) * max(1, lengths[batch[-1]]) <= _TOKENS:
+            merged[-1] = together
+        else:
+            merged.append(batch)
+    return merged
 
 
 @dataclass(frozen=True)
@@ -66,7 +84,7 @@ def evaluate(
 def _classify_with_head(model: Any, task: EncodedTask, rows: Sequence[EncodedRow]) -> Evaluation:
     predicted = [0] * len(rows)
     loss = 0.0
-    for batch in evaluation_order([len(row.prompt) for row in rows], _ROWS):
+    for batch in batches_of([len(row.prompt) for row in rows], model.device):
         ids, mask = pad([rows[i].prompt for i in batch], task.pad_id)
         logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()
         truth = torch.tensor([rows[i].label for i in batch])
@@ -88,7 +106,7 @@ def _classify_by_likelihood(
     make_scorer = shared_prompt_scorer if by_prompt else whole_pass_scorer
     predicted = [0] * len(rows)
     total, tokens = 0.0, 0
-    for batch in evaluation_order([len(row.prompt) for row in rows], _ROWS):
+    for batch in batches_of([len(row.prompt) for row in rows], model.device):
         some = [rows[i] for i in batch]
         truth = torch.tensor([row.label for row in some])
         labels, log_likelihood = likeliest(trie, truth, make_scorer(model, some, trie, task.pad_id, cut))
@@ -104,7 +122,7 @@ def _generate(
 ) -> Evaluation:
     texts = [""] * len(rows)
     total, tokens = 0.0, 0
-    for batch in evaluation_order([len(row.prompt) for row in rows], _ROWS):
+    for batch in batches_of([len(row.prompt) for row in rows], model.device):
         some = [rows[i] for i in batch]
         ids, positions, targets = completion_batch(some, task.pad_id, model.device)
         log_p = logits_at(model, ids, positions, cut=cut).float().log_softmax(-1)

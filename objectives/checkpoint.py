@@ -81,9 +81,13 @@ class Keeper:
         self._seconds = seconds
         self._last = time.monotonic()
 
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self._last >= self._seconds
+
     def __call__(self, training: TrainingResult) -> None:
         """Raises StoreError where disk or server refuse."""
-        if time.monotonic() - self._last >= self._seconds:
+        if self.is_due:
             save_checkpoint(self._storage, self._name, self._model, training)
             self._last = time.monotonic()
 

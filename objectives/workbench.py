@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +28,11 @@ from objectives.latency.engine import measure
 from objectives.latency.in_process import InProcessPair, TransformersEngine
 from objectives.model import load_model, load_tokenizer
 from objectives.modules import ModuleSpace
+from objectives.packable import why_not_packed
+from objectives.packed import Outcome, train_packed
 from objectives.placement import BASE, CUSTOMARY_ALPHA, Alpha, Placement
 from objectives.storage import Storage
-from objectives.training import TrainingDiverged, TrainingSettings, train
+from objectives.training import TrainingDiverged, TrainingResult, TrainingSettings, train
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,37 @@ class Assignment:
     max_ratio: float | None = None
     checkpoint_seconds: float = 30.0  # of training, from one checkpoint to the next
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """Of a trial; ``profile`` is a latency profile known from before, ``name`` the adapter's."""
+
+    placement: Placement
+    name: str
+    profile: Mapping[str, Any] | None = None
+
+
+class _Trial:
+    """A request on its way to an outcome."""
+
+    def __init__(self, request: Request, parameters: int) -> None:
+        self.request = request
+        self.checkpoint = f"{request.name}{SUFFIX}"
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.measurement: dict[str, Any] = {"parameters": parameters, "seconds": self.seconds}
+        self.outcome: dict[str, Any] = {"status": None, "reason": None, "steps": 0, "measurement": self.measurement}
+        self.adapted: Any = None
+        self.model: Any = None
+        self.before: TrainingResult | None = None
+        self.trained: TrainingResult | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.outcome["status"] is None
+
+    def close(self, status: str, reason: str | None = None) -> None:
+        self.outcome |= {"status": status, "reason": reason}
 
 
 class Workbench:
@@ -72,6 +107,7 @@ class Workbench:
         self.cut = "none" if self._encoder else narrowest_cut(self.base)
         pad_id = assignment.task.pad_id
         self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)
+        self._most = sys.maxsize  # trainings of one pass for which there was memory
         self.engine = TransformersEngine(self.base, assignment.space, assignment.latency)
 
     def measure_base(self, profile: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -101,62 +137,156 @@ class Workbench:
     def measure(
         self, placement: Placement, name: str, profile: Mapping[str, Any] | None, until: int | None = None
     ) -> dict[str, Any]:
-        """Latency, then, if that is within the cap, training and validation.
+        """:meth:`measure_together` of one trial."""
+        return self.measure_together([Request(placement, name, profile)], until)[0]
 
-        ``profile`` is a latency profile known from before, ``name`` the adapter's. With ``until`` below all steps the
-        training stops there, without validation, and leaves a checkpoint beside the adapter, from which the next call
-        for this trial goes on; so does the next call after a process that died on the way.
+    def measure_together(self, requests: Sequence[Request], until: int | None = None) -> list[dict[str, Any]]:
+        """Latency of each, then, of those within the cap, training and validation; an outcome for each request.
+
+        With ``until`` below all steps the trainings stop there, without validation, and leave checkpoints beside the
+        adapters, from which the next call for these trials goes on; so does the next call after a process that died on
+        the way. Trainings from the same step are made in one pass of the base model where that is possible.
 
         A diverged or out-of-memory training is a result ("failed" with its reason), not an exception; a disk or server
         that refuses is a StoreError.
         """
-        seconds: dict[str, float] = {}
+        trials = [_Trial(request, self._given.space.parameters(request.placement)) for request in requests]
+        for trial in trials:
+            with self._answering(trial):
+                self._begin(trial)
+        self._train([trial for trial in trials if trial.is_open], until)
+        for trial in trials:
+            if trial.is_open:
+                with self._answering(trial):
+                    self._end(trial)
+        return [trial.outcome for trial in trials]
+
+    def _begin(self, trial: _Trial) -> None:
         given = self._given
-        measurement: dict[str, Any] = {"parameters": given.space.parameters(placement), "seconds": seconds}
-        outcome: dict[str, Any] = {"status": "complete", "reason": None, "steps": 0, "measurement": measurement}
+        self._attach(trial)
+        with _timed(trial.seconds, "latency"):
+            latency = trial.request.profile or self._profile(self.engine.beside(trial.model, given.training.seed))
+        trial.measurement["latency"] = dict(latency)
+        if given.max_ratio is not None and (ratio := latency["ratio"]) > given.max_ratio:
+            trial.close(
+                "infeasible", f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
+            )
+
+    def _attach(self, trial: _Trial) -> None:
+        given = self._given
+        with _timed(trial.seconds, "attach"):
+            trial.adapted = attach(
+                self.base, given.space, trial.request.placement, seed=given.training.seed, alpha=given.alpha
+            )
+            trial.model = trial.adapted.get_base_model()
+
+    def _train(self, trials: Sequence[_Trial], until: int | None) -> None:
+        """In one pass, as far as that is possible."""
+        by_start: dict[int, list[_Trial]] = {}
+        for trial in trials:
+            with self._answering(trial), _timed(trial.seconds, "training"):
+                trial.before = load_checkpoint(self._given.adapters, trial.checkpoint, trial.model)
+                if trial.before is not None:
+                    trial.measurement["continued_from"] = trial.before.steps
+                by_start.setdefault(trial.before.steps if trial.before else 0, []).append(trial)
+        packs = [
+            alike[first : first + self._most]
+            for alike in by_start.values()
+            for first in range(0, len(alike), self._most)
+        ]
+        for alike in packs:
+            if len(alike) == 1 or why_not_packed(self.base, [trial.model for trial in alike], self._given.task):
+                for trial in alike:
+                    with self._answering(trial):
+                        self._train_alone(trial, until)
+            elif not self._train_packed(alike, until):
+                self._most = len(alike) // 2
+                for trial in alike:
+                    with self._answering(trial):
+                        self._attach(trial)  # it may be on its way: back to its start, or its checkpoint
+                self._train([trial for trial in alike if trial.is_open], until)
+
+    def _train_alone(self, trial: _Trial, until: int | None) -> None:
+        given = self._given
+        keep = Keeper(given.adapters, trial.checkpoint, trial.model, given.checkpoint_seconds)
+        with _timed(trial.seconds, "training"):
+            trial.trained = train(
+                trial.model, given.task, given.training, cut=self.cut, until=until, before=trial.before, keep=keep
+            )
+
+    def _train_packed(self, trials: Sequence[_Trial], until: int | None) -> bool:
+        """False if the pack cannot be trained, which most often means that memory is short."""
+        given = self._given
+        keepers = [Keeper(given.adapters, t.checkpoint, t.model, given.checkpoint_seconds) for t in trials]
+
+        def keep(up_to_date: Callable[[], list[Outcome]]) -> None:
+            if keepers[-1].is_due:  # the last one made is the last to be
+                for keeper, outcome in zip(keepers, up_to_date(), strict=True):
+                    if isinstance(outcome, TrainingResult):
+                        keeper(outcome)
+
+        seconds: dict[str, float] = {}
+        before = [trial.before for trial in trials if trial.before is not None]
         try:
-            with _timed(seconds, "attach"):
-                adapted = attach(self.base, given.space, placement, seed=given.training.seed, alpha=given.alpha)
-                model = adapted.get_base_model()
-            with _timed(seconds, "latency"):
-                measurement["latency"] = (
-                    dict(profile) if profile else self._profile(self.engine.beside(model, given.training.seed))
-                )
-            ratio = measurement["latency"]["ratio"]
-            if given.max_ratio is not None and ratio > given.max_ratio:
-                reason = f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
-                return outcome | {"status": "infeasible", "reason": reason}
-            checkpoint = f"{name}{SUFFIX}"
             with _timed(seconds, "training"):
-                before = load_checkpoint(given.adapters, checkpoint, model)
-                if before is not None:
-                    measurement["continued_from"] = before.steps
-                keeper = Keeper(given.adapters, checkpoint, model, given.checkpoint_seconds)
-                trained = train(
-                    model, given.task, given.training, cut=self.cut, until=until, before=before, keep=keeper
+                outcomes = train_packed(
+                    self.base,
+                    [trial.model for trial in trials],
+                    given.task,
+                    given.training,
+                    cut=self.cut,
+                    until=until,
+                    before=before,
+                    keep=keep,
                 )
-            outcome["steps"] = trained.steps
-            measurement["losses"] = trained.losses
-            if trained.steps < given.training.steps:
-                with _timed(seconds, "saving"):
-                    save_checkpoint(given.adapters, checkpoint, model, trained)
-                return outcome | {"status": "stopped"}
-            with _timed(seconds, "evaluation"):
-                validation = self._evaluate(model, "validation")
-            if not math.isfinite(validation["loss"]):  # the last step did it
-                raise TrainingDiverged(f"the validation loss became {validation['loss']} by step {trained.steps}")
-            measurement["validation"] = validation
-            with _timed(seconds, "saving"):
-                outcome["adapter"] = given.adapters.at(name)
-                outcome["adapter_sha256"] = save_adapter(adapted, given.adapters, name)
-                given.adapters.delete(checkpoint)
+        except StoreError:
+            raise
+        except (MemoryError, RuntimeError):
+            self._free_memory()
+            return False
+        finally:
+            for trial in trials:
+                trial.seconds["training"] += seconds["training"] / len(trials)
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            trial.measurement["packed"] = len(trials)
+            with self._answering(trial):
+                if isinstance(outcome, TrainingDiverged):
+                    raise outcome
+                trial.trained = outcome
+        return True
+
+    def _end(self, trial: _Trial) -> None:
+        given, trained = self._given, trial.trained
+        assert trained is not None
+        trial.outcome["steps"] = trained.steps
+        trial.measurement["losses"] = trained.losses
+        if trained.steps < given.training.steps:
+            with _timed(trial.seconds, "saving"):
+                save_checkpoint(given.adapters, trial.checkpoint, trial.model, trained)
+            trial.close("stopped")
+            return
+        with _timed(trial.seconds, "evaluation"):
+            validation = self._evaluate(trial.model, "validation")
+        if not math.isfinite(validation["loss"]):  # the last step did it
+            raise TrainingDiverged(f"the validation loss became {validation['loss']} by step {trained.steps}")
+        trial.measurement["validation"] = validation
+        with _timed(trial.seconds, "saving"):
+            trial.outcome["adapter"] = given.adapters.at(trial.request.name)
+            trial.outcome["adapter_sha256"] = save_adapter(trial.adapted, given.adapters, trial.request.name)
+            given.adapters.delete(trial.checkpoint)
+        trial.close("complete")
+
+    @contextmanager
+    def _answering(self, trial: _Trial) -> Iterator[None]:
+        """What goes wrong within is the trial's, and ends it."""
+        try:
+            yield
         except StoreError:
             raise
         except TrainingDiverged as error:
-            return outcome | {"status": "failed", "reason": f"{error}: try a lower --learning-rate"}
+            trial.close("failed", f"{error}: try a lower --learning-rate")
         except (MemoryError, RuntimeError) as error:
-            return outcome | {"status": "failed", "reason": self._memory_reason(error)}
-        return outcome
+            trial.close("failed", self._memory_reason(error))
 
     def test(self, adapter: str | None) -> dict[str, Any]:
         """The test split with a stored adapter, read back from its location; with the base model for ``None``."""
@@ -192,9 +322,12 @@ class Workbench:
         out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
         if not out_of_memory:
             return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        self._free_memory()
+        return "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
+
+    def _free_memory(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
 
 
 def load_adapter(base: Any, location: str) -> Any:
@@ -213,4 +346,4 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     try:
         yield
     finally:
-        seconds[phase] = time.perf_counter() - start
+        seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start

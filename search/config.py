@@ -21,7 +21,7 @@ _WHOLE, _NUMBER, _YES_NO, _TEXT = (
 )
 _KINDS = {
     **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), _WHOLE),
-    **dict.fromkeys(("retries", "training_seed"), _WHOLE),
+    **dict.fromkeys(("retries", "training_seed", "pack"), _WHOLE),
     **dict.fromkeys(("validation_rows", "test_rows"), _WHOLE),
     "checkpoint_seconds": _NUMBER,
     **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial"), _NUMBER),

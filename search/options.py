@@ -102,6 +102,12 @@ trials = group(
     click.option("--workers", type=int, metavar="N", help="Trials side by side.  [default: one per core, or per GPU]"),
     click.option("--gpus-per-trial", type=float, metavar="F", help="GPUs, or a fraction of one.  [default: 1 if any]"),
     click.option(
+        "--pack",
+        type=int,
+        metavar="N",
+        help="Trials that a worker trains at once, in one pass of the base.  [default: 8 on a GPU, else 1]",
+    ),
+    click.option(
         "--ray-address",
         metavar="A",
         envvar="SEARCH_RAY_ADDRESS",

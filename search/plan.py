@@ -37,6 +37,7 @@ class SearchPlan:
         watcher: Watcher,
         max_ratio: float | None = None,
         steps: int = 1,
+        pack: int = 1,
         settle: bool = True,
         retries: int = 2,
         deadline: float | None = None,
@@ -44,7 +45,9 @@ class SearchPlan:
         served: ServedProfiles | None = None,
         champion: Placement | None = None,
     ) -> None:
-        """``steps`` is what a whole training takes. ``settle``: end before the budget is used up if that is settled.
+        """``steps`` is what a whole training takes, ``pack`` how many trials one job has at most.
+
+        ``settle``: end before the budget is used up if that is settled.
 
         What a process died of is done again at most ``retries`` times; then a trial has failed, and all else ends the
         search.
@@ -64,6 +67,7 @@ class SearchPlan:
         self._watcher = watcher
         self._max_ratio = max_ratio
         self._steps = steps
+        self._pack = pack
         self._settle = settle
         self._retries = retries
         self._deadline = deadline
@@ -74,6 +78,7 @@ class SearchPlan:
         self._points: dict[int, tuple[float, float]] = {}  # complete trials: accuracy, ratio
         self._adapters: dict[int, str] = {}
         self._stopped: dict[int, dict[str, Any]] = {}  # measurements of trials that stopped on the way and may go on
+        self._waiting: list[Job] = []  # trials that are chosen, and wait for a worker
         self._running: set[int] = set()
         self._ended: dict[int, str] = {}  # trials that will not go on: their status
         self._reached: dict[int, int] = {}  # steps of trials
@@ -130,7 +135,7 @@ class SearchPlan:
         if self._lost:
             return self._out(self._lost.pop(0))
         if not self._trials_over:
-            job = self._next_trial()
+            job = self._next_pack()
             if job is not None:
                 return self._out(job)
         if self._in_flight:
@@ -153,8 +158,22 @@ class SearchPlan:
 
     def _out(self, job: Job) -> Job:
         # Test jobs run side by side: only the trials before them must all be back.
-        self._in_flight += job.kind != "test"
+        self._in_flight += len(job.parts) if job.kind != "test" else 0
         return job
+
+    def _next_pack(self) -> Job | None:
+        """Trials that go from the same step to the same, as many as are chosen; they are chosen as side by side."""
+        while len(self._waiting) < self._pack and (chosen := self._next_trial()) is not None:
+            self._waiting.append(chosen)
+        ways: dict[tuple[int, int | None], list[Job]] = {}
+        for job in self._waiting:
+            assert job.number is not None
+            ways.setdefault((self._reached.get(job.number, 0), job.until), []).append(job)
+        if not ways:
+            return None
+        alike = max(ways.values(), key=len)
+        self._waiting = [job for job in self._waiting if job not in alike]
+        return alike[0] if len(alike) == 1 else Job("pack", trials=tuple(alike))
 
     def _next_trial(self) -> Job | None:
         chosen = (self._again.pop(0), self._study.stops_early) if self._again else self._choose()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from search.strategy.space import PlacementSpace
 
 _PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow-skinny", "lora-target-search")
+#: Trials of one pass on a GPU: see benchmarks/README.md, "Packed training".
+_PACK = 8
 _DEFAULT_STEPS = {"classification": 200, "generation": 300}
 #: Rows that are read by default; more make a trial slow and an interval little narrower. Always said in the notes.
 _DEFAULT_ROWS = {"classification": (500, 2000), "generation": (64, 200)}
@@ -96,6 +98,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         steps=spec.steps or (demo.STEPS if spec.data is None else _DEFAULT_STEPS[data.task]),
         workers=spec.workers or _default_workers(spec),
         gpus_per_trial=_default_gpus() if spec.gpus_per_trial is None else spec.gpus_per_trial,
+        pack=spec.pack or _default_pack(spec),
         learning_rate=spec.learning_rate or default_learning_rate(space.hidden_size),
         training_seed=spec.seed if spec.training_seed is None else spec.training_seed,
         validation_rows=len(data.splits["validation"]),
@@ -169,6 +172,15 @@ def _default_workers(spec: SearchSpec) -> int:
     if torch.cuda.is_available() and spec.gpus_per_trial != 0:
         return max(1, int(torch.cuda.device_count() / (spec.gpus_per_trial or 1.0)))
     return os.cpu_count() or 1
+
+
+def _default_pack(spec: SearchSpec) -> int:
+    """On a GPU a small pass is bound by launching its kernels, and one for several trials launches no more."""
+    import torch
+
+    if not torch.cuda.is_available() or spec.gpus_per_trial == 0:
+        return 1
+    return max(1, min(_PACK, spec.budget // (spec.workers or _default_workers(spec))))
 
 
 def threads_for(workers: int) -> int:

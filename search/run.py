@@ -273,6 +273,7 @@ def _run_to_end(
             check=check,
             max_ratio=spec.max_tpot_ratio,
             steps=prepared.assignment.training.steps,
+            pack=spec.pack or 1,
             settle=spec.stop_when == "settled",
             retries=spec.retries,
             deadline=deadline,

@@ -18,7 +18,7 @@ LARGEST_SEED = 2**32 - 1
 SEEDS = ("seed", "training_seed")
 #: The least of each whole number.
 AT_LEAST = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0, "retries": 0}
-AT_LEAST |= {"steps": 1, "workers": 1, "validation_rows": 2, "test_rows": 2, "training_seed": 0}
+AT_LEAST |= {"steps": 1, "workers": 1, "pack": 1, "validation_rows": 2, "test_rows": 2, "training_seed": 0}
 ABOVE_ZERO = ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate", "checkpoint_seconds")
 #: What else to give, where a number from zero is wanted.
 FROM_ZERO = {
@@ -58,6 +58,7 @@ class SearchSpec:
     max_adapter_mb: float | None = None
     workers: int | None = None
     gpus_per_trial: float | None = None
+    pack: int | None = None
     ray_address: str | None = None
     adapters: str | None = None
     seed: int = 0

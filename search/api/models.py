@@ -72,6 +72,9 @@ class SearchRequest(BaseModel):
     max_adapter_mb: Positive | None = Field(None, description="Try no adapter larger than so many MB in float32.")
     workers: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="Trials side by side.")
     gpus_per_trial: float | None = Field(None, ge=0, le=1024, allow_inf_nan=False, description="GPUs, or a fraction.")
+    pack: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="Trials that a worker trains at once, in one pass of the base. Default: 8 on a GPU, else 1."
+    )
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     batch_size: Count | None = None
     accumulate: Count | None = None
