@@ -36,6 +36,7 @@ from objectives.training import (
     update,
 )
 
+_PLAIN = torch.contiguous_format
 Outcome = TrainingResult | TrainingDiverged
 
 
@@ -190,7 +191,9 @@ class _StackedLayer:
         """Slot, parameter of its model, and what the optimiser keeps of that."""
         for part in self._parts():
             kept = optimiser.state[part.stack].items()
-            yield part.slot, part.name, {kind: part.of(value) if value.dim() else value for kind, value in kept}
+            # Copies in the parameter's own layout: fused optimisers go through both by address.
+            own = {kind: (part.of(value) if value.dim() else value).clone(memory_format=_PLAIN) for kind, value in kept}
+            yield part.slot, part.name, own
 
     def take_moments(self, optimiser: torch.optim.Optimizer, before: Sequence[TrainingResult]) -> None:
         for part in self._parts():

@@ -243,3 +243,60 @@ def test_a_layer_whose_input_is_not_slot_after_slot_is_refused(zoo: Zoo, unusual
     assert why_not_packed(base, models, make_task(zoo, "llama")) is None
     base.model.layers[1].mlp.__class__ = unusual
     assert why_not_packed(base, models, make_task(zoo, "llama")) == f"model.layers.1.mlp.up_proj: {WHY}"
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_in_parts_or_in_one_go_the_result_is_the_same(zoo: Zoo, name: str) -> None:
+    """The part before may have been made alone, and what is kept on the way is as good as what is returned."""
+    settings = replace(SETTINGS, steps=30)
+    base = calm_base(zoo, name)
+    results, alone, outcomes, together = both_ways(zoo, name, settings, base)
+    assert_equal(results, alone, outcomes, together, within=1e-4)
+    task, cut = make_task(zoo, name), narrowest_cut(base)
+    parted = attached(zoo, name, base)
+    before = [train(model, task, settings, cut=cut, until=10) for model in parted]
+    kept: list[list[Any]] = []
+    stopped = train_packed(
+        base, parted, task, settings, cut=cut, until=20, before=before, keep=lambda up: kept.append(up())
+    )
+    assert kept == []  # nothing is kept of what is returned anyhow
+    ended = train_packed(
+        base,
+        parted,
+        task,
+        settings,
+        cut=cut,
+        before=[outcome for outcome in stopped if isinstance(outcome, TrainingResult)],
+        keep=lambda up: kept.append(up()),
+    )
+    assert kept == []
+    assert_equal(results, alone, ended, parted, within=1e-4)
+
+    on_the_way = attached(zoo, name, base)
+    train_packed(base, on_the_way, task, replace(settings, seed=1), cut=cut, keep=lambda up: kept.append(up()))
+    assert [[outcome.steps for outcome in each] for each in kept] == [[10] * 3, [20] * 3]
+    for outcome, model in zip(kept[1], on_the_way, strict=True):
+        named = {key: p for key, p in model.named_parameters() if p.requires_grad}
+        assert outcome.moments.keys() == named.keys()
+        for key, moments in outcome.moments.items():
+            assert moments["exp_avg"].shape == moments["exp_avg_sq"].shape == named[key].shape
+
+
+def test_what_a_pack_keeps_goes_on_alone(zoo: Zoo) -> None:
+    base, task, settings = zoo.base("llama"), make_task(zoo, "llama"), replace(SETTINGS, steps=20)
+    alone, started = attached(zoo, "llama", base), attached(zoo, "llama", base)
+    results = [train(model, task, settings) for model in alone]
+    halves = train_packed(base, started, task, settings, until=10)
+    ended = [
+        train(model, task, settings, before=half)
+        for model, half in zip(started, halves, strict=True)
+        if isinstance(half, TrainingResult)
+    ]
+    assert_equal(results, alone, ended, started, within=1e-4)
+
+
+def test_trainings_of_one_pass_begin_together(zoo: Zoo) -> None:
+    base, task = zoo.base("llama"), make_task(zoo, "llama")
+    before = [TrainingResult(steps) for steps in (0, 10, 10)]
+    with pytest.raises(ValueError, match="begin at the same step"):
+        train_packed(base, attached(zoo, "llama", base), task, SETTINGS, before=before)
