@@ -21,7 +21,7 @@ from search.catalog.store import Catalog
 from search.plan import SearchPlan
 from search.strategy.space import PlacementSpace
 from search.study import Study
-from tests.commands import QUICK, assert_whole, command, environment
+from tests.commands import QUICK, assert_whole, call, command, environment
 from tests.faults.training_process import NAME, STEPS
 
 
@@ -96,6 +96,15 @@ def kill_in_the_middle(home: Path, search: subprocess.Popen[Any], past: int = 0)
     return max((steps_of(file) for file in home.glob(f"adapters/*/0*{SUFFIX}")), default=0)
 
 
+def wait_for_checkpoints(home: Path, search: subprocess.Popen[Any], numbers: range) -> None:
+    """Until each of these trials has one."""
+    deadline = time.monotonic() + 120
+    while not all(any(map(steps_of, home.glob(f"adapters/*/{number:04d}*{SUFFIX}"))) for number in numbers):
+        assert time.monotonic() < deadline
+        assert search.poll() is None
+        time.sleep(0.005)
+
+
 @pytest.mark.slow
 def test_a_search_survives_the_death_of_its_workers(tmp_path: Path, migrated_mlflow: Path) -> None:
     """The first trial's worker is killed in the middle, twice; the trial ends under its number, from its checkpoint."""
@@ -116,6 +125,37 @@ def test_a_search_survives_the_death_of_its_workers(tmp_path: Path, migrated_mlf
     assert struck.measurement["continued_from"] == second > first
     assert "continued_from" not in other.measurement
     assert [step for step, _ in struck.measurement["losses"]] == list(range(10, 301, 10))
+    assert not list(tmp_path.rglob(f"*{SUFFIX}*"))
+
+
+@pytest.mark.slow
+def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Path, migrated_mlflow: Path) -> None:
+    """Its trials go on one by one from the checkpoints of the pack, and after a resume in a pack again."""
+    shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
+    flags = [*QUICK, "--steps", "300", "--budget", "6", "--pack", "3", "--strategy", "tpe"]
+    flags += ["--checkpoint-seconds", "0.05", "--home", str(tmp_path), "--name", "packed"]
+    with (tmp_path / "stderr").open("w") as error:
+        search = subprocess.Popen(command("run", *flags), stderr=error, env=environment())
+        wait_for_checkpoints(tmp_path, search, range(3))
+        (worker,) = workers_of(search)
+        worker.kill()
+        wait_for_checkpoints(tmp_path, search, range(3, 6))
+        mourners = workers_of(search)
+        search.kill()
+        search.wait(10)
+        psutil.wait_procs(mourners, timeout=30)
+    said = (tmp_path / "stderr").read_text()
+    assert said.count("note: the worker died: it was killed, or ran out of memory, while") == 3
+    call("resume", "packed", "--home", str(tmp_path))
+    trials = assert_whole(tmp_path, "packed", 6)["trials"]
+    assert [trial.attempts for trial in trials] == [2] * 6
+    for trial in trials:
+        assert trial.measurement["continued_from"] > 0
+        assert [step for step, _ in trial.measurement["losses"]] == list(range(10, 301, 10))
+    # Those of the first pack alone; of the second, the kill may have come between two of its checkpoints.
+    packed = [trial.measurement.get("packed") for trial in trials]
+    assert packed[:3] == [None] * 3
+    assert max(each or 0 for each in packed[3:]) >= 2
     assert not list(tmp_path.rglob(f"*{SUFFIX}*"))
 
 

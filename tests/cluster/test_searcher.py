@@ -1,0 +1,72 @@
+"""What Tune reports of a job reaches the plan, of a pack for each of its trials."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from cluster.jobs import Job
+from cluster.searcher import PlanSearcher
+from objectives.errors import StoreError
+from objectives.placement import Placement
+
+TRIALS = tuple(Job("trial", number, Placement.of(["q_proj"], 2**number)) for number in range(3))
+PACK = Job("pack", trials=TRIALS)
+
+
+class OnePlan:
+    """Gives out one job, and writes down what it is told."""
+
+    def __init__(self, job: Job) -> None:
+        self._jobs = [job]
+        self.told: list[tuple[str, int | None, Any]] = []
+
+    def next(self, running: int) -> Job | None:
+        return self._jobs.pop() if self._jobs else None
+
+    def done(self) -> bool:
+        return not self._jobs
+
+    def finished(self, job: Job, outcome: Mapping[str, Any]) -> None:
+        self.told.append(("finished", job.number, outcome["steps"]))
+
+    def failed(self, job: Job, reason: str) -> None:
+        self.told.append(("failed", job.number, reason))
+
+    def lost(self, job: Job, reason: str) -> None:
+        self.told.append(("lost", job.number, reason))
+
+
+def told(job: Job, result: dict[str, Any] | None, *, error: bool = False) -> tuple[list[Any], BaseException | None]:
+    plan = OnePlan(job)
+    searcher = PlanSearcher(plan, 1)
+    assert searcher.suggest("a") == {"job": job}
+    searcher.on_trial_complete("a", result, error)
+    return plan.told, searcher.error
+
+
+def test_each_trial_of_a_pack_has_its_own_outcome() -> None:
+    outcomes = json.dumps([{"steps": 10 * number} for number in range(3)])
+    assert told(PACK, {"outcomes": outcomes}) == ([("finished", number, 10 * number) for number in range(3)], None)
+    assert told(TRIALS[2], {"outcomes": json.dumps([{"steps": 5}])}) == ([("finished", 2, 5)], None)
+
+
+def test_what_raised_in_a_pack_is_tried_again_and_alone_it_has_failed() -> None:
+    assert told(PACK, {"failed": "IndexError: no"}) == ([("lost", n, "IndexError: no") for n in range(3)], None)
+    assert told(TRIALS[1], {"failed": "IndexError: no"}) == ([("failed", 1, "IndexError: no")], None)
+
+
+@pytest.mark.parametrize("job", [PACK, TRIALS[0]])
+def test_of_a_worker_that_died_every_trial_is_lost(job: Job) -> None:
+    reason = "the worker died: it was killed, or ran out of memory"
+    assert told(job, None, error=True) == ([("lost", part.number, reason) for part in job.parts], None)
+
+
+def test_what_is_refused_ends_the_search() -> None:
+    calls, error = told(PACK, {"refused": "the disk is full", "refused_type": "StoreError"})
+    assert calls == []
+    assert isinstance(error, StoreError)
+    assert str(error) == "the disk is full"

@@ -1,0 +1,139 @@
+"""Which trials a job has, and that every one of them is accounted for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.replay import Silent
+from cluster.jobs import Job
+from objectives.placement import Placement
+from search.catalog.store import Catalog
+from search.plan import SearchPlan
+from search.strategy.space import PlacementSpace
+from search.study import Study
+
+GROUPS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
+STEPS = 200
+
+
+def outcome(placement: Placement, until: int | None) -> dict[str, Any]:
+    """Additive, with noise of its own for each placement."""
+    noise = np.random.default_rng(int(placement.digest[:8], 16)).normal(0, 0.02)
+    gain = 0.08 * len(placement.groups) + noise
+    steps = until or STEPS
+    losses = [[step, 2.0 - gain * step / STEPS] for step in range(10, steps + 1, 10)]
+    latency = {"ratio": 1 + 0.1 * len(placement.groups)}
+    measurement: dict[str, Any] = {"losses": losses, "latency": latency, "seconds": {}, "parameters": 1}
+    if steps < STEPS:
+        return {"status": "stopped", "reason": None, "steps": steps, "measurement": measurement}
+    measurement["validation"] = {"accuracy": 0.3 + gain, "loss": 2.0 - gain, "standard_error": 0.02}
+    done = {"status": "complete", "reason": None, "steps": steps, "measurement": measurement}
+    return done | {"adapter": "nowhere", "adapter_sha256": "0"}
+
+
+class Searched:
+    """A search with workers that answer in the order in which they were asked."""
+
+    def __init__(self, folder: Path, strategy: str, pack: int, budget: int = 24) -> None:
+        self.catalog = Catalog(f"sqlite:///{folder / 'search.db'}")
+        self.search = self.catalog.create_search("packs", {}, {})
+        references = [Placement.of(["o_proj"], 8), Placement.of(["q_proj", "v_proj"], 8)]
+        self.study = Study(
+            self.catalog.url, self.search.id, PlacementSpace(GROUPS, (8,)), strategy=strategy, references=references,
+            budget=budget, seed=0, steps=STEPS,
+        )  # fmt: skip
+        self.plan = SearchPlan(
+            self.catalog, self.study, self.search.id, budget=budget, references={}, watcher=Silent(), steps=STEPS,
+            pack=pack, settle=False,
+        )  # fmt: skip
+        self.plan.reconcile()
+        self.given: list[Job] = []
+        self.reached: Counter[int] = Counter()
+
+    def close(self) -> None:
+        self.study.close()
+        self.catalog.close()
+
+    def run(self, workers: int) -> None:
+        busy: list[Job] = []
+        while not self.plan.done():
+            while len(busy) < workers and (job := self.plan.next(len(busy))) is not None:
+                busy.append(job)
+                self.given.append(job)
+            for part in (job := busy.pop(0)).parts:
+                self.end(job, part)
+
+    def end(self, job: Job, part: Job) -> None:
+        if part.kind == "trial":
+            assert part.placement is not None
+            assert part.number is not None
+            begins = {self.reached[each.number or 0] for each in job.parts}
+            assert len(begins) == len({each.until for each in job.parts}) == 1, "one pass goes from one step to another"
+            self.plan.finished(part, outcome(part.placement, part.until))
+        else:
+            self.plan.finished(part, {"latency_context": "none"} if part.kind == "base" else {"accuracy": 0.5})
+        if job.kind in ("trial", "pack") and part is job.parts[-1]:
+            for each in job.parts:
+                self.reached[each.number or 0] = each.until or STEPS
+
+
+@pytest.mark.parametrize("strategy", ["additive", "tpe"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_trial_is_in_packs_and_ends_once(tmp_path: Path, strategy: str, workers: int) -> None:
+    with closing(Searched(tmp_path, strategy, pack=5)) as searched:
+        searched.run(workers)
+        sizes = [len(job.parts) for job in searched.given if job.kind in ("trial", "pack")]
+        assert max(sizes) == 5
+        trials = searched.catalog.trials(searched.search.id)
+        assert len({trial.digest for trial in trials}) == len(trials) == 24
+        ended = Counter(trial.status for trial in trials)
+        assert ended["complete"] + ended["stopped"] == 24
+        assert (ended["stopped"] > 0) == (strategy == "additive")
+        assert searched.study.unfinished() == []
+        if strategy == "tpe":
+            assert Counter(sizes) == {5: 4, 4: 1}
+
+
+def test_without_packs_there_are_none(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "additive", pack=1)) as searched:
+        searched.run(2)
+        assert {job.kind for job in searched.given} == {"base", "trial", "test"}
+
+
+def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
+    with ExitStack() as after:
+        searched = after.enter_context(closing(Searched(tmp_path, "tpe", pack=3, budget=6)))
+        plan = searched.plan
+        base, pack = plan.next(0), plan.next(1)
+        assert base is not None
+        assert pack is not None
+        plan.finished(base, {"latency_context": "none"})
+        assert [part.number for part in pack.parts] == [0, 1, 2]
+        for part in pack.parts:
+            plan.lost(part, "the worker died")
+        assert not plan.done()
+        assert [plan.next(0) for _ in pack.parts] == list(pack.parts)
+        for part in pack.parts[1:]:
+            assert part.placement is not None
+            plan.finished(part, outcome(part.placement, part.until))
+        for _ in range(2):
+            plan.lost(pack.parts[0], "the worker died")
+            (again := plan.next(0))
+        assert again is not None
+        assert again.kind == "pack"  # the next three: the first trial has died too often
+        trials = searched.catalog.trials(searched.search.id)
+        assert [trial.status for trial in trials[:3]] == ["failed", "complete", "complete"]
+        searched.given.append(again)
+        for part in again.parts:
+            searched.end(again, part)
+        searched.run(1)
+        assert Counter(trial.status for trial in searched.catalog.trials(searched.search.id)) == {
+            "complete": 5,
+            "failed": 1,
+        }
