@@ -19,11 +19,11 @@ from objectives.tabular import Table
 from search.pareto import hypervolume
 
 
-def row(table: Table, strategy: str, budget: int, runs: int, workers: int) -> str:
+def row(table: Table, strategy: str, budget: int, runs: int, workers: int, pack: int) -> str:
     yardstick = Yardstick.of(table)
     done, shares, measured, steps, within, regret = [], [], [], [], [], []
     for seed in range(runs):
-        run = replay(table, strategy, seed=seed, budget=budget, workers=workers, as_live=True)
+        run = replay(table, strategy, seed=seed, budget=budget, workers=workers, pack=pack, as_live=True)
         recorded = table.seeds[seed % len(table.seeds)]
         placements = [placement for _, placement in run.trained]
         accuracies = [table.outcome(p, recorded)["measurement"]["validation"]["accuracy"] for p in placements]
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--budgets", default="24,40", help="in trials")
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pack", type=int, default=1)
     args = parser.parse_args()
     print("| table | strategy | budget | trained whole | steps | true share (worst) | measured | regret | within |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -54,7 +55,9 @@ def main() -> None:
         table = Table(file)
         for budget in map(int, args.budgets.split(",")):
             for strategy in args.strategies.split(","):
-                print(f"| {file.stem} | {row(table, strategy, budget, args.runs, args.workers)} |", flush=True)
+                print(
+                    f"| {file.stem} | {row(table, strategy, budget, args.runs, args.workers, args.pack)} |", flush=True
+                )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ class Silent:
     def note(self, *_: Any) -> None: ...
 
 
-def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int, as_live: bool = False) -> Run:
+def replay(
+    table: Table, strategy: str, *, seed: int, budget: int, workers: int, as_live: bool = False, pack: int = 1
+) -> Run:
     """A search by a strategy of `--strategy`, to the steps of ``budget`` whole trainings, without settling before.
 
     A strategy that stops trials on the way begins as many as share these steps. ``as_live``: ``budget`` counts trials,
@@ -61,6 +63,7 @@ def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int,
             references={placement: placement.label for placement in first},
             watcher=Silent(),
             steps=table.steps,
+            pack=pack,
             settle=False,
         )
         plan.reconcile()
@@ -69,20 +72,21 @@ def replay(table: Table, strategy: str, *, seed: int, budget: int, workers: int,
         while not plan.done() and (as_live or not (study.stops_early and pool.spent >= ceiling)):
             job = plan.next(pool.running) if pool.free else None
             if job is not None:
-                to = (job.until or table.steps) if job.kind == "trial" else 0
-                pool.start(job, to - reached.get(job.number, 0) if to else 0)
-                reached[job.number] = to
+                to = (job.parts[0].until or table.steps) if job.kind in ("trial", "pack") else 0
+                pool.start(job, to - reached.get(job.parts[0].number, 0) if to else 0, len(job.parts))
+                reached |= {part.number: to for part in job.parts}
                 continue
             if not pool.running:
                 break
             job = pool.wait()
-            if job.kind == "trial":
-                assert job.placement is not None
-                outcome = table.outcome(job.placement, recorded, job.until)
-                plan.finished(job, outcome)
+            for part in job.parts:
+                if part.kind != "trial":
+                    plan.finished(part, {"latency_context": "replayed"} if part.kind == "base" else {})
+                    continue
+                assert part.placement is not None
+                outcome = table.outcome(part.placement, recorded, part.until)
+                plan.finished(part, outcome)
                 if outcome["status"] == "complete":
-                    trained.append((pool.spent, job.placement))
-            else:
-                plan.finished(job, {"latency_context": "replayed"} if job.kind == "base" else {})
+                    trained.append((pool.spent, part.placement))
         catalog.close()
     return Run.of(table, recorded, trained, pool.spent)

@@ -64,7 +64,7 @@ class Workers(Generic[Work]):
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._ends: list[tuple[int, int, Work]] = []
+        self._ends: list[tuple[int, int, Work, int]] = []
         self._started = 0
         self._clock = 0
         self.spent = 0  # training steps of all workers, those of unfinished work included
@@ -77,14 +77,15 @@ class Workers(Generic[Work]):
     def free(self) -> bool:
         return self.running < self._count
 
-    def start(self, work: Work, steps: int) -> None:
-        heapq.heappush(self._ends, (self._clock + steps, self._started, work))
+    def start(self, work: Work, steps: int, together: int = 1) -> None:
+        """``together`` trainings are made in one pass, so many steps of each."""
+        heapq.heappush(self._ends, (self._clock + steps, self._started, work, together))
         self._started += 1
 
     def wait(self) -> Work:
         """The work that ends next; of two that end together, what was started first. Raises IndexError if none runs."""
-        end, _, work = self._ends[0]
-        self.spent += (end - self._clock) * self.running
+        end, _, work, _ = self._ends[0]
+        self.spent += (end - self._clock) * sum(together for *_, together in self._ends)
         self._clock = end
         heapq.heappop(self._ends)
         return work

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from objectives.accuracy import Evaluation, evaluate
+from objectives.accuracy import Evaluation, batches_of, evaluate
 from objectives.backbone import attach
 from objectives.cut import Cut, narrowest_cut
 from objectives.encoding import EncodedRow, EncodedTask, encode
@@ -262,3 +262,16 @@ def test_a_broken_model_still_gives_a_figure_for_every_row(zoo: Zoo) -> None:
     result = evaluate(model, make_task(zoo, "llama"), "test", metric="accuracy")
     assert len(result.scores) == 18
     assert math.isnan(result.loss)
+
+
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=600))
+def test_a_gpu_takes_more_rows_a_pass_and_no_more_tokens(lengths: list[int]) -> None:
+    few, many = (batches_of(lengths, torch.device(kind)) for kind in ("cpu", "cuda"))
+    assert [row for batch in many for row in batch] == [row for batch in few for row in batch]
+    assert sorted(row for batch in many for row in batch) == list(range(len(lengths)))
+    assert max(map(len, few)) <= 64
+    for batch in many:
+        longest = max(1, *(lengths[row] for row in batch))
+        assert len(batch) <= 64 or len(batch) * longest <= 64 * 512
+    if max(lengths) <= 50:
+        assert len(many) == 1

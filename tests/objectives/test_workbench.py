@@ -78,7 +78,7 @@ def test_the_base_model_is_measured_against_itself(zoo: Zoo, tmp_path: Path) -> 
     base = Workbench(assignment(zoo, "llama", tmp_path)).measure_base()
     assert json.loads(json.dumps(base, allow_nan=False)) == base
     assert base.keys() == {"validation", "latency", "latency_context", "seconds", "device"}
-    assert base["device"] == "cpu, 1 thread"
+    assert base["device"] == (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu, 1 thread")
     assert 0.3 < base["latency"]["ratio"] < 3
 
 
@@ -214,7 +214,8 @@ def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo,
     outcome = bench.measure(all_groups(space), "0", None)
 
     torch.manual_seed(99)
-    base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, dtype=bench.base.dtype)
+    base = base.to(bench.device)
     read = PeftModel.from_pretrained(base, outcome["adapter"]).eval()
     figures = evaluate(read, task, "test", metric="accuracy", tokenizer=load_tokenizer(folder))
     assert figures.to_json(seed=0) == bench.test(outcome["adapter"])
