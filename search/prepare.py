@@ -176,9 +176,7 @@ def _default_workers(spec: SearchSpec) -> int:
 
 def _default_pack(spec: SearchSpec) -> int:
     """On a GPU a small pass is bound by launching its kernels, and one for several trials launches no more."""
-    import torch
-
-    if not torch.cuda.is_available() or spec.gpus_per_trial == 0:
+    if not (_default_gpus() if spec.gpus_per_trial is None else spec.gpus_per_trial):
         return 1
     return max(1, min(_PACK, spec.budget // (spec.workers or _default_workers(spec))))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from search.prepare import threads_for
+from search.prepare import prepare, threads_for
+from search.spec import SearchSpec
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,19 @@ def test_a_worker_has_its_share_of_the_cores_within_the_users_limit(
     if limit is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
     assert threads_for(workers) == threads
+
+
+@pytest.mark.parametrize(
+    ("gpus", "budget", "workers", "asked", "pack"),
+    [
+        (0.5, 40, 2, None, 8),
+        (0.5, 24, 4, None, 6),  # so that none of them waits for the others
+        (1.0, 3, 8, None, 1),
+        (0.0, 40, 2, None, 1),
+        (0.0, 40, 2, 3, 3),
+    ],
+)
+def test_a_worker_on_a_gpu_trains_a_pack(gpus: float, budget: int, workers: int, asked: int | None, pack: int) -> None:
+    """Also where only the cluster has GPUs: the driver goes by what it was told of them."""
+    spec = SearchSpec(gpus_per_trial=gpus, budget=budget, workers=workers, pack=asked)
+    assert prepare(spec).spec.pack == pack
