@@ -52,7 +52,8 @@ class SearchPlan:
         What a process died of is done again at most ``retries`` times; then a trial has failed, and all else ends the
         search.
 
-        ``deadline`` is on :func:`time.monotonic`; after it no new trial begins and none goes on.
+        ``deadline`` is on :func:`time.monotonic`; after it no trial is chosen any more, to begin or to go on. Of packs,
+        those that were chosen by then and wait for a worker are still trained.
 
         ``check`` is asked before each job, and what it raises ends the search. ``served`` gives the latency of adapters
         that will run on a server; without it workers measure it themselves.
