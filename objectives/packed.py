@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -24,7 +25,6 @@ from objectives.kernels import lean_training, merging_is_cheaper
 from objectives.loss import CompletionLoss
 from objectives.packable import lora_weights, plain_layers
 from objectives.training import (
-    LOSS_EVERY,
     TrainingDiverged,
     TrainingResult,
     TrainingSettings,
@@ -90,11 +90,7 @@ def train_packed(
         ]
 
     with lean_training(carrier.train()):
-        for step, batches in enumerate(step_batches(task, settings), start=1):
-            if step > last:
-                break
-            if step <= began:
-                continue
+        for step, batches in islice(enumerate(step_batches(task, settings), start=1), began, last):
             for rows, share in batches:
                 objectives, cross_entropies = _losses(carrier, len(models), rows, task.pad_id, cut, completion_loss)
                 torch.autograd.backward((objectives * share).sum())
@@ -109,7 +105,7 @@ def train_packed(
                 ]
                 if all(isinstance(outcome, TrainingDiverged) for outcome in outcomes):
                     break
-                if step % LOSS_EVERY == 0 and step < last:
+                if step < last:
                     keep(up_to_date)
     for model in models:
         model.eval()

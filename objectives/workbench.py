@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from objectives.backbone import attach
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
 from objectives.encoding import EncodedTask
-from objectives.errors import ModelError, StoreError
+from objectives.errors import ModelError
 from objectives.label_scoring import prompt_is_shareable
 from objectives.latency import LatencySettings
 from objectives.latency.context import profile_context
@@ -68,7 +67,7 @@ class _Trial:
     def __init__(self, request: Request, parameters: int) -> None:
         self.request = request
         self.checkpoint = f"{request.name}{SUFFIX}"
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, float] = {}
         self.measurement: dict[str, Any] = {"parameters": parameters, "seconds": self.seconds}
         self.outcome: dict[str, Any] = {"status": None, "reason": None, "steps": 0, "measurement": self.measurement}
         self.adapted: Any = None
@@ -239,8 +238,6 @@ class Workbench:
                     before=before,
                     keep=keep,
                 )
-        except StoreError:
-            raise
         except (MemoryError, RuntimeError):
             self._free_memory()
             return False
@@ -278,11 +275,9 @@ class Workbench:
 
     @contextmanager
     def _answering(self, trial: _Trial) -> Iterator[None]:
-        """What goes wrong within is the trial's, and ends it."""
+        """What goes wrong within is the trial's, and ends it; a disk or server that refuses is not its fault."""
         try:
             yield
-        except StoreError:
-            raise
         except TrainingDiverged as error:
             trial.close("failed", f"{error}: try a lower --learning-rate")
         except (MemoryError, RuntimeError) as error:

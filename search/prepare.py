@@ -96,14 +96,14 @@ def prepare(spec: SearchSpec) -> Prepared:
         task=data.task,
         metric=metric,
         steps=spec.steps or (demo.STEPS if spec.data is None else _DEFAULT_STEPS[data.task]),
-        workers=spec.workers or _default_workers(spec),
-        gpus_per_trial=_default_gpus() if spec.gpus_per_trial is None else spec.gpus_per_trial,
-        pack=spec.pack or _default_pack(spec),
         learning_rate=spec.learning_rate or default_learning_rate(space.hidden_size),
         training_seed=spec.seed if spec.training_seed is None else spec.training_seed,
         validation_rows=len(data.splits["validation"]),
         test_rows=len(data.splits["test"]),
+        gpus_per_trial=_default_gpus() if spec.gpus_per_trial is None else spec.gpus_per_trial,
     )
+    spec = replace(spec, workers=spec.workers or _default_workers(spec))
+    spec = replace(spec, pack=spec.pack or _default_pack(spec))
     assert spec.steps is not None
     assert spec.learning_rate is not None
     assert spec.training_seed is not None
@@ -175,10 +175,12 @@ def _default_workers(spec: SearchSpec) -> int:
 
 
 def _default_pack(spec: SearchSpec) -> int:
-    """On a GPU a small pass is bound by launching its kernels, and one for several trials launches no more."""
-    if not (_default_gpus() if spec.gpus_per_trial is None else spec.gpus_per_trial):
-        return 1
-    return max(1, min(_PACK, spec.budget // (spec.workers or _default_workers(spec))))
+    """On a GPU a small pass is bound by launching its kernels, and one for several trials launches no more.
+
+    Of a spec whose GPUs and workers are known.
+    """
+    assert spec.workers is not None
+    return max(1, min(_PACK, spec.budget // spec.workers)) if spec.gpus_per_trial else 1
 
 
 def threads_for(workers: int) -> int:

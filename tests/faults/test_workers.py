@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -80,29 +81,32 @@ def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
     return [child for child in found if (child.cmdline() or [""])[0].startswith("ray::ResourceTrainable")]
 
 
-def kill_in_the_middle(home: Path, search: subprocess.Popen[Any], past: int = 0) -> int:
-    """Kill the one worker once its training has a checkpoint beyond step ``past``; returns the step."""
+def wait_until(search: subprocess.Popen[Any], is_so: Callable[[], bool]) -> None:
+    """While the search runs."""
     deadline = time.monotonic() + 120
-    while True:
+    while not is_so():
         assert time.monotonic() < deadline
         assert search.poll() is None
-        reached = max((steps_of(file) for file in home.glob(f"adapters/*/0*{SUFFIX}")), default=0)
-        if reached > past:
-            break
         time.sleep(0.005)
+
+
+def kill_in_the_middle(home: Path, search: subprocess.Popen[Any], past: int = 0) -> int:
+    """Kill the one worker once its training has a checkpoint beyond step ``past``; returns the step."""
+
+    def reached() -> int:
+        return max((steps_of(file) for file in home.glob(f"adapters/*/0*{SUFFIX}")), default=0)
+
+    wait_until(search, lambda: reached() > past)
     (worker,) = workers_of(search)
     worker.kill()
     worker.wait(10)
-    return max((steps_of(file) for file in home.glob(f"adapters/*/0*{SUFFIX}")), default=0)
+    return reached()
 
 
 def wait_for_checkpoints(home: Path, search: subprocess.Popen[Any], numbers: range) -> None:
     """Until each of these trials has one."""
-    deadline = time.monotonic() + 120
-    while not all(any(map(steps_of, home.glob(f"adapters/*/{number:04d}*{SUFFIX}"))) for number in numbers):
-        assert time.monotonic() < deadline
-        assert search.poll() is None
-        time.sleep(0.005)
+    files = [f"adapters/*/{number:04d}*{SUFFIX}" for number in numbers]
+    wait_until(search, lambda: all(any(map(steps_of, home.glob(file))) for file in files))
 
 
 @pytest.mark.slow

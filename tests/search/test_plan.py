@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +107,7 @@ def test_without_packs_there_are_none(tmp_path: Path) -> None:
 
 
 def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
-    with ExitStack() as after:
-        searched = after.enter_context(closing(Searched(tmp_path, "tpe", pack=3, budget=6)))
+    with closing(Searched(tmp_path, "tpe", pack=3, budget=6)) as searched:
         plan = searched.plan
         base, pack = plan.next(0), plan.next(1)
         assert base is not None
@@ -124,7 +123,7 @@ def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
             plan.finished(part, outcome(part.placement, part.until))
         for _ in range(2):
             plan.lost(pack.parts[0], "the worker died")
-            (again := plan.next(0))
+            again = plan.next(0)
         assert again is not None
         assert again.kind == "pack"  # the next three: the first trial has died too often
         trials = searched.catalog.trials(searched.search.id)
