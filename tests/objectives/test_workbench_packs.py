@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from objectives import workbench
 from objectives.packed import train_packed
 from objectives.placement import Placement
-from objectives.workbench import Request, Workbench
+from objectives.workbench import Assignment, Request, Workbench
 from tests.objectives.test_workbench import TRAINING, assignment, plain
 from tests.objectives.tiny import Zoo, all_groups
 
@@ -25,6 +25,13 @@ def requests(zoo: Zoo, prefix: str, name: str = "llama") -> list[Request]:
     names = [group.name for group in zoo.space(name).groups]
     placements = [Placement.of(names[:1], 2), all_groups(zoo.space(name)), Placement.of(names[1:3], 8)]
     return [Request(placement, f"{prefix}{number}", PROFILE) for number, placement in enumerate(placements)]
+
+
+def workbench_of(given: Assignment) -> Workbench:
+    """In single precision on a GPU too: in bfloat16 rounding alone sets both ways apart."""
+    bench = Workbench(given)
+    bench.base.float()
+    return bench
 
 
 def alone(bench: Workbench, some: Sequence[Request]) -> list[dict[str, Any]]:
@@ -62,7 +69,7 @@ def test_trials_measured_together_are_those_measured_alone(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = spied(monkeypatch)
-    bench = Workbench(assignment(zoo, "llama", tmp_path))
+    bench = workbench_of(assignment(zoo, "llama", tmp_path))
     together = bench.measure_together(requests(zoo, "a"))
     assert sizes == [3]
     assert_alike(together, alone(bench, requests(zoo, "b")))
@@ -77,7 +84,7 @@ def test_a_pack_stops_on_the_way_and_goes_on_by_what_is_there(
 ) -> None:
     """One of three has its checkpoint from elsewhere, of another step: it cannot be in the pass of the others."""
     sizes = spied(monkeypatch)
-    bench = Workbench(assignment(zoo, "llama", tmp_path))
+    bench = workbench_of(assignment(zoo, "llama", tmp_path))
     some = requests(zoo, "a")
     stopped = bench.measure_together(some[:2], until=10)
     assert [(outcome["status"], outcome["steps"]) for outcome in stopped] == [("stopped", 10)] * 2
@@ -93,7 +100,7 @@ def test_a_pack_that_does_not_fit_is_halved_once_and_for_all(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = spied(monkeypatch, most=2)
-    bench = Workbench(assignment(zoo, "llama", tmp_path))
+    bench = workbench_of(assignment(zoo, "llama", tmp_path))
     some = [*requests(zoo, "a"), Request(Placement.of(["q_proj"], 4), "a3", PROFILE)]
     together = bench.measure_together(some)
     assert sizes == [4, 2, 2]
@@ -115,15 +122,15 @@ def test_what_is_kept_on_the_way_outlives_the_process(
     with monkeypatch.context() as patched:
         patched.setattr(workbench, "train_packed", killed)
         with pytest.raises(KeyboardInterrupt):
-            Workbench(given).measure_together(some)
-    bench = Workbench(given)
+            workbench_of(given).measure_together(some)
+    bench = workbench_of(given)
     ended = bench.measure_together(some)
     assert [outcome["measurement"]["continued_from"] for outcome in ended] == [20] * 3
     assert_alike(ended, alone(bench, requests(zoo, "b")))
 
 
 def test_a_trial_that_fails_leaves_the_others_alone(zoo: Zoo, tmp_path: Path) -> None:
-    bench = Workbench(assignment(zoo, "llama", tmp_path, max_ratio=1.5))
+    bench = workbench_of(assignment(zoo, "llama", tmp_path, max_ratio=1.5))
     some = requests(zoo, "a")
     slow = Request(Placement.of(["o_proj"], 4), "slow", {"ratio": 1.6})
     huge = Request(Placement.of(["q_proj"], 10**13), "huge", PROFILE)
@@ -134,7 +141,7 @@ def test_a_trial_that_fails_leaves_the_others_alone(zoo: Zoo, tmp_path: Path) ->
 
 
 def test_every_one_that_diverges_says_so(zoo: Zoo, tmp_path: Path) -> None:
-    bench = Workbench(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, learning_rate=1e30)))
+    bench = workbench_of(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, learning_rate=1e30)))
     together, others = bench.measure_together(requests(zoo, "a")), alone(bench, requests(zoo, "b"))
     assert [outcome["reason"] for outcome in together] == [other["reason"] for other in others]
     assert together[1]["status"] == "failed"
@@ -143,7 +150,7 @@ def test_every_one_that_diverges_says_so(zoo: Zoo, tmp_path: Path) -> None:
 
 def test_an_encoder_is_trained_one_by_one(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = spied(monkeypatch)
-    bench = Workbench(assignment(zoo, "bert", tmp_path))
+    bench = workbench_of(assignment(zoo, "bert", tmp_path))
     together = bench.measure_together(requests(zoo, "a", "bert"))
     others = alone(bench, requests(zoo, "b", "bert"))
     assert sizes == []
