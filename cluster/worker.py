@@ -50,7 +50,7 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
             return [self._bench.measure_base(job.profile)]
         if job.kind == "test":
             return [self._bench.test(job.adapter)]
-        return self._bench.measure_together([_request(part) for part in job.parts], job.parts[0].until)
+        return self._bench.measure([_request(part) for part in job.parts], job.parts[0].until)
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         """A trial fails alone; without the base model or a reading of the test split there is no search."""

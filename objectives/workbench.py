@@ -133,13 +133,7 @@ class Workbench:
             "device": self._device_name(),
         }
 
-    def measure(
-        self, placement: Placement, name: str, profile: Mapping[str, Any] | None, until: int | None = None
-    ) -> dict[str, Any]:
-        """:meth:`measure_together` of one trial."""
-        return self.measure_together([Request(placement, name, profile)], until)[0]
-
-    def measure_together(self, requests: Sequence[Request], until: int | None = None) -> list[dict[str, Any]]:
+    def measure(self, requests: Sequence[Request], until: int | None = None) -> list[dict[str, Any]]:
         """Latency of each, then, of those within the cap, training and validation; an outcome for each request.
 
         With ``until`` below all steps the trainings stop there, without validation, and leave checkpoints beside the

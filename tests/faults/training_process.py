@@ -13,7 +13,7 @@ from objectives.latency import LatencySettings
 from objectives.placement import Placement
 from objectives.storage import Folder
 from objectives.training import TrainingSettings
-from objectives.workbench import Assignment, Workbench
+from objectives.workbench import Assignment, Request, Workbench
 from tests.objectives.tiny import Zoo, make_task
 
 NAME = "0003-trial"
@@ -33,7 +33,7 @@ def main(folder: Path, checkpoint_seconds: float) -> None:
         threads=1,
         checkpoint_seconds=checkpoint_seconds,
     )
-    outcome = Workbench(given).measure(Placement.of(["o_proj", "q_proj"], 4), NAME, None)
+    outcome = Workbench(given).measure([Request(Placement.of(["o_proj", "q_proj"], 4), NAME)])[0]
     (folder / "outcome.json").write_text(json.dumps(outcome))
 
 

@@ -20,7 +20,7 @@ from objectives.errors import StoreError
 from objectives.placement import Placement
 from objectives.storage import Bucket, Folder, Storage, fetched, storage_at
 from objectives.training import TrainingResult
-from objectives.workbench import Workbench
+from objectives.workbench import Request, Workbench
 from tests.objectives.test_adapter import adapter_of
 from tests.objectives.test_workbench import assignment
 from tests.objectives.tiny import Zoo
@@ -123,9 +123,9 @@ def test_adapters_and_checkpoints_go_through_it(storage: Storage, zoo: Zoo) -> N
 def test_a_trial_leaves_its_adapter_alone(storage: Storage, zoo: Zoo, tmp_path: Path) -> None:
     """Beside a folder's, the adapter of S3 has the same bits, and reads the test split the same."""
     placement, given = Placement.of(["o_proj", "up_proj"], 4), assignment(zoo, "llama", tmp_path, checkpoint_seconds=0)
-    expected = Workbench(given).measure(placement, "0007", None)
+    expected = Workbench(given).measure([Request(placement, "0007")])[0]
     bench = Workbench(replace(given, adapters=storage))
-    outcome = bench.measure(placement, "0007", None)
+    outcome = bench.measure([Request(placement, "0007")])[0]
     assert outcome["adapter"] == storage.at("0007")
     assert outcome["adapter_sha256"] == expected["adapter_sha256"]
     assert storage.names() == ["0007"]
@@ -225,9 +225,9 @@ def test_a_store_that_goes_away_fails_no_trial(store: Store, in_s3: Bucket, zoo:
     placement = Placement.of(["o_proj"], 4)
     store.stop()
     with pytest.raises(StoreError, match="Could not connect to the endpoint URL"):
-        bench.measure(placement, "0007", None)
+        bench.measure([Request(placement, "0007")])
     store.start()
-    assert bench.measure(placement, "0007", None)["status"] == "complete"
+    assert bench.measure([Request(placement, "0007")])[0]["status"] == "complete"
     assert in_s3.names() == ["0007"]
 
 

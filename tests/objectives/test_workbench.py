@@ -27,7 +27,7 @@ from objectives.modules import module_space
 from objectives.placement import Placement
 from objectives.storage import Folder
 from objectives.training import TrainingSettings
-from objectives.workbench import Assignment, Workbench
+from objectives.workbench import Assignment, Request, Workbench
 from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, make_task, make_word_tokenizer
 
 QUICK = LatencySettings(prompt_tokens=8, output_tokens=3, min_requests=2, max_requests=2)
@@ -58,7 +58,7 @@ def plain(outcome: dict[str, Any]) -> dict[str, Any]:
 def test_a_trial_from_start_to_end(zoo: Zoo, tmp_path: Path) -> None:
     bench = Workbench(assignment(zoo, "llama", tmp_path))
     placement = all_groups(zoo.space("llama"))
-    outcome = plain(bench.measure(placement, "0007", profile=None))
+    outcome = plain(bench.measure([Request(placement, "0007")])[0])
 
     assert (outcome["status"], outcome["reason"], outcome["steps"]) == ("complete", None, 30)
     assert outcome["adapter"] == str(tmp_path / "adapters" / "0007")
@@ -85,9 +85,9 @@ def test_the_base_model_is_measured_against_itself(zoo: Zoo, tmp_path: Path) -> 
 def test_a_trial_does_not_depend_on_those_before_it(zoo: Zoo, tmp_path: Path) -> None:
     first, second = Placement.of(["q_proj"], 4), Placement.of(["down_proj", "o_proj"], 8)
     bench = Workbench(assignment(zoo, "llama", tmp_path))
-    bench.measure(first, "a", None)
-    after = bench.measure(second, "b", None)
-    alone = Workbench(assignment(zoo, "llama", tmp_path)).measure(second, "c", None)
+    bench.measure([Request(first, "a")])
+    after = bench.measure([Request(second, "b")])[0]
+    alone = Workbench(assignment(zoo, "llama", tmp_path)).measure([Request(second, "c")])[0]
     assert after["adapter_sha256"] == alone["adapter_sha256"]
     assert after["measurement"]["losses"] == alone["measurement"]["losses"]
     assert after["measurement"]["validation"] == alone["measurement"]["validation"]
@@ -100,7 +100,7 @@ def test_the_test_split_with_a_stored_adapter_is_that_of_the_trained_model(zoo: 
     task = replace(task, splits={**task.splits, "test": task.splits["validation"]})
     given = assignment(zoo, name, tmp_path, task=task, training=replace(TRAINING, steps=10))
     bench = Workbench(given)
-    outcome = bench.measure(all_groups(zoo.space(name)), "0", None)
+    outcome = bench.measure([Request(all_groups(zoo.space(name)), "0")])[0]
     figures = bench.test(outcome["adapter"])
     assert figures == outcome["measurement"]["validation"]
     assert Workbench(given).test(outcome["adapter"]) == figures, "a worker that did not train it"
@@ -110,7 +110,7 @@ def test_the_test_split_with_a_stored_adapter_is_that_of_the_trained_model(zoo: 
 def test_generation(zoo: Zoo, tmp_path: Path) -> None:
     task = replace(make_task(zoo, "llama", "generation"), max_new_tokens=8)
     bench = Workbench(assignment(zoo, "llama", tmp_path, task=task, metric="rouge_l"))
-    outcome = plain(bench.measure(all_groups(zoo.space("llama")), "0", None))
+    outcome = plain(bench.measure([Request(all_groups(zoo.space("llama")), "0")])[0])
     base = bench.measure_base()["validation"]
     assert outcome["status"] == "complete"
     assert outcome["measurement"]["validation"]["accuracy"] > base["accuracy"]
@@ -119,7 +119,7 @@ def test_generation(zoo: Zoo, tmp_path: Path) -> None:
 
 def test_a_placement_over_the_latency_cap_is_not_trained(zoo: Zoo, tmp_path: Path) -> None:
     bench = Workbench(assignment(zoo, "llama", tmp_path, max_ratio=0.01))
-    outcome = plain(bench.measure(Placement.of(["q_proj"], 4), "0", None))
+    outcome = plain(bench.measure([Request(Placement.of(["q_proj"], 4), "0")])[0])
     ratio = outcome["measurement"]["latency"]["ratio"]
     assert (outcome["status"], outcome["steps"]) == ("infeasible", 0)
     assert outcome["reason"] == f"latency ratio {ratio:.3f} is above --max-tpot-ratio 0.01: not trained"
@@ -131,7 +131,7 @@ def test_a_placement_over_the_latency_cap_is_not_trained(zoo: Zoo, tmp_path: Pat
 def test_a_profile_that_is_known_is_not_measured_again(zoo: Zoo, tmp_path: Path) -> None:
     profile = {"ratio": 1.5, "tpot_p95_ms": 3.0}
     bench = Workbench(assignment(zoo, "llama", tmp_path, max_ratio=1.4))
-    outcome = bench.measure(Placement.of(["q_proj"], 4), "0", profile)
+    outcome = bench.measure([Request(Placement.of(["q_proj"], 4), "0", profile)])[0]
     assert outcome["status"] == "infeasible"
     assert outcome["measurement"]["latency"] == profile
 
@@ -144,7 +144,7 @@ def test_a_training_that_diverges_fails_with_a_remedy(
     """Also where the last step is the one that did it, which no training loss shows any more."""
     training = TrainingSettings(steps=steps, batch_size=8, learning_rate=1e30)
     bench = Workbench(assignment(zoo, name, tmp_path, training=training))
-    outcome = plain(bench.measure(all_groups(zoo.space(name)), "0", None))
+    outcome = plain(bench.measure([Request(all_groups(zoo.space(name)), "0")])[0])
     assert outcome["status"] == "failed"
     what = "training loss" if steps == 30 else "validation loss"
     assert outcome["reason"] == f"the {what} became nan by step {step}: try a lower --learning-rate"
@@ -155,18 +155,18 @@ def test_a_training_that_diverges_fails_with_a_remedy(
 
 def test_memory_that_is_not_there_fails_the_trial_alone(zoo: Zoo, tmp_path: Path) -> None:
     bench = Workbench(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=2)))
-    outcome = plain(bench.measure(Placement.of(["q_proj"], 10**13), "0", None))
+    outcome = plain(bench.measure([Request(Placement.of(["q_proj"], 10**13), "0")])[0])
     assert outcome["status"] == "failed"
     assert outcome["reason"] == (
         "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
     )
-    assert bench.measure(Placement.of(["q_proj"], 4), "1", None)["status"] == "complete"
+    assert bench.measure([Request(Placement.of(["q_proj"], 4), "1")])[0]["status"] == "complete"
 
 
 def test_a_disk_that_refuses_is_no_result(zoo: Zoo, tmp_path: Path, no_file_larger_than: Any) -> None:
     bench = Workbench(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=1)))
     with pytest.raises(StoreError, match="could not be written"), no_file_larger_than(0):
-        bench.measure(Placement.of(["q_proj"], 4), "0", None)
+        bench.measure([Request(Placement.of(["q_proj"], 4), "0")])
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(zoo: Zoo, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo,
         zoo, "bert", tmp_path, model=folder, space=space, task=task, training=replace(TRAINING, steps=20)
     )
     bench = Workbench(given)
-    outcome = bench.measure(all_groups(space), "0", None)
+    outcome = bench.measure([Request(all_groups(space), "0")])[0]
 
     torch.manual_seed(99)
     base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, dtype=bench.base.dtype)

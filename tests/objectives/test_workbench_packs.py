@@ -35,7 +35,7 @@ def workbench_of(given: Assignment) -> Workbench:
 
 
 def alone(bench: Workbench, some: Sequence[Request]) -> list[dict[str, Any]]:
-    return [bench.measure(request.placement, request.name, request.profile) for request in some]
+    return [bench.measure([request])[0] for request in some]
 
 
 def assert_alike(together: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> None:
@@ -70,7 +70,7 @@ def test_trials_measured_together_are_those_measured_alone(
 ) -> None:
     sizes = spied(monkeypatch)
     bench = workbench_of(assignment(zoo, "llama", tmp_path))
-    together = bench.measure_together(requests(zoo, "a"))
+    together = bench.measure(requests(zoo, "a"))
     assert sizes == [3]
     assert_alike(together, alone(bench, requests(zoo, "b")))
     assert [outcome["measurement"]["packed"] for outcome in together] == [3] * 3
@@ -86,10 +86,10 @@ def test_a_pack_stops_on_the_way_and_goes_on_by_what_is_there(
     sizes = spied(monkeypatch)
     bench = workbench_of(assignment(zoo, "llama", tmp_path))
     some = requests(zoo, "a")
-    stopped = bench.measure_together(some[:2], until=10)
+    stopped = bench.measure(some[:2], until=10)
     assert [(outcome["status"], outcome["steps"]) for outcome in stopped] == [("stopped", 10)] * 2
-    bench.measure(some[2].placement, some[2].name, PROFILE, until=20)
-    ended = bench.measure_together(some)
+    bench.measure(some[2:], until=20)
+    ended = bench.measure(some)
     assert sizes == [2, 2]
     assert [outcome["measurement"]["continued_from"] for outcome in ended] == [10, 10, 20]
     assert_alike(ended, alone(bench, requests(zoo, "b")))
@@ -102,10 +102,10 @@ def test_a_pack_that_does_not_fit_is_halved_once_and_for_all(
     sizes = spied(monkeypatch, most=2)
     bench = workbench_of(assignment(zoo, "llama", tmp_path))
     some = [*requests(zoo, "a"), Request(Placement.of(["q_proj"], 4), "a3", PROFILE)]
-    together = bench.measure_together(some)
+    together = bench.measure(some)
     assert sizes == [4, 2, 2]
     assert_alike(together[:3], alone(bench, requests(zoo, "b")))
-    bench.measure_together([replace(request, name=f"c{request.name}") for request in some])
+    bench.measure([replace(request, name=f"c{request.name}") for request in some])
     assert sizes == [4, 2, 2, 2, 2]
 
 
@@ -122,9 +122,9 @@ def test_what_is_kept_on_the_way_outlives_the_process(
     with monkeypatch.context() as patched:
         patched.setattr(workbench, "train_packed", killed)
         with pytest.raises(KeyboardInterrupt):
-            workbench_of(given).measure_together(some)
+            workbench_of(given).measure(some)
     bench = workbench_of(given)
-    ended = bench.measure_together(some)
+    ended = bench.measure(some)
     assert [outcome["measurement"]["continued_from"] for outcome in ended] == [20] * 3
     assert_alike(ended, alone(bench, requests(zoo, "b")))
 
@@ -134,7 +134,7 @@ def test_a_trial_that_fails_leaves_the_others_alone(zoo: Zoo, tmp_path: Path) ->
     some = requests(zoo, "a")
     slow = Request(Placement.of(["o_proj"], 4), "slow", {"ratio": 1.6})
     huge = Request(Placement.of(["q_proj"], 10**13), "huge", PROFILE)
-    outcomes = bench.measure_together([some[0], slow, huge, *some[1:]])
+    outcomes = bench.measure([some[0], slow, huge, *some[1:]])
     assert [outcome["status"] for outcome in outcomes] == ["complete", "infeasible", "failed", "complete", "complete"]
     assert outcomes[2]["reason"].startswith("out of memory")
     assert outcomes[0]["measurement"]["packed"] == 3
@@ -142,7 +142,7 @@ def test_a_trial_that_fails_leaves_the_others_alone(zoo: Zoo, tmp_path: Path) ->
 
 def test_every_one_that_diverges_says_so(zoo: Zoo, tmp_path: Path) -> None:
     bench = workbench_of(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, learning_rate=1e30)))
-    together, others = bench.measure_together(requests(zoo, "a")), alone(bench, requests(zoo, "b"))
+    together, others = bench.measure(requests(zoo, "a")), alone(bench, requests(zoo, "b"))
     assert [outcome["reason"] for outcome in together] == [other["reason"] for other in others]
     assert together[1]["status"] == "failed"
     assert together[1]["reason"] == "the training loss became nan by step 10: try a lower --learning-rate"
@@ -151,7 +151,7 @@ def test_every_one_that_diverges_says_so(zoo: Zoo, tmp_path: Path) -> None:
 def test_an_encoder_is_trained_one_by_one(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = spied(monkeypatch)
     bench = workbench_of(assignment(zoo, "bert", tmp_path))
-    together = bench.measure_together(requests(zoo, "a", "bert"))
+    together = bench.measure(requests(zoo, "a", "bert"))
     others = alone(bench, requests(zoo, "b", "bert"))
     assert sizes == []
     assert [outcome["adapter_sha256"] for outcome in together] == [other["adapter_sha256"] for other in others]
