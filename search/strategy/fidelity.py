@@ -25,9 +25,9 @@ def course(losses: Sequence[tuple[int, float]], final: float | None, steps: int)
     """The losses by which a trial is compared with others, one for each of its :func:`rungs` that it has reached.
 
     ``losses`` are (step, mean training loss since the entry before), ``final`` the validation loss after all steps. On
-    the way it is the mean training loss over the last half of the steps so far: it costs nothing, and since all trials
-    of a search see the same batches in the same order, what differs between two trials is the placement, not the luck
-    of the batches.
+    the way it is the mean training loss so far: it costs nothing, and since all trials of a search see the same batches
+    in the same order, what differs between two trials is the placement, not the luck of the batches. How fast a
+    placement learns at first tells more than where it then is, so the first steps count as well.
     """
     *early, _ = rungs(steps)
     reached = losses[-1][0] if losses else 0
@@ -35,6 +35,6 @@ def course(losses: Sequence[tuple[int, float]], final: float | None, steps: int)
     for rung in early:
         if rung > reached:
             return tuple(found)
-        half = [loss for step, loss in losses if rung / 2 < step <= rung]
-        found.append(sum(half) / len(half))
+        so_far = [loss for step, loss in losses if step <= rung]
+        found.append(sum(so_far) / len(so_far))
     return tuple(found) if final is None else (*found, final)

@@ -17,7 +17,7 @@ from objectives.placement import Placement
 from search.pareto import area
 from search.strategy.additive_sampler import COURSE, RATIO, AdditiveSampler
 from search.strategy.belief import Observation, believe, bent, design, explains, tells
-from search.strategy.fidelity import rungs
+from search.strategy.fidelity import course, rungs
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from tests.commands import environment
@@ -377,3 +377,11 @@ def test_rungs_are_whole_entries_of_the_training_losses() -> None:
     assert rungs(79) == (79,), "20 steps of 79 are too large a part of it"
     assert rungs(30) == (30,)
     assert rungs(1) == (1,)
+
+
+def test_a_course_has_the_mean_training_loss_so_far_at_each_rung_and_the_validation_loss_at_the_end() -> None:
+    losses = [(step, 100.0 / step) for step in range(10, 81, 10)]
+    assert course(losses[:1], None, 80) == ()
+    assert course(losses[:3], None, 80) == (7.5,)
+    assert course(losses, 0.5, 80) == (7.5, pytest.approx((10 + 5 + 10 / 3 + 2.5) / 4), 0.5)
+    assert course(losses[:3], 0.5, 30) == (0.5,)
