@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,11 @@ from search.shrinkage import estimates
 
 @dataclass(frozen=True)
 class Candidate:
-    """A complete trial; ``accuracy``, its ``standard_error`` and ``loss`` are measured on validation."""
+    """A complete trial; ``accuracy``, its ``standard_error`` and ``loss`` are measured on validation.
+
+    ``ratio_reach`` is how far the 95% interval of the latency ratio, for a repetition of its measurement, reaches to
+    each side; 0 for a ratio that is known.
+    """
 
     trial: int
     placement: Placement
@@ -22,6 +27,7 @@ class Candidate:
     standard_error: float
     ratio: float
     loss: float | None = None
+    ratio_reach: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,9 @@ class Recommendation:
 def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str, axis: str) -> Recommendation | None:
     """The one-standard-error rule (Breiman et al., 1984, section 3.4.3) with latency as the cost.
 
-    Of the front's members whose expected accuracy is within one standard error of the highest one, the fastest. Where
-    trials have estimates, luck weighs less: the best of many measured figures is mostly the luckiest.
+    Of the front's members whose expected accuracy is within one standard error of the highest one, the fastest; of
+    those that are slower by no more than one standard error of the difference, the one of the highest expected
+    accuracy. Where trials have estimates, luck weighs less: the best of many measured figures is mostly the luckiest.
     """
     if not candidates:
         return None
@@ -46,21 +53,30 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     expected, error = found or ([c.accuracy for c in ordered], [c.standard_error for c in ordered])
     best = max(members, key=lambda i: expected[i])
     bar = min(e for e, c in zip(error, ordered, strict=True) if _same_point(c, ordered[best]))
-    picked = next(i for i in members if expected[i] >= expected[best] - bar)
+    fastest = next(i for i in members if expected[i] >= expected[best] - bar)
+    # A latency that is lower by luck alone is worth no accuracy: of two ranks it is as often that of the worse one.
+    picked = max(
+        (i for i in members if not _is_slower(ordered[i], ordered[fastest])), key=lambda i: (expected[i], i == fastest)
+    )
     chosen = ordered[picked]
     latency = "TPOT" if axis == "tpot" else "request time"
     cost = f"{latency} {chosen.ratio:.2f} times the base model's"
     figure = f"expected {metric}" if found else f"validation {metric}"
+    but = ""
+    if picked != fastest:
+        rival = ordered[fastest]
+        ratios = f"{rival.ratio:.3f} for {chosen.ratio:.3f}"
+        but = f", but for {rival.placement.label}, whose lower latency may be noise ({ratios})"
     if picked == best:
         why = (
             f"{chosen.placement.label} has the highest {figure} ({expected[best]:.3f}), and no faster placement comes "
-            f"within one standard error ({bar:.3f}) of it; {cost}"
+            f"within one standard error ({bar:.3f}) of it{but}; {cost}"
         )
     else:
         why = (
             f"{chosen.placement.label} is the fastest placement within one standard error ({bar:.3f}) of the "
-            f"best {figure}: {expected[picked]:.3f} against {expected[best]:.3f} of {ordered[best].placement.label}, "
-            f"at {cost} instead of {ordered[best].ratio:.2f}"
+            f"best {figure}{but}: {expected[picked]:.3f} against {expected[best]:.3f} of "
+            f"{ordered[best].placement.label}, at {cost} instead of {ordered[best].ratio:.2f}"
         )
     if found:
         why += f"; expected is the trial's own {metric}, weighed with what the losses of all trials say, against luck"
@@ -77,6 +93,15 @@ def _estimates(candidates: Sequence[Candidate]) -> tuple[list[float], list[float
     accuracy, error, loss = np.array([(c.accuracy, c.standard_error, c.loss) for c in candidates], np.float64).T
     found = estimates([c.placement for c in candidates], accuracy, error, loss)
     return found and (found[0].tolist(), found[1].tolist())
+
+
+def _is_slower(one: Candidate, other: Candidate) -> bool:
+    """By more than one standard error of the difference.
+
+    A reach for a repetition is 1.96 standard errors of the difference of two equal measurements: each brings half of
+    its square.
+    """
+    return one.ratio - other.ratio > math.hypot(one.ratio_reach, other.ratio_reach) / math.sqrt(2) / 1.96
 
 
 def _same_point(one: Candidate, other: Candidate) -> bool:

@@ -125,8 +125,15 @@ def _point(trial: TrialRecord) -> tuple[float, float]:
 def _candidate(trial: TrialRecord) -> Candidate:
     accuracy, ratio = _point(trial)
     validation = _validation(trial)
+    low, high = _latency(trial.measurement).get("ratio_ci") or (ratio, ratio)
     return Candidate(
-        trial.number, trial.placement, accuracy, validation["standard_error"], ratio, validation.get("loss")
+        trial.number,
+        trial.placement,
+        accuracy,
+        validation["standard_error"],
+        ratio,
+        validation.get("loss"),
+        (high - low) / 2,
     )
 
 

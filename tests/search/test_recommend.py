@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +14,8 @@ from search.pareto import front
 from search.recommend import Candidate, recommend
 
 
-def candidate(trial: int, accuracy: float, ratio: float, error: float = 0.02) -> Candidate:
-    return Candidate(trial, Placement.of([f"group_{trial}"], 8), accuracy, error, ratio)
+def candidate(trial: int, accuracy: float, ratio: float, error: float = 0.02, reach: float = 0.0) -> Candidate:
+    return Candidate(trial, Placement.of([f"group_{trial}"], 8), accuracy, error, ratio, ratio_reach=reach)
 
 
 def chosen(*candidates: Candidate, base: float = 0.1) -> int:
@@ -43,6 +46,38 @@ def test_a_faster_one_that_is_beaten_elsewhere_is_no_choice() -> None:
     assert chosen(candidate(0, 0.9, 2.0), candidate(1, 0.895, 1.2), candidate(2, 0.89, 1.2)) == 1
 
 
+@pytest.mark.parametrize(("reach", "taken"), [(0.0, 1), (0.019, 1), (0.02, 0), (0.1, 0)])
+def test_a_latency_that_is_lower_by_noise_is_worth_no_accuracy(reach: float, taken: int) -> None:
+    """Two equal reaches of 0.02 for a repetition make a standard error of 0.0102, and the latencies are 0.01 apart."""
+    accurate, fast = candidate(0, 0.90, 1.24, reach=reach), candidate(1, 0.885, 1.23, reach=reach)
+    assert chosen(accurate, fast, candidate(2, 0.8, 1.1, reach=reach)) == taken
+
+
+def test_of_what_is_as_fast_the_most_accurate_is_taken_and_what_is_slower_is_not() -> None:
+    fast, as_fast, slower = (
+        candidate(i, a, r, reach=0.02) for i, a, r in ((0, 0.885, 1.2), (1, 0.89, 1.205), (2, 0.9, 1.5))
+    )
+    assert chosen(fast, as_fast, slower) == 1
+
+
+def test_the_reason_names_what_may_be_faster_by_noise() -> None:
+    best, fast = candidate(0, 0.90, 1.235, reach=0.02), candidate(1, 0.895, 1.231, reach=0.02)
+    recommendation = recommend([best, fast], 0.2, "accuracy", "tpot")
+    assert recommendation is not None
+    assert recommendation.why == (
+        "group_0 r8 has the highest validation accuracy (0.900), and no faster placement comes within one standard "
+        "error (0.020) of it, but for group_1 r8, whose lower latency may be noise (1.231 for 1.235); TPOT 1.24 times "
+        "the base model's"
+    )
+    recommendation = recommend([best, fast, candidate(2, 0.91, 1.5)], 0.2, "accuracy", "tpot")
+    assert recommendation is not None
+    assert recommendation.why == (
+        "group_0 r8 is the fastest placement within one standard error (0.020) of the best validation accuracy, but "
+        "for group_1 r8, whose lower latency may be noise (1.231 for 1.235): 0.900 against 0.910 of group_2 r8, at "
+        "TPOT 1.24 times the base model's instead of 1.50"
+    )
+
+
 def test_the_reason_for_a_faster_one() -> None:
     recommendation = recommend([candidate(0, 0.9, 2.0), candidate(1, 0.885, 1.3)], 0.2, "accuracy", "tpot")
     assert recommendation is not None
@@ -67,6 +102,24 @@ def test_no_better_than_the_base_model_is_said(base: float, says: bool) -> None:
     assert recommendation is not None
     end = f"; it is not better than the base model ({base:.3f}) beyond one standard error: no adapter may do"
     assert recommendation.why.endswith(end) == says
+
+
+NOISY = st.lists(
+    st.tuples(st.floats(0, 1), st.floats(1, 3), st.floats(0, 0.1), st.floats(0, 0.3)), min_size=1, max_size=20
+).map(lambda rows: [candidate(i, *row) for i, row in enumerate(rows)])
+
+
+@given(NOISY)
+def test_noise_of_latency_makes_it_no_less_accurate_and_no_slower_than_that_noise(candidates: list[Candidate]) -> None:
+    noisy = recommend(candidates, 0.0, "accuracy", "tpot")
+    exact = recommend([replace(c, ratio_reach=0.0) for c in candidates], 0.0, "accuracy", "tpot")
+    assert noisy is not None
+    assert exact is not None
+    taken, fastest = candidates[noisy.trial], candidates[exact.trial]
+    assert noisy.trial in front([(c.accuracy, c.ratio) for c in candidates])
+    assert taken.accuracy >= fastest.accuracy
+    error = math.sqrt((taken.ratio_reach**2 + fastest.ratio_reach**2) / 2) / 1.96
+    assert fastest.ratio <= taken.ratio <= fastest.ratio + error * (1 + 1e-9)
 
 
 CANDIDATES = st.lists(st.tuples(st.floats(0, 1), st.floats(1, 3), st.floats(0, 0.1)), min_size=1, max_size=20).map(
