@@ -25,6 +25,9 @@ from search.study import Study
 from tests.commands import QUICK, assert_whole, call, command, environment
 from tests.faults.training_process import NAME, STEPS
 
+#: Of a trial in a live search: enough to be killed twice on the way.
+LIVE_STEPS = 160
+
 
 def steps_of(checkpoint: Path) -> int:
     """Of a checkpoint that a process may be replacing; 0 where there is none."""
@@ -113,7 +116,7 @@ def wait_for_checkpoints(home: Path, search: subprocess.Popen[Any], numbers: ran
 def test_a_search_survives_the_death_of_its_workers(tmp_path: Path, migrated_mlflow: Path) -> None:
     """The first trial's worker is killed in the middle, twice; the trial ends under its number, from its checkpoint."""
     shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
-    flags = [*QUICK, "--steps", "300", "--budget", "2", "--checkpoint-seconds", "0.05"]
+    flags = [*QUICK, "--steps", str(LIVE_STEPS), "--budget", "2", "--checkpoint-seconds", "0.05"]
     args = command("run", *flags, "--home", str(tmp_path), "--name", "struck", "--json")
     with (tmp_path / "stderr").open("w") as error:
         search = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=error, text=True, env=environment())
@@ -128,7 +131,7 @@ def test_a_search_survives_the_death_of_its_workers(tmp_path: Path, migrated_mlf
     assert (struck.attempts, other.attempts) == (3, 1)
     assert struck.measurement["continued_from"] == second > first
     assert "continued_from" not in other.measurement
-    assert [step for step, _ in struck.measurement["losses"]] == list(range(10, 301, 10))
+    assert [step for step, _ in struck.measurement["losses"]] == list(range(10, LIVE_STEPS + 1, 10))
     assert not list(tmp_path.rglob(f"*{SUFFIX}*"))
 
 
@@ -136,7 +139,7 @@ def test_a_search_survives_the_death_of_its_workers(tmp_path: Path, migrated_mlf
 def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Path, migrated_mlflow: Path) -> None:
     """Its trials go on one by one from the checkpoints of the pack, and after a resume in a pack again."""
     shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
-    flags = [*QUICK, "--steps", "300", "--budget", "6", "--pack", "3", "--strategy", "tpe"]
+    flags = [*QUICK, "--steps", str(LIVE_STEPS), "--budget", "6", "--pack", "3", "--strategy", "tpe"]
     flags += ["--checkpoint-seconds", "0.05", "--home", str(tmp_path), "--name", "packed"]
     with (tmp_path / "stderr").open("w") as error:
         search = subprocess.Popen(command("run", *flags), stderr=error, env=environment())
@@ -155,7 +158,7 @@ def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Pat
     assert [trial.attempts for trial in trials] == [2] * 6
     for trial in trials:
         assert trial.measurement["continued_from"] > 0
-        assert [step for step, _ in trial.measurement["losses"]] == list(range(10, 301, 10))
+        assert [step for step, _ in trial.measurement["losses"]] == list(range(10, LIVE_STEPS + 1, 10))
     # Those of the first pack alone; of the second, the kill may have come between two of its checkpoints.
     packed = [trial.measurement.get("packed") for trial in trials]
     assert packed[:3] == [None] * 3
