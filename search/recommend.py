@@ -17,8 +17,7 @@ from search.shrinkage import estimates
 class Candidate:
     """A complete trial; ``accuracy``, its ``standard_error`` and ``loss`` are measured on validation.
 
-    ``ratio_reach`` is how far the 95% interval of the latency ratio, for a repetition of its measurement, reaches to
-    each side; 0 for a ratio that is known.
+    ``ratio_error`` is the standard error of the latency ratio; 0 for one that is known.
     """
 
     trial: int
@@ -27,7 +26,7 @@ class Candidate:
     standard_error: float
     ratio: float
     loss: float | None = None
-    ratio_reach: float = 0.0
+    ratio_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,7 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     bar = min(e for e, c in zip(error, ordered, strict=True) if _same_point(c, ordered[best]))
     fastest = next(i for i in members if expected[i] >= expected[best] - bar)
     # A latency that is lower by luck alone is worth no accuracy: of two ranks it is as often that of the worse one.
-    picked = max(
-        (i for i in members if not _is_slower(ordered[i], ordered[fastest])), key=lambda i: (expected[i], i == fastest)
-    )
+    picked = max((i for i in members if not _is_slower(ordered[i], ordered[fastest])), key=lambda i: expected[i])
     chosen = ordered[picked]
     latency = "TPOT" if axis == "tpot" else "request time"
     cost = f"{latency} {chosen.ratio:.2f} times the base model's"
@@ -96,12 +93,8 @@ def _estimates(candidates: Sequence[Candidate]) -> tuple[list[float], list[float
 
 
 def _is_slower(one: Candidate, other: Candidate) -> bool:
-    """By more than one standard error of the difference.
-
-    A reach for a repetition is 1.96 standard errors of the difference of two equal measurements: each brings half of
-    its square.
-    """
-    return one.ratio - other.ratio > math.hypot(one.ratio_reach, other.ratio_reach) / math.sqrt(2) / 1.96
+    """By more than one standard error of the difference."""
+    return one.ratio - other.ratio > math.hypot(one.ratio_error, other.ratio_error)
 
 
 def _same_point(one: Candidate, other: Candidate) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from objectives.latency.paired import REPETITION, Ratio
 from search.catalog.champions import decided_in, registered
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
@@ -133,7 +134,7 @@ def _candidate(trial: TrialRecord) -> Candidate:
         validation["standard_error"],
         ratio,
         validation.get("loss"),
-        (high - low) / 2,
+        Ratio(ratio, low, high).half_width * ratio / REPETITION,
     )
 
 

@@ -15,10 +15,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from objectives.latency.paired import Ratio
+from objectives.latency.paired import REPETITION, Ratio
 
 Parts = frozenset[str]
-_REACH = 1.96 * np.sqrt(2)  # a measured interval is for a repetition: see ratio_of
 #: Residuals this much above what the intervals allow ask for an interaction.
 _TOO_MUCH = 2.0
 _MOST_INTERACTIONS = 3
@@ -34,7 +33,7 @@ class AdditiveModel:
         self._sets = list(measured)
         self._names = sorted(frozenset[str]().union(*self._sets))
         self._values = np.array([measured[parts].value - 1 for parts in self._sets])
-        errors = np.array([np.log(r.high / r.value) / _REACH * r.value for r in measured.values()])
+        errors = np.array([np.log(r.high / r.value) / REPETITION * r.value for r in measured.values()])
         # A floor, since a few requests can agree by luck; where an interval is endless the measurement says little.
         self._errors = np.clip(errors, 1e-3, 1.0)
         self._scaled = self._values / self._errors

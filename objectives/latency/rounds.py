@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from objectives.latency.engine import Engine
-from objectives.latency.paired import Axis, PairedRequest, Ratio, profile_of, ratio_of
+from objectives.latency.paired import REPETITION, Axis, PairedRequest, Ratio, profile_of, ratio_of
 from objectives.latency.settings import LatencySettings
 from objectives.placement import Placement
 
 _FIRST_ROUNDS = 2
 #: Requests of one visit; each has the interval of its own that rounds are compared by.
 _VISIT = 8
-_LOG_WIDTH = 1.96 * np.sqrt(2)  # from a standard error to the reach of an interval for a repetition
 
 
 Rounds = Sequence[Sequence[PairedRequest]]  # of one placement
@@ -126,7 +125,7 @@ def disagreement(placements: Sequence[Rounds], seed: int) -> float:
         logs = np.log([ratio.value for ratio in ratios])
         squares += float(((logs - logs.mean()) ** 2).sum())
         freedom += len(rounds) - 1
-        inside += [(np.log(ratio.high / ratio.value) / _LOG_WIDTH) ** 2 for ratio in ratios]
+        inside += [(np.log(ratio.high / ratio.value) / REPETITION) ** 2 for ratio in ratios]
     if not freedom or not np.mean(inside) > 0:
         return 1.0
     return max(1.0, float(np.sqrt(squares / freedom / np.mean(inside))))

@@ -15,7 +15,9 @@ from search.recommend import Candidate, recommend
 
 
 def candidate(trial: int, accuracy: float, ratio: float, error: float = 0.02, reach: float = 0.0) -> Candidate:
-    return Candidate(trial, Placement.of([f"group_{trial}"], 8), accuracy, error, ratio, ratio_reach=reach)
+    return Candidate(
+        trial, Placement.of([f"group_{trial}"], 8), accuracy, error, ratio, ratio_error=reach / 1.96 / math.sqrt(2)
+    )
 
 
 def chosen(*candidates: Candidate, base: float = 0.1) -> int:
@@ -104,27 +106,27 @@ def test_no_better_than_the_base_model_is_said(base: float, says: bool) -> None:
     assert recommendation.why.endswith(end) == says
 
 
-NOISY = st.lists(
-    st.tuples(st.floats(0, 1), st.floats(1, 3), st.floats(0, 0.1), st.floats(0, 0.3)), min_size=1, max_size=20
-).map(lambda rows: [candidate(i, *row) for i, row in enumerate(rows)])
+def searches(*figures: st.SearchStrategy[float]) -> st.SearchStrategy[list[Candidate]]:
+    """Of trials with these figures, in the order of :func:`candidate`."""
+    rows = st.lists(st.tuples(*figures), min_size=1, max_size=20)
+    return rows.map(lambda rows: [candidate(i, *row) for i, row in enumerate(rows)])
+
+
+CANDIDATES = searches(st.floats(0, 1), st.floats(1, 3), st.floats(0, 0.1))
+NOISY = searches(st.floats(0, 1), st.floats(1, 3), st.floats(0, 0.1), st.floats(0, 0.3))
 
 
 @given(NOISY)
 def test_noise_of_latency_makes_it_no_less_accurate_and_no_slower_than_that_noise(candidates: list[Candidate]) -> None:
     noisy = recommend(candidates, 0.0, "accuracy", "tpot")
-    exact = recommend([replace(c, ratio_reach=0.0) for c in candidates], 0.0, "accuracy", "tpot")
+    exact = recommend([replace(c, ratio_error=0.0) for c in candidates], 0.0, "accuracy", "tpot")
     assert noisy is not None
     assert exact is not None
     taken, fastest = candidates[noisy.trial], candidates[exact.trial]
     assert noisy.trial in front([(c.accuracy, c.ratio) for c in candidates])
     assert taken.accuracy >= fastest.accuracy
-    error = math.sqrt((taken.ratio_reach**2 + fastest.ratio_reach**2) / 2) / 1.96
+    error = math.sqrt(taken.ratio_error**2 + fastest.ratio_error**2)
     assert fastest.ratio <= taken.ratio <= fastest.ratio + error * (1 + 1e-9)
-
-
-CANDIDATES = st.lists(st.tuples(st.floats(0, 1), st.floats(1, 3), st.floats(0, 0.1)), min_size=1, max_size=20).map(
-    lambda rows: [candidate(i, *row) for i, row in enumerate(rows)]
-)
 
 
 @given(CANDIDATES, st.floats(0, 1))
