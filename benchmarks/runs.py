@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from objectives.latency.paired import Ratio
 from objectives.placement import Placement
 from objectives.tabular import Table
 from search.recommend import Candidate, recommend
@@ -45,8 +46,9 @@ class Run:
         candidates = []
         for number, (_, placement) in enumerate(trained):
             validation = table.outcome(placement, recorded)["measurement"]["validation"]
-            figures = validation["accuracy"], validation["standard_error"], table.ratio(placement), validation["loss"]
-            candidates.append(Candidate(number, placement, *figures))
+            accuracy, error, loss = (validation[key] for key in ("accuracy", "standard_error", "loss"))
+            ratio = Ratio.exact(table.ratio(placement))
+            candidates.append(Candidate(number, placement, accuracy, error, ratio, loss))
         chosen = recommend(candidates, 0.0, "accuracy", "tpot")
         if chosen is None:
             raise ValueError("no placement got all its steps: raise the budget")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.runs import Run
+from objectives.latency.paired import Ratio
 from objectives.placement import Placement
 from objectives.tabular import Table
 from search.pareto import Point, area, front
@@ -62,8 +63,8 @@ class Yardstick:
         placements = list(truth)
         self.front = frozenset(placements[i] for i in front(list(truth.values())))
         candidates = [
-            Candidate(i, placement, truth[placement][0], self.standard_error(placement), truth[placement][1])
-            for i, placement in enumerate(placements)
+            Candidate(i, placement, accuracy, self.standard_error(placement), Ratio.exact(ratio))
+            for i, (placement, (accuracy, ratio)) in enumerate(truth.items())
         ]
         chosen = recommend(candidates, 0.0, "accuracy", "tpot")
         assert chosen is not None

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dashboards.format import MISSING, decimal, latency_name, metric_name, plain, with_interval
+from dashboards.format import MISSING, decimal, faster_by_noise, latency_name, metric_name, plain, with_interval
 
 DEFAULT = "robust default"
 
@@ -118,19 +118,21 @@ def _less(saving: float, bounds: Sequence[float] | None = None) -> str:
     return f"{100 * abs(saving):.1f}%{interval} {word}"
 
 
-def default_why(document: dict[str, Any]) -> str:
-    """How the default was chosen, one clause."""
+def default_why(document: dict[str, Any], passed_over: Sequence[dict[str, Any]] = ()) -> str:
+    """How the default was chosen, one clause; it was taken for faster ones of equal regret that were passed over."""
     default, cap = default_of(document), document["max_tpot_ratio"]
     assert default is not None
     latency = latency_name(document["latency_axis"])
     allowed = [each for each in document["placements"] if cap is None or each["tpot_ratio"] <= cap]
     best = min(allowed, key=lambda each: (each["worst_regret"], each["tpot_ratio"]))
     under = "" if cap is None else f" of those up to {latency} ratio {cap:g}"
+    but = faster_by_noise([(called(each), each["tpot_ratio"]) for each in passed_over], default["tpot_ratio"])
     if best is default:
-        return f"it has the smallest worst regret{under}, and every faster one has a larger one beyond its interval"
+        larger = "a larger one beyond its interval"
+        return f"it has the smallest worst regret{under}, and every faster one has {larger}{but}"
     return (
         f"the fastest whose worst regret cannot be told from the smallest{under}, the {points(best['worst_regret'])} "
-        f"points of {called(best)}"
+        f"points of {called(best)}{but}"
     )
 
 

@@ -61,6 +61,16 @@ def latency_name(axis: str) -> str:
     return "request time" if axis == "ttft" else "TPOT"
 
 
+def faster_by_noise(faster: Sequence[tuple[str, float]], ratio: float) -> str:
+    """Of placements and their ratios: ``, but for q_proj r8, whose lower latency may be noise (1.228 for 1.231)``."""
+    if not faster:
+        return ""
+    names = " and ".join(label for label, _ in faster)
+    ratios = ", ".join(decimal(each) for _, each in faster)
+    latency = "latency" if len(faster) == 1 else "latencies"
+    return f", but for {names}, whose lower {latency} may be noise ({ratios} for {decimal(ratio)})"
+
+
 def wrapped(label: str, width: int) -> list[str]:
     """The lines of a placement's label, broken after its ``+`` signs; a longer single name stays whole."""
     lines = [""]

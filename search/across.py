@@ -9,6 +9,7 @@ from typing import Any
 
 from dashboards.comparison import default_sentence, default_why
 from objectives.errors import RequestError
+from objectives.latency.paired import Ratio
 from objectives.placement import Placement
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
@@ -46,7 +47,7 @@ def comparison_document(
             f"searches {', '.join(names)} have no placement that all of them completed and measured on the {split} "
             f"split{most}: run them with the same --ranks and --bands, or take `python -m search ablate`"
         )
-    shared.sort(key=lambda p: _ratio(trials, p))
+    shared.sort(key=lambda p: _ratio(trials, p).value)
     tasks = [_task(search, trials[search.name], shared, split) for search in searches]
     result = compare(tasks)
     ratios = [_ratio(trials, p) for p in shared]
@@ -87,16 +88,20 @@ def comparison_document(
         "notes": _notes(searches),
     }
     if chosen is not None:
-        against = rival(result, ratios, chosen)
-        document["robust_default"] = _named(document["placements"][chosen]) | {
+        default, passed_over = chosen
+        against = rival(result, [ratio.value for ratio in ratios], default)
+        document["robust_default"] = _named(document["placements"][default]) | {
             "against": against
             and {
                 **_named(document["placements"][against[0]]),
                 "what": against[1],
-                **_saving(trials, axis, shared[chosen], shared[against[0]]),
+                **_saving(trials, axis, shared[default], shared[against[0]]),
             }
         }
-        document["robust_default"] |= {"why": default_why(document), "sentence": default_sentence(document)}
+        document["robust_default"] |= {
+            "why": default_why(document, [document["placements"][i] for i in passed_over]),
+            "sentence": default_sentence(document),
+        }
     return document
 
 
@@ -106,7 +111,7 @@ def _named(placement: dict[str, Any]) -> dict[str, Any]:
 
 def _saving(trials: Mapping[str, Trials], axis: str, one: Placement, other: Placement) -> dict[str, Any]:
     """How much lower the latency of ``one`` is, as a fraction; of percentiles only where requests were kept."""
-    saving: dict[str, Any] = {"tpot_saving": 1 - _ratio(trials, one) / _ratio(trials, other)}
+    saving: dict[str, Any] = {"tpot_saving": 1 - _ratio(trials, one).value / _ratio(trials, other).value}
     mine, theirs = (_requests(trials, axis, placement) for placement in (one, other))
     if min(len(mine[0]), len(theirs[0])) > 1:
         saving |= _bounded(f"{axis}_p95_saving", tail_saving(mine, theirs))
@@ -203,15 +208,19 @@ def _latency(measurement: Mapping[str, Any] | None) -> dict[str, Any]:
     return (measurement or {}).get("latency") or {}
 
 
-def _ratio(trials: Mapping[str, Trials], placement: Placement) -> float:
-    """Mean over the searches: latency does not depend on the task, and profiles that are shared are equal."""
-    return fmean(_latency(tried[placement].measurement)["ratio"] for tried in trials.values())
+def _ratio(trials: Mapping[str, Trials], placement: Placement) -> Ratio:
+    """Mean over the searches: latency does not depend on the task, and profiles that are shared are equal.
+
+    So is the interval, which is too wide where every search measured for itself.
+    """
+    found = [Ratio.of(_latency(tried[placement].measurement)) for tried in trials.values()]
+    return Ratio(*(fmean(getattr(each, end) for each in found) for end in ("value", "low", "high")))
 
 
-def _shape(placement: Placement, trials: Mapping[str, Trials], axis: str, ratio: float) -> dict[str, Any]:
+def _shape(placement: Placement, trials: Mapping[str, Trials], axis: str, ratio: Ratio) -> dict[str, Any]:
     found = [tried[placement] for tried in trials.values()]
     latencies = [_latency(trial.measurement) for trial in found]
-    bounds = [each["ratio_ci"] for each in latencies if each.get("ratio_ci")]
+    bounded = any(each.get("ratio_ci") for each in latencies)
     tail = f"{axis}_p95_ms"
     times = [each[tail] for each in latencies if each.get(tail)]
     return {
@@ -219,8 +228,8 @@ def _shape(placement: Placement, trials: Mapping[str, Trials], axis: str, ratio:
         "rank": placement.rank,
         "label": placement.label,
         "reference": next((trial.reference for trial in found if trial.reference), None),
-        "tpot_ratio": ratio,
-        "tpot_ratio_ci": [fmean(ends) for ends in zip(*bounds, strict=True)] if bounds else None,
+        "tpot_ratio": ratio.value,
+        "tpot_ratio_ci": [ratio.low, ratio.high] if bounded else None,
         tail: fmean(times) if times else None,
         "parameters": (found[0].measurement or {}).get("parameters"),
     }

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from objectives.latency.paired import Ratio
+
 Array = NDArray[np.float64]
 #: Times of the same requests, of the base model and of the adapted one.
 Requests = tuple[Sequence[float], Sequence[float]]
@@ -128,20 +130,29 @@ def covariance(task: Task) -> Array:
     return smoothed
 
 
-def robust_default(comparison: Comparison, ratios: Sequence[float], max_ratio: float | None = None) -> int | None:
-    """Index of the placement for tasks that are not known yet; None if the cap allows none.
+def robust_default(
+    comparison: Comparison, ratios: Sequence[Ratio], max_ratio: float | None = None
+) -> tuple[int, list[int]] | None:
+    """Index of the placement for tasks that are not known yet, and those of faster ones that were passed over for it.
 
     Minimax regret (Savage, 1951) up to ties: of the placements under the cap, the fastest whose worst regret the rows
     cannot tell from the smallest, at 95% by the standard error of the difference, which rows share. So latency decides
-    where accuracy cannot, and not the luck of a few rows.
+    where accuracy cannot, and not the luck of a few rows. Nor does the luck of a measured latency: of the ties that are
+    slower than the fastest by no more than one standard error of the difference, the smallest worst regret is taken.
+    None if the cap allows no placement.
     """
-    allowed = [i for i, ratio in enumerate(ratios) if max_ratio is None or ratio <= max_ratio]
+    latency = [ratio.value for ratio in ratios]
+    allowed = [i for i, ratio in enumerate(latency) if max_ratio is None or ratio <= max_ratio]
     if not allowed:
         return None
     worst = [each.value for each in comparison.worst_regrets]
-    best = min(allowed, key=lambda i: (worst[i], ratios[i]))
+    best = min(allowed, key=lambda i: (worst[i], latency[i]))
     tied = [i for i in allowed if worst[i] - worst[best] <= _Z * comparison.worst_errors[i, best]]
-    return min(tied, key=lambda i: (ratios[i], worst[i]))
+    fastest = min(tied, key=lambda i: (latency[i], worst[i]))
+    # What is slower than the minimax placement has nothing to be taken for.
+    as_fast = [i for i in tied if latency[i] <= latency[best] and not ratios[i].exceeds(ratios[fastest])]
+    chosen = min(as_fast, key=lambda i: (worst[i], latency[i]))
+    return chosen, sorted((i for i in tied if latency[i] < latency[chosen]), key=lambda i: latency[i])
 
 
 def rival(comparison: Comparison, ratios: Sequence[float], default: int) -> tuple[int, str] | None:

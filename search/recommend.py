@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from dashboards.format import faster_by_noise
+from objectives.latency.paired import Ratio
 from objectives.placement import Placement
 from search.pareto import front
 from search.shrinkage import estimates
@@ -15,18 +16,14 @@ from search.shrinkage import estimates
 
 @dataclass(frozen=True)
 class Candidate:
-    """A complete trial; ``accuracy``, its ``standard_error`` and ``loss`` are measured on validation.
-
-    ``ratio_error`` is the standard error of the latency ratio; 0 for one that is known.
-    """
+    """A complete trial; ``accuracy``, its ``standard_error`` and ``loss`` are measured on validation."""
 
     trial: int
     placement: Placement
     accuracy: float
     standard_error: float
-    ratio: float
+    ratio: Ratio
     loss: float | None = None
-    ratio_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,23 +44,23 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     # Of trials that are equal on both axes the front has the first, whatever their order here; the one that is known
     # best says how far the others may stay behind.
     ordered = sorted(candidates, key=lambda c: c.trial)
-    members = front([(c.accuracy, c.ratio) for c in ordered])  # the cheapest first
+    members = front([(c.accuracy, c.ratio.value) for c in ordered])  # the cheapest first
     found = _estimates(ordered)
     expected, error = found or ([c.accuracy for c in ordered], [c.standard_error for c in ordered])
     best = max(members, key=lambda i: expected[i])
     bar = min(e for e, c in zip(error, ordered, strict=True) if _same_point(c, ordered[best]))
-    fastest = next(i for i in members if expected[i] >= expected[best] - bar)
+    within = [i for i in members if expected[i] >= expected[best] - bar]
+    fastest = within[0]
     # A latency that is lower by luck alone is worth no accuracy: of two ranks it is as often that of the worse one.
-    picked = max((i for i in members if not _is_slower(ordered[i], ordered[fastest])), key=lambda i: expected[i])
+    picked = max(
+        (i for i in members if not ordered[i].ratio.exceeds(ordered[fastest].ratio)), key=lambda i: expected[i]
+    )
     chosen = ordered[picked]
     latency = "TPOT" if axis == "tpot" else "request time"
-    cost = f"{latency} {chosen.ratio:.2f} times the base model's"
+    cost = f"{latency} {chosen.ratio.value:.2f} times the base model's"
     figure = f"expected {metric}" if found else f"validation {metric}"
-    but = ""
-    if picked != fastest:
-        rival = ordered[fastest]
-        ratios = f"{rival.ratio:.3f} for {chosen.ratio:.3f}"
-        but = f", but for {rival.placement.label}, whose lower latency may be noise ({ratios})"
+    passed_over = [ordered[i] for i in within if ordered[i].ratio.value < chosen.ratio.value]
+    but = faster_by_noise([(c.placement.label, c.ratio.value) for c in passed_over], chosen.ratio.value)
     if picked == best:
         why = (
             f"{chosen.placement.label} has the highest {figure} ({expected[best]:.3f}), and no faster placement comes "
@@ -73,7 +70,7 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
         why = (
             f"{chosen.placement.label} is the fastest placement within one standard error ({bar:.3f}) of the "
             f"best {figure}{but}: {expected[picked]:.3f} against {expected[best]:.3f} of "
-            f"{ordered[best].placement.label}, at {cost} instead of {ordered[best].ratio:.2f}"
+            f"{ordered[best].placement.label}, at {cost} instead of {ordered[best].ratio.value:.2f}"
         )
     if found:
         why += f"; expected is the trial's own {metric}, weighed with what the losses of all trials say, against luck"
@@ -92,10 +89,5 @@ def _estimates(candidates: Sequence[Candidate]) -> tuple[list[float], list[float
     return found and (found[0].tolist(), found[1].tolist())
 
 
-def _is_slower(one: Candidate, other: Candidate) -> bool:
-    """By more than one standard error of the difference."""
-    return one.ratio - other.ratio > math.hypot(one.ratio_error, other.ratio_error)
-
-
 def _same_point(one: Candidate, other: Candidate) -> bool:
-    return (one.accuracy, one.ratio) == (other.accuracy, other.ratio)
+    return (one.accuracy, one.ratio.value) == (other.accuracy, other.ratio.value)

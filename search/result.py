@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from objectives.latency.paired import REPETITION, Ratio
+from objectives.latency.paired import Ratio
 from search.catalog.champions import decided_in, registered
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
@@ -124,17 +124,14 @@ def _point(trial: TrialRecord) -> tuple[float, float]:
 
 
 def _candidate(trial: TrialRecord) -> Candidate:
-    accuracy, ratio = _point(trial)
     validation = _validation(trial)
-    low, high = _latency(trial.measurement).get("ratio_ci") or (ratio, ratio)
     return Candidate(
         trial.number,
         trial.placement,
-        accuracy,
+        validation["accuracy"],
         validation["standard_error"],
-        ratio,
+        Ratio.of(_latency(trial.measurement)),
         validation.get("loss"),
-        Ratio(ratio, low, high).half_width * ratio / REPETITION,
     )
 
 

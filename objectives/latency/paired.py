@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -45,16 +45,34 @@ class Pair(Protocol):
 
 @dataclass(frozen=True)
 class Ratio:
-    """adapted / base with the interval in which a repetition falls in 95% of cases."""
+    """adapted / base and the interval in which a repetition falls in 95% of cases, of no width where it is exact."""
 
     value: float
     low: float
     high: float
 
+    @classmethod
+    def exact(cls, value: float) -> Ratio:
+        return cls(value, value, value)
+
+    @classmethod
+    def of(cls, profile: Mapping[str, Any]) -> Ratio:
+        """From what :func:`profile_of` gave; a predicted one may lack the interval."""
+        ratio = profile["ratio"]
+        return cls(ratio, *(profile.get("ratio_ci") or (ratio, ratio)))
+
     @property
     def half_width(self) -> float:
         """As a share of the value."""
         return (self.high - self.low) / 2 / self.value
+
+    @property
+    def standard_error(self) -> float:
+        return (self.high - self.low) / 2 / REPETITION
+
+    def exceeds(self, other: Ratio) -> bool:
+        """By more than one standard error of the difference."""
+        return self.value - other.value > math.hypot(self.standard_error, other.standard_error)
 
 
 def ratio_of(requests: Sequence[PairedRequest], seed: int, resamples: int = _RESAMPLES) -> Ratio:

@@ -89,13 +89,22 @@ def test_an_only_placement_has_no_rival() -> None:
 
 
 def test_why_this_default() -> None:
-    assert words.default_why(documents.comparison()) == (
+    document = documents.comparison()
+    assert words.default_why(document) == (
         "the fastest whose worst regret cannot be told from the smallest, the 1.0 points of k_proj+v_proj r8"
     )
     assert words.default_why(documents.comparison(max_tpot_ratio=1.3)) == (
         "it has the smallest worst regret of those up to TPOT ratio 1.3, and every faster one has a larger one beyond "
         "its interval"
     )
+
+
+def test_why_this_default_although_another_may_be_faster() -> None:
+    document = documents.comparison()
+    faster = document["placements"][0]
+    but = ", but for q_proj r8, whose lower latency may be noise (1.100 for 1.200)"
+    assert words.default_why(document, [faster]).endswith(f"the 1.0 points of k_proj+v_proj r8{but}")
+    assert words.default_why(documents.comparison(max_tpot_ratio=1.3), [faster]).endswith(f"beyond its interval{but}")
 
 
 def test_what_follows_is_said() -> None:

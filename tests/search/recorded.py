@@ -90,7 +90,7 @@ def evaluation(right: int, rows: int = 100, *, kept: bool = True) -> dict[str, A
     return figures | ({"scores": scores} if kept else {})
 
 
-def latency(ratio: float, axis: str = "tpot") -> dict[str, Any]:
+def latency(ratio: float, axis: str = "tpot", reach: float = 0.02) -> dict[str, Any]:
     times = {"ttft_ms": [9.0] * 20, "itl_ms": [[4.0, 4.0 + n / 100] for n in range(20)], "output_tokens": [3] * 20}
     slower = {
         "ttft_ms": [9.0 * ratio] * 20,
@@ -99,7 +99,7 @@ def latency(ratio: float, axis: str = "tpot") -> dict[str, Any]:
     }
     return {
         "ratio": ratio,
-        "ratio_ci": [ratio - 0.02, ratio + 0.02],
+        "ratio_ci": [ratio - reach, ratio + reach],
         "axis": axis,
         "engine": "transformers",
         f"{axis}_p95_ms": 4.1 * ratio,
@@ -117,6 +117,7 @@ def record_task(
     spec: dict[str, Any] | None = None,
     kept: bool = True,
     axis: str = "tpot",
+    reach: float = 0.02,
 ) -> SearchRecord:
     """A finished search over placements such as ``o_proj`` or ``q_proj+v_proj``, with so many of 100 rows right each.
 
@@ -140,7 +141,7 @@ def record_task(
         catalog.add_trial(search.id, number, placement, f"{targets} only" if number == 0 else None)
         measurement = {
             "validation": evaluation(rows, kept=kept),
-            "latency": latency(1 + 0.1 * len(placement.groups), axis),
+            "latency": latency(1 + 0.1 * len(placement.groups), axis, reach),
             "parameters": 1000,
         }
         assert catalog.record(search.id, number, "complete", measurement=measurement, adapter=f"adapters/{number}")

@@ -96,6 +96,24 @@ def test_the_default_and_its_sentence(both: Catalog) -> None:
     assert comparison_document(both, ["a", "b"], max_tpot_ratio=1.05)["robust_default"] is None
 
 
+@pytest.mark.parametrize(
+    ("reach", "label", "says"),
+    [
+        (0.02, "o_proj r8", "the fastest whose worst regret cannot be told from the smallest, the 0.0 points of "
+         "o_proj+q_proj r8"),
+        (0.30, "o_proj+q_proj r8", "it has the smallest worst regret, and every faster one has a larger one beyond its "
+         "interval, but for o_proj only r8, whose lower latency may be noise (1.100 for 1.200)"),
+    ],
+)  # fmt: skip
+def test_what_is_faster_by_noise_is_no_default_but_is_named(
+    catalog: Catalog, reach: float, label: str, says: str
+) -> None:
+    for name in ("a", "b"):
+        record_task(catalog, name, {"o_proj": 88, "o_proj+q_proj": 90}, reach=reach)
+    chosen = comparison_document(catalog, ["a", "b"])["robust_default"]
+    assert (chosen["label"], chosen["why"]) == (label, says)
+
+
 def test_without_scores_of_rows_intervals_are_wider_and_said_to_be_unpaired(both: Catalog) -> None:
     record_task(both, "old a", A, kept=False)
     record_task(both, "old b", B, kept=False)

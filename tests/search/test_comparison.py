@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from objectives.latency.paired import Ratio
 from search.comparison import (
     Measured,
     Task,
@@ -35,6 +36,11 @@ def task(*right: int, base: int = 0, rows: int = 100) -> Task:
     """Placements that answer the first so many of the rows right: as alike as two can be."""
     scores = [[1.0] * n + [0.0] * (rows - n) for n in (base, *right)]
     return Task(measured(scores[0]), tuple(measured(each) for each in scores[1:]))
+
+
+def within(value: float, reach: float) -> Ratio:
+    """A ratio whose repetition falls so near."""
+    return Ratio(value, value - reach, value + reach)
 
 
 SCORES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=ROWS, max_size=ROWS)
@@ -77,33 +83,48 @@ def test_a_second_run_gives_the_same(given_tasks: list[Task]) -> None:
     assert (one.worst_errors == other.worst_errors).all()
 
 
-@given(tasks(), st.lists(st.floats(1, 3), min_size=4, max_size=4), st.none() | st.floats(1, 3))
+@given(
+    tasks(),
+    st.lists(st.builds(within, st.floats(1, 3), st.just(0.0) | st.floats(0, 0.3)), min_size=4, max_size=4),
+    st.none() | st.floats(1, 3),
+)
 @settings(deadline=None, max_examples=50)
 def test_the_default_is_under_the_cap_and_no_slower_than_the_minimax_one(
-    given_tasks: list[Task], some: list[float], cap: float | None
+    given_tasks: list[Task], some: list[Ratio], cap: float | None
 ) -> None:
     result = compare(given_tasks)
     ratios = some[: len(result.worst_regrets)]
-    allowed = [i for i, ratio in enumerate(ratios) if cap is None or ratio <= cap]
-    chosen = robust_default(result, ratios, cap)
+    allowed = [i for i, ratio in enumerate(ratios) if cap is None or ratio.value <= cap]
+    found = robust_default(result, ratios, cap)
     if not allowed:
-        assert chosen is None
+        assert found is None
         return
-    assert chosen in allowed
-    minimax = min(allowed, key=lambda i: (result.worst_regrets[i].value, ratios[i]))
-    assert ratios[chosen] <= ratios[minimax]
-    excess = result.worst_regrets[chosen].value - result.worst_regrets[minimax].value
-    assert excess <= 1.96 * result.worst_errors[chosen, minimax]
-    other = rival(result, ratios, chosen)
+    assert found is not None
+    chosen, passed_over = found
+    assert {chosen, *passed_over} <= set(allowed)
+    minimax = min(allowed, key=lambda i: (result.worst_regrets[i].value, ratios[i].value))
+    assert ratios[chosen].value <= ratios[minimax].value
+    for each in (chosen, *passed_over):
+        excess = result.worst_regrets[each].value - result.worst_regrets[minimax].value
+        assert excess <= 1.96 * result.worst_errors[each, minimax]
+    assert [ratios[i].value for i in passed_over] == sorted(ratios[i].value for i in passed_over)
+    assert all(ratios[i].value < ratios[chosen].value for i in passed_over)
+    if passed_over:
+        fastest = passed_over[0]
+        assert result.worst_regrets[chosen].value <= result.worst_regrets[fastest].value
+        reach = math.hypot(*(ratios[i].high - ratios[i].value for i in (chosen, fastest)))
+        assert ratios[chosen].value - ratios[fastest].value <= reach / 1.96 / math.sqrt(2) + 1e-9
+    other = rival(result, [ratio.value for ratio in ratios], chosen)
     assert other is None or other[0] != chosen
 
 
 def test_a_clear_minimax_is_taken_although_it_is_slower() -> None:
     result = compare([task(90, 20, 88), task(30, 90, 88)])
     assert [w.value for w in result.worst_regrets] == pytest.approx([0.6, 0.7, 0.02])
-    assert robust_default(result, [1.1, 1.2, 1.5]) == 2
-    assert robust_default(result, [1.1, 1.2, 1.5], 1.3) == 0
-    assert robust_default(result, [1.1, 1.2, 1.5], 1.05) is None
+    ratios = [Ratio.exact(ratio) for ratio in (1.1, 1.2, 1.5)]
+    assert robust_default(result, ratios) == (2, [])
+    assert robust_default(result, ratios, 1.3) == (0, [])
+    assert robust_default(result, ratios, 1.05) is None
 
 
 def test_what_rows_cannot_tell_apart_is_decided_by_latency() -> None:
@@ -112,7 +133,21 @@ def test_what_rows_cannot_tell_apart_is_decided_by_latency() -> None:
         Task(measured([0.0] * 100), tuple(measured(list(map(float, random.random(100) < 0.7))) for _ in range(2)))
         for _ in range(3)
     ]
-    assert robust_default(compare(same), [1.3, 1.1]) == 1
+    assert robust_default(compare(same), [within(1.3, 0.1), within(1.1, 0.1)]) == (1, [])
+
+
+@pytest.mark.parametrize(("reach", "chosen"), [(0.0, (1, [])), (0.019, (1, [])), (0.02, (0, [1]))])
+def test_what_neither_rows_nor_latencies_tell_apart_is_decided_by_regret(
+    reach: float, chosen: tuple[int, list[int]]
+) -> None:
+    """Two equal reaches of 0.02 for a repetition make a standard error of 0.0102, and the latencies are 0.01 apart."""
+    result = compare([task(90, 89)])
+    assert robust_default(result, [within(1.24, reach), within(1.23, reach)]) == chosen
+
+
+def test_a_vague_latency_is_no_reason_to_take_what_is_slower_than_the_minimax_one() -> None:
+    result = compare([task(90, 89, 89)])
+    assert robust_default(result, [within(1.25, 0.001), within(1.30, 0.9), within(1.20, 0.001)]) == (2, [])
 
 
 def test_the_rival_is_the_most_accurate_else_the_slowest_else_the_fastest() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from objectives.latency.paired import Ratio
 from objectives.placement import Placement
 from search.pareto import front
 from search.recommend import Candidate, recommend
@@ -16,7 +17,7 @@ from search.recommend import Candidate, recommend
 
 def candidate(trial: int, accuracy: float, ratio: float, error: float = 0.02, reach: float = 0.0) -> Candidate:
     return Candidate(
-        trial, Placement.of([f"group_{trial}"], 8), accuracy, error, ratio, ratio_error=reach / 1.96 / math.sqrt(2)
+        trial, Placement.of([f"group_{trial}"], 8), accuracy, error, Ratio(ratio, ratio - reach, ratio + reach)
     )
 
 
@@ -80,6 +81,18 @@ def test_the_reason_names_what_may_be_faster_by_noise() -> None:
     )
 
 
+def test_the_reason_names_all_that_may_be_faster_by_noise() -> None:
+    best, near, fast = (
+        candidate(i, a, r, reach=0.1) for i, a, r in ((0, 0.9, 1.25), (1, 0.895, 1.24), (2, 0.885, 1.2))
+    )
+    recommendation = recommend([best, near, fast], 0.2, "accuracy", "tpot")
+    assert recommendation is not None
+    assert (
+        "but for group_2 r8 and group_1 r8, whose lower latencies may be noise (1.200, 1.240 for 1.250)"
+        in recommendation.why
+    )
+
+
 def test_the_reason_for_a_faster_one() -> None:
     recommendation = recommend([candidate(0, 0.9, 2.0), candidate(1, 0.885, 1.3)], 0.2, "accuracy", "tpot")
     assert recommendation is not None
@@ -119,14 +132,15 @@ NOISY = searches(st.floats(0, 1), st.floats(1, 3), st.floats(0, 0.1), st.floats(
 @given(NOISY)
 def test_noise_of_latency_makes_it_no_less_accurate_and_no_slower_than_that_noise(candidates: list[Candidate]) -> None:
     noisy = recommend(candidates, 0.0, "accuracy", "tpot")
-    exact = recommend([replace(c, ratio_error=0.0) for c in candidates], 0.0, "accuracy", "tpot")
+    exact = recommend([replace(c, ratio=Ratio.exact(c.ratio.value)) for c in candidates], 0.0, "accuracy", "tpot")
     assert noisy is not None
     assert exact is not None
     taken, fastest = candidates[noisy.trial], candidates[exact.trial]
-    assert noisy.trial in front([(c.accuracy, c.ratio) for c in candidates])
+    assert noisy.trial in front([(c.accuracy, c.ratio.value) for c in candidates])
     assert taken.accuracy >= fastest.accuracy
-    error = math.sqrt(taken.ratio_error**2 + fastest.ratio_error**2)
-    assert fastest.ratio <= taken.ratio <= fastest.ratio + error * (1 + 1e-9)
+    reach = math.hypot(taken.ratio.high - taken.ratio.value, fastest.ratio.high - fastest.ratio.value)
+    error = reach / 1.96 / math.sqrt(2)
+    assert fastest.ratio.value <= taken.ratio.value <= fastest.ratio.value + error + 1e-9
 
 
 @given(CANDIDATES, st.floats(0, 1))
@@ -136,14 +150,14 @@ def test_it_is_on_the_front_within_the_bar_and_never_slower_than_the_best(
     recommendation = recommend(candidates, base, "accuracy", "tpot")
     assert recommendation is not None
     taken = candidates[recommendation.trial]
-    members = front([(c.accuracy, c.ratio) for c in candidates])
+    members = front([(c.accuracy, c.ratio.value) for c in candidates])
     best = candidates[members[-1]]
-    equal = [c for c in candidates if (c.accuracy, c.ratio) == (best.accuracy, best.ratio)]
+    equal = [c for c in candidates if (c.accuracy, c.ratio.value) == (best.accuracy, best.ratio.value)]
     best = min(equal, key=lambda c: (c.standard_error, c.trial))
     assert recommendation.trial in members
-    assert taken.ratio <= best.ratio
+    assert taken.ratio.value <= best.ratio.value
     assert taken.accuracy >= best.accuracy - best.standard_error
-    faster = [c for c in candidates if c.ratio < taken.ratio]
+    faster = [c for c in candidates if c.ratio.value < taken.ratio.value]
     assert all(c.accuracy < best.accuracy - best.standard_error for c in faster)
     assert taken.placement.label in recommendation.why
 
@@ -161,4 +175,4 @@ def test_the_order_of_trials_does_not_matter(candidates: list[Candidate], random
     assert one is not None
     assert other is not None
     a, b = candidates[one.trial], candidates[other.trial]
-    assert (a.accuracy, a.ratio) == (b.accuracy, b.ratio)
+    assert (a.accuracy, a.ratio.value) == (b.accuracy, b.ratio.value)

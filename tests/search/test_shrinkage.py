@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from objectives.latency.paired import Ratio
 from objectives.placement import Placement
 from search.recommend import Candidate, recommend
 from search.shrinkage import estimates
@@ -86,7 +87,7 @@ def test_the_luckiest_is_not_what_others_are_measured_by() -> None:
     rows = zip(placements, measured, error, loss, strict=True)
     ratios = [1.0 + 0.1 * len(placement.groups) for placement in placements]
     candidates = [
-        Candidate(i, p, float(a), float(e), r, float(v))
+        Candidate(i, p, float(a), float(e), Ratio.exact(r), float(v))
         for i, ((p, a, e, v), r) in enumerate(zip(rows, ratios, strict=True))
     ]
     chosen = recommend(candidates, 0.1, "accuracy", "tpot")
