@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,14 @@ def write_adapter(folder: Path) -> str:
     return weights_digest(folder)
 
 
-def record_search(catalog: Catalog, home: Home, name: str) -> None:
+#: Group, accuracy and latency ratio of a trial; both are on the front.
+TRIALS = (("o_proj", 0.6, 1.1), ("q_proj", 0.7, 1.3))
+
+
+def record_search(catalog: Catalog, home: Home, name: str, trials: Sequence[tuple[str, float, float]] = TRIALS) -> None:
     search = catalog.create_search(name, SearchSpec(steps=200, budget=2).to_json(), FACTS)
     catalog.set_base(search.id, {"validation": {"accuracy": 0.2, "accuracy_ci": [0.1, 0.3]}})
-    for number, (group, accuracy, ratio) in enumerate([("o_proj", 0.6, 1.1), ("q_proj", 0.7, 1.3)]):
+    for number, (group, accuracy, ratio) in enumerate(trials):
         folder = Path(home.adapters(search).at(f"{number}"))
         digest = write_adapter(folder)
         measurement: dict[str, Any] = {

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from tests.commands import QUICK, call_json, command, environment, free_port
+from search.catalog.store import Catalog
+from search.result import result_document
+from search.run import Home
+from search.tracking import Tracker
+from tests.api.conftest import TRIALS, record_search
+from tests.commands import command, environment, free_port
 
 _PATIENT = 60_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> tuple[Path, dict[str, Any]]:
-    home = tmp_path_factory.mktemp("home")
-    return home, call_json("run", "--budget", "6", *QUICK, "--home", str(home), "--name", "seen")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, browser: Any, migrated_mlflow: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Home and document of a search that was recorded, not trained: MLflow is told the same of both."""
+    folder = tmp_path_factory.mktemp("home")
+    shutil.copyfile(migrated_mlflow, folder / "mlflow.db")
+    home = Home.at(folder, None, None)
+    with closing(Catalog(home.storage)) as catalog:
+        record_search(catalog, home, "seen", [*TRIALS, ("k_proj", 0.65, 1.4)])
+
+        def document(search: str) -> dict[str, Any]:
+            return result_document(catalog, catalog.search_of(search))
+
+        assert Tracker(catalog, home.mlflow(), folder / "mlartifacts", document).stop(60.0) == 0
+        return folder, document(catalog.search("seen").id)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +104,7 @@ def test_the_filter_leaves_the_front_and_the_compare_view_has_its_columns(
     front_only = "tags.front = 'true'"
     found = {run.info.run_id for run in MlflowClient(server).search_runs([experiment], front_only)}
     assert found == set(front)
+    assert len(found) == len(result["points"]) - 1
 
     page.goto(f"{runs}/runs?workflowType=machine_learning&searchFilter={quote(front_only)}")
     # MLflow shows a nested run below its parent, which it counts.

@@ -26,7 +26,7 @@ from tests.commands import QUICK, assert_whole, call, command, environment
 from tests.faults.training_process import NAME, STEPS
 
 #: Of a trial in a live search: enough to be killed twice on the way.
-LIVE_STEPS = 160
+LIVE_STEPS = 100
 
 
 def steps_of(checkpoint: Path) -> int:

@@ -17,7 +17,7 @@ from objectives.workbench import Assignment, Request, Workbench
 from tests.objectives.tiny import Zoo, make_task
 
 NAME = "0003-trial"
-STEPS = 400
+STEPS = 240
 
 
 def main(folder: Path, checkpoint_seconds: float) -> None:

@@ -20,13 +20,15 @@ EACH = [0.008, 0.012, 0.01, 0.02, 0.009]
 
 @pytest.fixture
 def first_in_line() -> Iterator[None]:
-    """Woken before other processes, where the system allows that: what is tested is the definition, not the load."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -15)
+    """Woken before other processes, where the system allows that: what is tested is the definition, not the load.
+
+    The scheduling is that of this thread, and of those that it starts.
+    """
+    with suppress(AttributeError, PermissionError):  # what only Linux has, and only for root
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     yield
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, before)
+    with suppress(AttributeError, PermissionError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.mark.usefixtures("first_in_line")
