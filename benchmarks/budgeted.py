@@ -21,7 +21,7 @@ from search.pareto import hypervolume
 
 def row(table: Table, strategy: str, budget: int, runs: int, workers: int, pack: int) -> str:
     yardstick = Yardstick.of(table)
-    done, shares, measured, steps, within, regret = [], [], [], [], [], []
+    done, shares, measured, steps, within, regret, tested = [], [], [], [], [], [], []
     for seed in range(runs):
         run = replay(table, strategy, seed=seed, budget=budget, workers=workers, pack=pack, as_live=True)
         recorded = table.seeds[seed % len(table.seeds)]
@@ -34,9 +34,11 @@ def row(table: Table, strategy: str, budget: int, runs: int, workers: int, pack:
         steps.append(run.spent / (budget * table.steps))
         within.append(score.within)
         regret.append(score.regret)
+        # Of the adapter that this user takes away, with the luck of its training.
+        tested.append(table.curve(run.recommended, recorded)[-1]["test_accuracy"])
     return (
         f"{strategy} | {budget} | {fmean(done):.1f} | {fmean(steps):.0%} | {fmean(shares):.3f} ({min(shares):.3f}) | "
-        f"{fmean(measured):.3f} | {median(regret):.3f} | {sum(within)} of {runs}"
+        f"{fmean(measured):.3f} | {median(regret):.3f} | {sum(within)} of {runs} | {fmean(tested):.3f}"
     )
 
 
@@ -49,8 +51,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pack", type=int, default=1)
     args = parser.parse_args()
-    print("| table | strategy | budget | trained whole | steps | true share (worst) | measured | regret | within |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| table | strategy | budget | trained whole | steps | true share (worst) | measured | regret | within | test |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for file in args.tables:
         table = Table(file)
         for budget in map(int, args.budgets.split(",")):

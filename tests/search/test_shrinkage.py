@@ -53,6 +53,20 @@ def test_where_losses_say_little_a_trial_keeps_its_own_figure() -> None:
         assert np.square(found[0] - truth).mean() < 1.3 * np.square(measured - truth).mean()
 
 
+def test_a_training_that_went_better_than_its_groups_say_is_believed_to_have() -> None:
+    """What makes it better makes its loss lower too, so that estimates are nearer the truth than without that loss."""
+    ratios = []
+    for seed in range(20):
+        placements, truth, measured, error, loss = made(seed, scatter=0.03)
+        ease = 0.5 - truth  # with the luck of each training
+        found = [estimates(placements, measured, error, each) for each in (1.5 + 2 * ease, loss)]
+        assert found[0] is not None
+        assert found[1] is not None
+        with_luck, without = (np.square(each[0] - truth).mean() for each in found if each)
+        ratios.append(with_luck / without)
+    assert np.median(ratios) < 0.8
+
+
 def test_figures_too_far_behind_to_be_recommended_stay() -> None:
     placements, _, measured, error, loss = made(0)
     measured[:5] = 0.05
