@@ -128,8 +128,9 @@ def default_why(document: dict[str, Any], passed_over: Sequence[dict[str, Any]] 
     under = "" if cap is None else f" of those up to {latency} ratio {cap:g}"
     but = faster_by_noise([(called(each), each["tpot_ratio"]) for each in passed_over], default["tpot_ratio"])
     if best is default:
-        larger = "a larger one beyond its interval"
-        return f"it has the smallest worst regret{under}, and every faster one has {larger}{but}"
+        return (
+            f"it has the smallest worst regret{under}, and every faster one has a larger one beyond its interval{but}"
+        )
     return (
         f"the fastest whose worst regret cannot be told from the smallest{under}, the {points(best['worst_regret'])} "
         f"points of {called(best)}{but}"

@@ -47,10 +47,11 @@ def comparison_document(
             f"searches {', '.join(names)} have no placement that all of them completed and measured on the {split} "
             f"split{most}: run them with the same --ranks and --bands, or take `python -m search ablate`"
         )
-    shared.sort(key=lambda p: _ratio(trials, p).value)
+    found = {p: _ratio(trials, p) for p in shared}
+    shared.sort(key=lambda p: found[p].value)
     tasks = [_task(search, trials[search.name], shared, split) for search in searches]
     result = compare(tasks)
-    ratios = [_ratio(trials, p) for p in shared]
+    ratios = [found[p] for p in shared]
     chosen = robust_default(result, ratios, max_tpot_ratio)
     axis = _latency(searches[0].base).get("axis", "tpot")
     accuracies = [[each.accuracy for each in task.placements] for task in tasks]
@@ -95,7 +96,8 @@ def comparison_document(
             and {
                 **_named(document["placements"][against[0]]),
                 "what": against[1],
-                **_saving(trials, axis, shared[default], shared[against[0]]),
+                "tpot_saving": 1 - ratios[default].value / ratios[against[0]].value,
+                **_tail_saving(trials, axis, shared[default], shared[against[0]]),
             }
         }
         document["robust_default"] |= {
@@ -109,13 +111,12 @@ def _named(placement: dict[str, Any]) -> dict[str, Any]:
     return {key: placement[key] for key in ("targets", "rank", "label")}
 
 
-def _saving(trials: Mapping[str, Trials], axis: str, one: Placement, other: Placement) -> dict[str, Any]:
-    """How much lower the latency of ``one`` is, as a fraction; of percentiles only where requests were kept."""
-    saving: dict[str, Any] = {"tpot_saving": 1 - _ratio(trials, one).value / _ratio(trials, other).value}
+def _tail_saving(trials: Mapping[str, Trials], axis: str, one: Placement, other: Placement) -> dict[str, Any]:
+    """By what fraction the 95th percentile of ``one`` is lower; nothing where requests were not kept."""
     mine, theirs = (_requests(trials, axis, placement) for placement in (one, other))
-    if min(len(mine[0]), len(theirs[0])) > 1:
-        saving |= _bounded(f"{axis}_p95_saving", tail_saving(mine, theirs))
-    return saving
+    if min(len(mine[0]), len(theirs[0])) < 2:
+        return {}
+    return _bounded(f"{axis}_p95_saving", tail_saving(mine, theirs))
 
 
 def _requests(trials: Mapping[str, Trials], axis: str, placement: Placement) -> Requests:

@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from objectives.latency.paired import REPETITION, Ratio
+from objectives.latency.paired import Ratio
 
 Parts = frozenset[str]
 #: Residuals this much above what the intervals allow ask for an interaction.
@@ -33,7 +33,7 @@ class AdditiveModel:
         self._sets = list(measured)
         self._names = sorted(frozenset[str]().union(*self._sets))
         self._values = np.array([measured[parts].value - 1 for parts in self._sets])
-        errors = np.array([np.log(r.high / r.value) / REPETITION * r.value for r in measured.values()])
+        errors = np.array([ratio.log_error * ratio.value for ratio in measured.values()])
         # A floor, since a few requests can agree by luck; where an interval is endless the measurement says little.
         self._errors = np.clip(errors, 1e-3, 1.0)
         self._scaled = self._values / self._errors
@@ -57,7 +57,7 @@ class AdditiveModel:
     def predict(self, parts: Parts) -> Ratio:
         """The ratio with the interval in which a direct measurement falls in 95% of cases. No part at all costs 1."""
         if not parts:
-            return Ratio(1.0, 1.0, 1.0)
+            return Ratio.exact(1.0)
         row = self._row(parts, self.interactions)
         value = 1 + float(row @ self._weights)
         # What is not known of the weights, what the model cannot say, and the noise of the measurement to come.

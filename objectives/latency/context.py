@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from objectives.latency.paired import Ratio
 from objectives.latency.settings import LatencySettings
 from objectives.modules import ModuleSpace
 
@@ -45,6 +46,5 @@ def profile_key(context: str, class_name: str) -> str:
 
 def good_enough(profile: Mapping[str, Any], settings: LatencySettings) -> bool:
     """Whether a kept profile is as narrow as asked for, or was given as much time."""
-    low, high = profile["ratio_ci"]
-    narrow = (high - low) / 2 / profile["ratio"] <= settings.half_width
+    narrow = Ratio(profile["ratio"], *profile["ratio_ci"]).half_width <= settings.half_width
     return bool(narrow or profile.get("max_seconds", 0.0) >= settings.max_seconds)

@@ -21,7 +21,7 @@ from objectives.latency.timing import Timing, percentiles
 
 Axis = Literal["tpot", "ttft"]
 #: From a ratio's standard error to the reach of its interval: two equal measurements differ by more in 5% of cases.
-REPETITION = 1.96 * math.sqrt(2)
+_REPETITION = 1.96 * math.sqrt(2)
 _RESAMPLES = 1000
 
 
@@ -57,7 +57,7 @@ class Ratio:
 
     @classmethod
     def of(cls, profile: Mapping[str, Any]) -> Ratio:
-        """From what :func:`profile_of` gave; a predicted one may lack the interval."""
+        """From a trial's latency; one that was replayed from a table has no interval."""
         ratio = profile["ratio"]
         return cls(ratio, *(profile.get("ratio_ci") or (ratio, ratio)))
 
@@ -68,7 +68,12 @@ class Ratio:
 
     @property
     def standard_error(self) -> float:
-        return (self.high - self.low) / 2 / REPETITION
+        return (self.high - self.low) / 2 / _REPETITION
+
+    @property
+    def log_error(self) -> float:
+        """Standard error of the ratio's logarithm, where the interval reaches as far in factors to both sides."""
+        return float(np.log(self.high / self.value)) / _REPETITION
 
     def exceeds(self, other: Ratio) -> bool:
         """By more than one standard error of the difference."""

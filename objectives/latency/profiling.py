@@ -145,7 +145,7 @@ def _measure(
 
 def _ratios(known: Mapping[LatencyClass, dict[str, Any]], classes: set[LatencyClass]) -> dict[frozenset[str], Ratio]:
     ordered = sorted(classes, key=lambda each: each.name)
-    return {frozenset(each.parts): Ratio.of(known[each]) for each in ordered}
+    return {frozenset(each.parts): Ratio(known[each]["ratio"], *known[each]["ratio_ci"]) for each in ordered}
 
 
 def _check(model: AdditiveModel, each: LatencyClass, profile: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from objectives.latency.engine import Engine
-from objectives.latency.paired import REPETITION, Axis, PairedRequest, Ratio, profile_of, ratio_of
+from objectives.latency.paired import Axis, PairedRequest, Ratio, profile_of, ratio_of
 from objectives.latency.settings import LatencySettings
 from objectives.placement import Placement
 
@@ -125,7 +125,7 @@ def disagreement(placements: Sequence[Rounds], seed: int) -> float:
         logs = np.log([ratio.value for ratio in ratios])
         squares += float(((logs - logs.mean()) ** 2).sum())
         freedom += len(rounds) - 1
-        inside += [(np.log(ratio.high / ratio.value) / REPETITION) ** 2 for ratio in ratios]
+        inside += [ratio.log_error**2 for ratio in ratios]
     if not freedom or not np.mean(inside) > 0:
         return 1.0
     return max(1.0, float(np.sqrt(squares / freedom / np.mean(inside))))
