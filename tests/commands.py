@@ -11,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests import forked
+
 #: A whole search in seconds: the demonstration with little of everything.
 QUICK = ["--steps", "4", "--ranks", "4", "--validation-rows", "40", "--test-rows", "40", "--workers", "1"]
 
@@ -32,7 +34,7 @@ def free_port() -> int:
 
 def call(*args: str, code: int = 0, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and check its exit code; nothing but a sentence may come with an error."""
-    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=timeout, env=environment())
+    done = forked.run(args, environment(), timeout)
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stderr[-3000:]}"
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stdout + done.stderr, "control characters where there is no terminal"

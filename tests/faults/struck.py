@@ -25,19 +25,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cluster.session import _ALONE, _QUIET
+import psutil
 
 if __name__ == "__main__":  # before Ray is imported, and not for a test that asks for the names below
-    os.environ |= _QUIET | _ALONE | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    import tests.preloaded  # noqa: F401
 
-import mlflow  # noqa: F401
-import optuna  # noqa: F401
-import peft  # noqa: F401
-import psutil
-import ray.tune  # noqa: F401
-import transformers  # noqa: F401
-
-import cluster.tune  # noqa: F401
 import search.run
 from cluster.jobs import Job
 from search.__main__ import main as command_line
@@ -51,7 +44,7 @@ from tests.faults.places import act_at
 BUDGET, STEPS = 11, 80
 REQUEST = [
     "run", "--budget", str(BUDGET), "--steps", str(STEPS), "--ranks", "8", "--validation-rows", "40", "--test-rows",
-    "40", "--workers", "1", "--strategy", "additive",
+    "40", "--batch-size", "4", "--workers", "1", "--strategy", "additive",
 ]  # fmt: skip
 #: Where a life is killed.
 KILLED = ("asked", "dispatched", "trained", "committed", "logged")
