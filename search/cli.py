@@ -379,4 +379,6 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--default-artifact-root", str(place.folder / "mlartifacts"), "--host", host, "--port", str(port)]
     sys.stdout.flush()
-    os.execv(sys.executable, command)
+    # Unless set otherwise, no workers for many readers, nor MLflow's own jobs: 15 processes, where one answers sooner.
+    lean = {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    os.execve(sys.executable, command, lean | os.environ)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from search.catalog.store import Catalog
@@ -54,6 +55,7 @@ def address(searched: tuple[Path, dict[str, Any]]) -> Iterator[str]:
     for line in server.stderr:  # until it answers; what is not read would fill the pipe
         if "startup complete" in line:
             break
+    assert len(psutil.Process(server.pid).children(recursive=True)) == 1, "what answers, and no jobs"
     yield printed[0]
     server.terminate()
     server.communicate(timeout=30)
