@@ -27,7 +27,9 @@ def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
     Raises RequestError for what is no cron expression, or for one that never comes.
     """
     try:
-        return next(CronSim(cron, after.astimezone(zone(timezone)))).astimezone(UTC)
+        # From within the hour that autumn repeats, the library begins with a tick that is over.
+        ticks = (tick.astimezone(UTC) for tick in CronSim(cron, after.astimezone(zone(timezone))))
+        return next(tick for tick in ticks if tick > after)
     except CronSimError as error:
         raise RequestError(
             f"--cron {cron!r} is no cron expression ({error}): give minute, hour, day, month and weekday, "

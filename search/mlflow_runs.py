@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ADAPTER = "adapter"
+_CURVE = "training_loss"
 HOW_TO_READ = """\
 Which modules of a model should a LoRA adapter target? Each top-level run is one **search**; its nested runs are the
 placements that it trained and measured.
@@ -43,6 +44,8 @@ placements that it trained and measured.
 
 #: The least of MLflow's own limits for one call: 1000 metrics, 100 parameters, 100 tags.
 _METRICS_PER_CALL, _OTHERS_PER_CALL = 900, 100
+#: Characters of a run's name in its databases; SQLite alone takes more.
+_NAME_LIMIT = 250
 
 
 class MlflowRuns:
@@ -117,19 +120,24 @@ class MlflowRuns:
                 "front": "false",
                 "recommended": "false",
             }
-            run = self._client.create_run(self._experiment, asked, tags, trial.placement.label)
+            run = self._client.create_run(self._experiment, asked, tags, _run_name(trial.placement.label))
         run_id = str(run.info.run_id)
         if trial.mlflow_run_id != run_id:
             self._catalog.set_mlflow_trial(search.id, trial.number, run_id)
         losses = (trial.measurement or {}).get("losses") or []
+        # What is there already has times of its own where the trial went on after it had been given up.
+        known = {point.step for point in self._client.get_metric_history(run_id, _CURVE)}
         curve = [
             # As if steps took equal time: timestamps must not change when a trial is delivered again.
-            ("training_loss", loss, asked + (ended - asked) * number // len(losses), step)
+            (_CURVE, loss, asked + (ended - asked) * number // len(losses), step)
             for number, (step, loss) in enumerate(losses, start=1)
+            if step not in known
         ]
         figures = [(name, value, ended, 0) for name, value in _trial_metrics(trial).items()]
         tags = {"status": trial.status, PARENT: parent}
         tags |= {name: text for name in ("reason", "reference", "adapter_sha256") if (text := getattr(trial, name))}
+        if trial.reason is None and "reason" in run.data.tags:
+            tags["reason"] = ""
         if trial.adapter is not None:
             with fetched(trial.adapter) as folder:
                 if folder.is_dir():
@@ -264,6 +272,11 @@ class MlflowRuns:
                 return
             self._client.log_batch(run_id, *batch)
             marks = []
+
+
+def _run_name(label: str) -> str:
+    """As long as MLflow's databases take it; the parameter ``targets`` has all groups."""
+    return label if len(label) <= _NAME_LIMIT else f"{label[: _NAME_LIMIT - 1]}…"
 
 
 def _trial_params(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:

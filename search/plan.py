@@ -90,6 +90,7 @@ class SearchPlan:
         self._base_given_out = False
         self._trials_over = False
         self._stops_early = True  # by the last decision
+        self._late = False  # the deadline was over then
         self._untested: list[int | None] | None = None  # None until the front is known
         self._in_flight = 0
         self.first_trial_at: float | None = None
@@ -116,6 +117,7 @@ class SearchPlan:
             if trial.status == "complete" and trial.measurement and trial.adapter:
                 self._remember(trial.number, trial.measurement, trial.adapter)
             if trial.number in open_trials and trial.status == "stopped":
+                self._catalog.take_up(self._id, trial.number)
                 self._take_in(trial.number, trial.measurement or {})
                 continue
             self._ended[trial.number] = trial.status
@@ -192,7 +194,8 @@ class SearchPlan:
     def _choose(self) -> tuple[int, bool] | None:
         """A trial to begin or to go on with, and whether it may stop early; None, and why, if there is none."""
         self.ended_by = None
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        self._late = self._deadline is not None and time.monotonic() > self._deadline
+        if self._late:
             self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
             return None
         may_begin = len(self._placements) < self._budget
@@ -220,11 +223,16 @@ class SearchPlan:
         return asked[0], decision.early
 
     def _give_up(self) -> None:
-        """What stopped on the way stays as it is: no step more of it was worth its cost."""
+        """What stopped on the way stays as it is: no step more of it was worth its cost.
+
+        Where time was over that is not known: the study keeps it open, and a search that is resumed may go on with it.
+        """
+        why = ", when --max-hours was over" if self._late else ", since others were expected to add more to the front"
         for number, measurement in self._stopped.items():
-            reason = f"{self._where(measurement)}, since others were expected to add more to the front"
+            reason = f"{self._where(measurement)}{why}"
             self._catalog.give_up(self._id, number, reason)
-            self._tell(number, "stopped", measurement)
+            if not self._late:
+                self._tell(number, "stopped", measurement)
             self._report(number, "stopped", measurement, reason)
         self._stopped.clear()
 

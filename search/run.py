@@ -183,7 +183,7 @@ def _search(
     tracker = Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", document, only=kept)
     deadline = None if spec.max_hours is None else began + spec.max_hours * 3600
     with Progress(
-        min(spec.budget, prepared.space.size),
+        prepared.space.count(spec.budget),
         progress_stream,
         metric=prepared.facts["metric"],
         latency_axis="ttft" if prepared.assignment.space.kind == "encoder" else "tpot",

@@ -99,8 +99,9 @@ class Daemon:
                 self._start(schedule, night, again=False)
 
     def _start(self, schedule: ScheduleRecord, night: NightRecord, *, again: bool) -> None:
-        with (self._logs / f"{night.search}.log").open("ab") as log:
-            try:
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)  # someone may have tidied up meanwhile
+            with (self._logs / f"{night.search}.log").open("ab") as log:
                 process = subprocess.Popen(
                     self._command(schedule, night, again),
                     cwd=schedule.folder,
@@ -111,10 +112,10 @@ class Daemon:
                     start_new_session=True,
                     preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
                 )
-            except OSError as error:
-                reason = f"failed: cannot be started ({error.strerror}: {error.filename})"
-                self._catalog.end_night(night, reason, self._now(), None, None)
-                return
+        except OSError as error:
+            reason = f"failed: cannot be started ({error.strerror}: {error.filename})"
+            self._catalog.end_night(night, reason, self._now(), None, None)
+            return
         self._children.append(_Child(night, process))
 
     def _look_after_children(self) -> None:

@@ -37,6 +37,10 @@ def run_each(
     if standard_list:
         # References are the first proposals of every strategy; a grid is the one that never stops a training early.
         counts = [sum(map(each.space.allowed, each.references)) for each in prepared]
+        if not all(counts):
+            raise RequestError(
+                f"--max-adapter-mb {specs[0].max_adapter_mb:g} allows none of the reference placements: give more"
+            )
         specs = [replace(spec, strategy="grid", budget=n) for spec, n in zip(specs, counts, strict=True)]
     del prepared  # the encoded data
     names = [spec.name or "" for spec in specs]

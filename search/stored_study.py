@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import insert, select
 
 from objectives.errors import LeaseLost
-from search.catalog.connect import clear_errors, parse
+from search.catalog.connect import BUSY_TIMEOUT_S, clear_errors, parse
 from search.catalog.retry import retried
 from search.strategy.tried import KNOWN
 
@@ -36,11 +36,17 @@ class _Written:
 @contextlib.contextmanager
 def opened(url: str, search_id: str, sampler: optuna.samplers.BaseSampler | None = None) -> Iterator[optuna.Study]:
     """The study of a search as the database has it, for a moment. Raises KeyError if there is none."""
-    storage = optuna.storages.RDBStorage(url)
+    storage = _storage(url)
     try:
         yield optuna.load_study(study_name=search_id, storage=storage, sampler=sampler)
     finally:
         _end_connections(storage)
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """That waits as long as the catalog does where another process has locked a SQLite file."""
+    waits = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if parse(url).get_backend_name() == "sqlite" else {}
+    return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, **waits})
 
 
 def _end_connections(storage: optuna.storages.RDBStorage) -> None:
@@ -65,7 +71,7 @@ class StoredStudy:
     @retried
     def _open_study(self, url: str, search_id: str) -> tuple[optuna.storages.RDBStorage, optuna.Study]:
         with self._clear_errors():
-            storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            storage = _storage(url)
             study = optuna.create_study(
                 storage=storage, study_name=search_id, directions=["maximize", "minimize"], load_if_exists=True
             )

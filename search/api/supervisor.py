@@ -112,7 +112,12 @@ class Supervisor:
             if goes_on and self._catalog.holder(known[waiting.name]):
                 continue  # a process of an earlier server, or of the command line, is still at it
             if move(self._catalog, waiting.name, "queued", "running"):
-                self._children[waiting.name] = self._run(waiting, goes_on)
+                try:
+                    self._children[waiting.name] = self._run(waiting, goes_on)
+                except OSError as error:
+                    reason = f"cannot be started ({error.strerror}: {error.filename})"
+                    move(self._catalog, waiting.name, "running", "failed", reason)
+                    _log.warning("search %s: %s", waiting.name, reason)
 
     def _run(self, submission: SubmissionRecord, goes_on: bool) -> subprocess.Popen[bytes]:
         settings = dict(submission.settings)
@@ -153,8 +158,11 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
 
 def _last_words(log: Path, code: int) -> str:
     """The sentence with which a command of ours ended, without what a URL may carry."""
-    with log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - 8192))
-        lines = stream.read().decode("utf-8", "replace").splitlines()
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - 8192))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        return f"it ended with exit code {code}, and {log.name} on the server cannot be read ({error.strerror})"
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return redacted(said[-1]) if said and code > 0 else f"it ended with exit code {code}: see {log.name} on the server"

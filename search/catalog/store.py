@@ -268,6 +268,10 @@ class Catalog:
         again = {"status": "running", "lease": self._leases.get(search_id)}
         return self._turn(search_id, number, "stopped", again)
 
+    def take_up(self, search_id: str, number: int) -> None:
+        """A stopped trial that was given up may go on after all."""
+        self._turn(search_id, number, "stopped", {"reason": None})
+
     def give_up(self, search_id: str, number: int, reason: str) -> None:
         """A stopped trial will not go on."""
         self._turn(search_id, number, "stopped", {"reason": reason}, news=True)

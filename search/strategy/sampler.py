@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
-from search.strategy.additive_sampler import AdditiveSampler, Decision, seed_of
+from search.strategy.additive_sampler import COURSE, AdditiveSampler, Decision, seed_of
 from search.strategy.space import PlacementSpace
 from search.strategy.tpe import TPESampler
 from search.strategy.tried import Tried
@@ -63,13 +63,17 @@ class PlacementSampler(BaseSampler):
         return self._inner.ceiling if isinstance(self._inner, AdditiveSampler) else None
 
     def decide(self, study: optuna.Study, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
-        """What to do next; see :meth:`AdditiveSampler.decide`. Under other strategies a trial runs to its end."""
+        """What to do next; see :meth:`AdditiveSampler.decide`. Under other strategies a trial runs to its end, also one
+        that stopped on the way under another, before the budget was raised to the whole space."""
         if self._again and may_begin:
             self._tried.read(study)
             if any(placement not in self._tried for placement in self._again):
                 return Decision("begin", early=False)
         if isinstance(self._inner, AdditiveSampler):
             return self._inner.decide(study, running, may_begin, settle)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if COURSE in trial.user_attrs and trial.number not in running:
+                return Decision("continue", trial.number, early=False)
         return Decision("begin", early=False) if may_begin else Decision("settled")
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -161,7 +165,7 @@ def make_sampler(
     :class:`PlacementSampler`.
     """
     if strategy == "auto":
-        strategy = "grid" if space.size <= budget else "additive"
+        strategy = "grid" if space.count(budget + 1) <= budget else "additive"
 
     def tpe(seed: int) -> BaseSampler:
         # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.

@@ -31,6 +31,10 @@ class PlacementSpace:
         """Placements before ``allowed`` has its say."""
         return ((1 << len(self.groups)) - 1) * len(self.ranks)
 
+    def count(self, most: int) -> int:
+        """How many placements are allowed, counted to ``most``."""
+        return sum(1 for _ in itertools.islice(self, most))
+
     @cached_property
     def distributions(self) -> dict[str, CategoricalDistribution]:
         space = {group: CategoricalDistribution((False, True)) for group in self.groups}

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load
 
+from search.api.supervisor import Supervisor
 from search.catalog.submissions import move
 from search.result import result_document
 from tests.api.conftest import Service
+from tests.search.recorded import wait_for
 
 
 def test_a_search_is_shown_as_the_command_line_shows_it(service: Service) -> None:
@@ -159,3 +161,16 @@ def test_watching_what_failed_tells_why(service: Service) -> None:
     assert move(service.catalog, "bad", "running", "failed", "data x cannot be read")
     ((kind, _, state),) = read_events(service.client("read").get("/searches/bad/events").text)
     assert (kind, state) == ("end", {"status": "failed", "error": "data x cannot be read"})
+
+
+def test_what_cannot_be_started_fails_alone(service: Service) -> None:
+    """As on a full disk: here the folder of logs is a file."""
+    (service.home.folder / "logs").write_text("not a folder")
+    client = service.client()
+    assert client.post("/searches", json={"name": "first", "budget": 2}).status_code == 202
+    supervisor = Supervisor(service.catalog, service.home, at_once=1)
+    supervisor.start()
+    wait_for(lambda: client.get("/submissions/first").json()["status"] == "failed")
+    assert client.get("/submissions/first").json()["error"].startswith("cannot be started (File exists: ")
+    assert supervisor._thread.is_alive(), "and what comes after it is looked at"
+    supervisor.stop()

@@ -61,6 +61,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> N
         while (reached := steps_of(checkpoint)) < before + 20:
             assert time.monotonic() < deadline
             assert process.poll() is None
+            time.sleep(0.005)
         process.kill()
         process.wait()
         reached = steps_of(checkpoint)

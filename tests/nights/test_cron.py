@@ -22,6 +22,18 @@ def test_a_night_that_autumn_repeats_comes_once() -> None:
     assert ticks == [datetime(2026, 10, 25, 0, 30, tzinfo=UTC), datetime(2026, 10, 26, 1, 30, tzinfo=UTC)]
 
 
+@pytest.mark.parametrize("minute", range(0, 60, 13))
+@pytest.mark.parametrize("cron", ["30 2 * * *", "*/20 * * * *", "0 3 * * 0"])
+def test_asked_in_the_hour_that_autumn_repeats_the_next_tick_is_later(cron: str, minute: int) -> None:
+    """Where a daemon is back from sleep in it; what it answers is what it answered the hour before, but for what is
+    over."""
+    asked = datetime(2026, 10, 25, 1, minute, tzinfo=UTC)
+    first = next_tick(cron, "Europe/Berlin", asked)
+    assert first > asked
+    ahead = due(cron, "Europe/Berlin", next_tick(cron, "Europe/Berlin", datetime(2026, 10, 24, tzinfo=UTC)), first)
+    assert (ahead[-1], [tick for tick in ahead if tick > asked]) == (first, [first])
+
+
 def test_one_is_monday_as_in_cron() -> None:
     assert next_tick("0 2 * * 1", "UTC", datetime(2026, 11, 25, tzinfo=UTC)) == datetime(2026, 11, 30, 2, tzinfo=UTC)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from search.catalog.schedules import Schedules
+from search.schedule import Daemon
 
 BEGIN = datetime(2026, 11, 1, 1, 30, tzinfo=UTC)
 TICKS = 50
@@ -96,6 +98,31 @@ def test_a_killed_daemons_night_is_gone_on_with_and_an_overrun_is_not_started(
     night = catalog.nights("s")[1]
     assert (night.result, night.attempts, night.search) == ("complete", 2, "s-2026-11-01")
     wait_until(lambda: server[1][:1] == ["s-2026-11-01: complete"])
+
+
+def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_the_nights_failure(
+    tmp_path: Path, catalog: Schedules
+) -> None:
+    def daemon() -> Daemon:
+        moment = BEGIN + timedelta(minutes=30)
+        return Daemon(catalog, tmp_path / "nights", lambda *_: [sys.executable, "-c", ""], now=lambda: moment)
+
+    catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+    catalog.add_schedule("t", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+    schedule = {each.name: each for each in catalog.schedules()}
+    night = catalog.claim("s", "me", BEGIN + timedelta(minutes=30))
+    assert night is not None
+    first = daemon()
+    first._start(schedule["s"], night, again=False)
+    assert (tmp_path / "nights" / f"{night.search}.log").exists()
+    assert [child.process.wait(20) for child in first._children] == [0]
+    shutil.rmtree(tmp_path / "nights")
+    (tmp_path / "nights").write_text("not a folder")
+    other = catalog.claim("t", "me", BEGIN + timedelta(minutes=30))
+    assert other is not None
+    daemon()._start(schedule["t"], other, again=False)
+    (ended,) = catalog.nights("t")
+    assert (ended.status, ended.result) == ("ended", f"failed: cannot be started (File exists: {tmp_path}/nights)")
 
 
 @pytest.mark.parametrize("misfire", ["once", "skip"])

@@ -20,7 +20,7 @@ from search.catalog import Catalog
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import EXPERIMENT
 from search.run import Home
-from search.several import _comparable, _named
+from search.several import _comparable, _named, run_each
 from search.spec import SearchSpec
 from search.terminal import print_comparison
 from tests.search.recorded import begin, evaluation, record_task
@@ -268,3 +268,11 @@ def test_trials_of_several_data_sets_all_run_to_their_end() -> None:
     assert strategies("auto", "auto") == ["tpe", "tpe"]
     assert strategies("random", "random") == ["random", "random"]
     assert strategies("auto") == ["auto"]
+
+
+def test_a_cap_that_leaves_no_reference_is_named(tmp_path: Path) -> None:
+    spec = SearchSpec(max_adapter_mb=0.01, ranks=(8,), validation_rows=4, test_rows=4)
+    with pytest.raises(
+        RequestError, match=r"^--max-adapter-mb 0.01 allows none of the reference placements: give more$"
+    ):
+        run_each([spec], Home.at(tmp_path, None, None), standard_list=True)

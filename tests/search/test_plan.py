@@ -13,7 +13,9 @@ import pytest
 from benchmarks.replay import Silent
 from cluster.jobs import Job
 from objectives.placement import Placement
+from search.catalog.records import TrialRecord
 from search.catalog.store import Catalog
+from search.mlflow_agreement import is_over
 from search.plan import SearchPlan
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -40,32 +42,48 @@ def outcome(placement: Placement, until: int | None) -> dict[str, Any]:
 class Searched:
     """A search with workers that answer in the order in which they were asked."""
 
-    def __init__(self, folder: Path, strategy: str, pack: int, budget: int = 24) -> None:
+    def __init__(
+        self, folder: Path, strategy: str, pack: int, budget: int = 24, groups: tuple[str, ...] = GROUPS
+    ) -> None:
         self.catalog = Catalog(f"sqlite:///{folder / 'search.db'}")
         self.search = self.catalog.create_search("packs", {}, {})
+        self.pack, self.space = pack, PlacementSpace(groups, (8,))
+        self.given: list[Job] = []
+        self.reached: Counter[int] = Counter()
+        self.begin(strategy, budget)
+
+    def begin(self, strategy: str, budget: int) -> None:
         references = [Placement.of(["o_proj"], 8), Placement.of(["q_proj", "v_proj"], 8)]
         self.study = Study(
-            self.catalog.url, self.search.id, PlacementSpace(GROUPS, (8,)), strategy=strategy, references=references,
+            self.catalog.url, self.search.id, self.space, strategy=strategy, references=references,
             budget=budget, seed=0, steps=STEPS,
         )  # fmt: skip
         self.plan = SearchPlan(
             self.catalog, self.study, self.search.id, budget=budget, references={}, watcher=Silent(), steps=STEPS,
-            pack=pack, settle=False,
+            pack=self.pack, settle=False,
         )  # fmt: skip
         self.plan.reconcile()
-        self.given: list[Job] = []
-        self.reached: Counter[int] = Counter()
+
+    def resume(self, strategy: str, budget: int) -> None:
+        self.study.close()
+        self.begin(strategy, budget)
+
+    def trials(self) -> list[TrialRecord]:
+        return self.catalog.trials(self.search.id)
 
     def close(self) -> None:
         self.study.close()
         self.catalog.close()
 
-    def run(self, workers: int) -> None:
+    def run(self, workers: int, until: int | None = None) -> None:
+        """To its end, or to the end of so many jobs."""
         busy: list[Job] = []
-        while not self.plan.done():
+        while not self.plan.done() and (until is None or len(self.given) < until):
             while len(busy) < workers and (job := self.plan.next(len(busy))) is not None:
                 busy.append(job)
                 self.given.append(job)
+            if not busy:
+                break
             for part in (job := busy.pop(0)).parts:
                 self.end(job, part)
 
@@ -136,3 +154,35 @@ def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
             "complete": 5,
             "failed": 1,
         }
+
+
+def test_what_was_open_when_time_was_over_goes_on_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Searched(tmp_path, "additive", pack=1)) as searched:
+        searched.run(1, until=9)
+        monkeypatch.setattr(searched.plan, "_deadline", 0.0)
+        searched.run(1)
+        stopped = [trial for trial in searched.trials() if trial.status == "stopped"]
+        assert len(stopped) >= 6
+        assert {trial.reason for trial in stopped} == {"at 20 of 200 steps, when --max-hours was over"}
+        assert all(map(is_over, stopped)), "they are in MLflow"
+        searched.resume("additive", budget=24)
+        assert not any(is_over(trial) for trial in searched.trials() if trial.status == "stopped")
+        searched.run(1)
+        trials = searched.trials()
+        assert len(trials) == 24
+        went_on = [trial for trial in trials if trial.number in {t.number for t in stopped} and trial.steps > 20]
+        assert went_on
+        assert all(trial.reason is None for trial in trials if trial.status == "complete")
+        assert all(trial.reason.endswith("add more to the front") for trial in trials if trial.status == "stopped")
+        assert searched.study.unfinished() == []
+
+
+def test_a_budget_that_is_raised_to_the_whole_space_ends_what_was_open(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "auto", pack=1, groups=GROUPS[2:])) as searched:
+        searched.run(1, until=9)
+        assert any(trial.status == "stopped" for trial in searched.trials())
+        searched.resume("auto", budget=31)
+        searched.run(1)
+        assert [(trial.status, trial.steps) for trial in searched.trials()] == [("complete", STEPS)] * 31

@@ -151,6 +151,14 @@ def test_auto_is_a_grid_where_the_budget_covers_the_space(budget: int, is_grid: 
     assert (ask_all("auto", space, budget=budget) == list(space)) == is_grid
 
 
+@pytest.mark.parametrize(("budget", "is_grid"), [(6, True), (5, False)])
+def test_what_a_cap_leaves_of_the_space_is_what_the_budget_has_to_cover(budget: int, is_grid: bool) -> None:
+    space = PlacementSpace(GROUPS[:3], (4, 8), lambda placement: len(placement.groups) == 1)
+    assert (space.count(100), space.count(4)) == (6, 4)
+    sampler = make_sampler("auto", space, [], budget=budget, seed=0, steps=200)
+    assert (sampler._inner is None) == is_grid
+
+
 def running(study: optuna.Study, params: dict[str, object], space: PlacementSpace) -> int:
     """A trial as a killed process leaves it: RUNNING, with some of its parameters written, or none."""
     storage = study._storage

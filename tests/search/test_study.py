@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import optuna
 import pytest
@@ -13,7 +14,9 @@ from optuna.trial import TrialState
 from objectives.errors import LeaseLost, StoreError
 from objectives.placement import Placement
 from search.catalog import Catalog
+from search.catalog.connect import BUSY_TIMEOUT_S
 from search.names import STRATEGIES
+from search.stored_study import StoredStudy
 from search.strategy.space import PlacementSpace
 from search.study import Study
 
@@ -49,6 +52,14 @@ def trials(url: str) -> list[optuna.trial.FrozenTrial]:
 
 def worth(placement: Placement) -> tuple[float, float]:
     return 1 - 1 / (2 + len(placement.groups) * placement.rank), 1 + len(placement.groups) / 10
+
+
+def test_a_locked_file_is_waited_for_as_long_as_the_catalog_does(sqlite: str) -> None:
+    with closing(Catalog(sqlite)) as catalog:
+        storage = StoredStudy(catalog.url, SEARCH, None)._storage
+    with storage.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000 * BUSY_TIMEOUT_S
+    storage.engine.dispose()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from objectives.errors import RequestError, StoreError
+from objectives.placement import Placement
 from search.catalog import Catalog
 from search.mlflow_store import is_outage
 from search.tracking import Tracker, redacted
@@ -259,6 +260,43 @@ def test_long_curves_and_odd_names_arrive_whole(catalog: Catalog, tracker: Track
     assert len(reader.client.get_metric_history(run.info.run_id, "training_loss")) == 2500
     assert run.data.params["group.mlp.experts_149_"] == "0"
     assert reader.parent().data.params["nested.a_b_"] == "1"
+
+
+def test_a_long_label_is_cut_to_what_every_database_of_mlflow_takes(
+    catalog: Catalog, tracker: Tracker, reader: Reader
+) -> None:
+    """Seven groups in three bands, as the reference of all linear layers has them."""
+    search = begin(catalog)
+    groups = [f"{name}[{band}]" for name in ("down_proj", "gate_proj", "k_proj", "up_proj") for band in range(10, 30)]
+    placement = Placement.of(groups, 8)
+    catalog.add_trial(search.id, 7, placement, None)
+    assert catalog.record(search.id, 7, "complete", measurement={})
+    tracker.drain()
+    run = reader.trials()[7]
+    assert len(run.info.run_name) == 250
+    assert placement.label.startswith(run.info.run_name[:-1])
+    assert run.data.params["targets"] == ",".join(placement.groups)
+
+
+def test_a_trial_that_went_on_has_each_step_once_and_no_reason(
+    catalog: Catalog, tracker: Tracker, reader: Reader
+) -> None:
+    """It was given up when time was over, and the search was resumed."""
+    search = begin(catalog)
+    catalog.add_trial(search.id, 7, PLACEMENTS[7], None)
+    assert catalog.stop(search.id, 7, {"losses": [[10, 2.0], [20, 1.9]]}, 20)
+    catalog.give_up(search.id, 7, "at 20 of 40 steps, when --max-hours was over")
+    tracker.drain()
+    assert reader.trials()[7].data.tags["reason"].startswith("at 20 of 40 steps")
+    catalog.take_up(search.id, 7)
+    assert catalog.go_on(search.id, 7)
+    losses = [[10, 2.0], [20, 1.9], [30, 1.8], [40, 1.7]]
+    assert catalog.record(search.id, 7, "complete", measurement={"losses": losses}, steps=40)
+    tracker.drain()
+    run = reader.trials()[7]
+    assert (run.data.tags["status"], run.data.tags["reason"]) == ("complete", "")
+    history = reader.client.get_metric_history(run.info.run_id, "training_loss")
+    assert sorted((point.step, point.value) for point in history) == [(step, loss) for step, loss in losses]
 
 
 def test_a_run_that_someone_deleted_is_written_anew(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
