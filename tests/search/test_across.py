@@ -271,7 +271,7 @@ def test_trials_of_several_data_sets_all_run_to_their_end() -> None:
 
 
 def test_a_cap_that_leaves_no_reference_is_named(tmp_path: Path) -> None:
-    spec = SearchSpec(max_adapter_mb=0.01, ranks=(8,), validation_rows=4, test_rows=4)
+    spec = SearchSpec(max_adapter_mb=0.01, ranks=(4, 8, 16), validation_rows=4, test_rows=4)
     with pytest.raises(
         RequestError, match=r"^--max-adapter-mb 0.01 allows none of the reference placements: give more$"
     ):
