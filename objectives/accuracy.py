@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ _ROWS = 64
 #: On a GPU, where a pass of few tokens takes as long as one of many, more rows go together, up to so many tokens: those
 #: of 64 rows that have the default of --max-tokens.
 _TOKENS = 64 * 512
+#: Logits that are held at once, thrice. Those of 64 rows of 255 tokens in a vocabulary of 150,000 would take 10 GB
+#: each time.
+_LOGITS = 1 << 26
 
 
 def batches_of(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
@@ -117,17 +120,32 @@ def _classify_by_likelihood(
     return _labelled(task, rows, predicted, total / tokens)
 
 
+def _parts(rows: Sequence[EncodedRow], vocabulary: int) -> Iterator[list[EncodedRow]]:
+    """Rows in their order, as many at once as have few enough logits at their completions."""
+    part: list[EncodedRow] = []
+    held = 0
+    for row in rows:
+        size = len(row.completion) * vocabulary
+        if part and held + size > _LOGITS:
+            yield part
+            part, held = [], 0
+        part.append(row)
+        held += size
+    yield part
+
+
 def _generate(
     model: Any, task: EncodedTask, rows: Sequence[EncodedRow], metric: str, tokenizer: Any, cut: Cut
 ) -> Evaluation:
     texts = [""] * len(rows)
     total, tokens = 0.0, 0
-    for batch in batches_of([len(row.prompt) for row in rows], model.device):
+    for batch in batches_of([len(row.prompt) + task.max_new_tokens for row in rows], model.device):
         some = [rows[i] for i in batch]
-        ids, positions, targets = completion_batch(some, task.pad_id, model.device)
-        log_p = logits_at(model, ids, positions, cut=cut).float().log_softmax(-1)
-        total -= log_p.gather(1, targets[:, None]).double().sum().item()
-        tokens += len(targets)
+        for part in _parts(some, model.config.get_text_config().vocab_size):
+            ids, positions, targets = completion_batch(part, task.pad_id, model.device)
+            log_p = logits_at(model, ids, positions, cut=cut).float().log_softmax(-1)
+            total -= log_p.gather(1, targets[:, None]).double().sum().item()
+            tokens += len(targets)
         prompt, mask = pad([row.prompt for row in some], task.pad_id, left=True)
         out = model.generate(
             input_ids=prompt.to(model.device),

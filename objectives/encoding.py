@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ from objectives.errors import ModelError, RequestError
 
 PLAIN_TEMPLATE = "{text}\nAnswer:"
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
+#: What chat templates are told that today is: with prompts that change from day to day, neither a resumed search nor a
+#: series could be compared with what was measured before. The day that Llama 3.2's template takes without a clock.
+_DATE = datetime(2024, 7, 26)
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,7 @@ class Template:
             )
         if template in (None, "auto", "chat"):
             if has_chat:
-                turns = [{"role": "user", "content": _MARK}]
-                text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-                before, _, after = text.partition(_MARK)
+                before, _, after = _chat(tokenizer).partition(_MARK)
                 return cls(before, after, lead="", special=False)
             template = PLAIN_TEMPLATE
         if template.count("{text}") != 1:
@@ -51,6 +53,38 @@ class Template:
     @property
     def text(self) -> str:
         return self.before + "{text}" + self.after
+
+
+def _clock() -> str:
+    """In front of a chat template, in place of the clock that transformers gives it: a function cannot be given one."""
+    directives = [f"%{flag}{letter}" for letter in "aAbBdejmyYHIMpS" for flag in ("", "-")]
+    known = "".join(f".replace('{each}', '{_DATE.strftime(each).strip()}')" for each in directives)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{known} }}}}{{% endmacro %}}{{{{ '' }}}}"
+
+
+def _chat(tokenizer: Any) -> str:
+    """A user's turn that says the mark, as the chat template has it. Raises RequestError where it does not."""
+    from jinja2 import TemplateError
+
+    reason = "it does not show what the user says"
+    # Text, or for models that see images too, a list of parts.
+    for content in (_MARK, [{"type": "text", "text": _MARK}]):
+        try:
+            text: str = tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=_clock() + tokenizer.get_chat_template(),
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            continue
+        if text.count(_MARK) == 1:
+            return text
+    raise RequestError(
+        f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
+        f"such as {PLAIN_TEMPLATE!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -173,16 +207,23 @@ def encode(
     )
 
 
-def check_vocabulary(task: EncodedTask, config: Any, folder: Path) -> None:
-    """Raises ModelError if the tokenizer gives ids that the model of ``config`` has no embedding for."""
+def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTask:
+    """The task, padded with a token that the model of ``config`` has an embedding for.
+
+    Causal models never see their padding, so any token will do for a pad that was added without resizing the model.
+    Raises ModelError if the tokenizer gives other ids that the model does not have.
+    """
     rows = (row for split in task.splits.values() for row in split)
     largest = max(itertools.chain.from_iterable(itertools.chain(row.prompt, row.completion) for row in rows))
+    if task.kind == "encoder":
+        largest = max(largest, task.pad_id)
     known = getattr(config.get_text_config(), "vocab_size", None)
     if isinstance(known, int) and largest >= known:
         raise ModelError(
             f"{folder}: its tokenizer gives token {largest} where the model has {known}: restore the tokenizer files "
             "that belong to this model"
         )
+    return replace(task, pad_id=0) if isinstance(known, int) and task.pad_id >= known else task
 
 
 def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> EncodedTask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,13 +20,16 @@ Kind = Literal["causal", "encoder"]
 
 #: What a snapshot holds for us; no pickle is ever fetched.
 SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+#: And of a model that brings code of its own.
+CODE_FILES = ["*.py", "*.tiktoken"]
 
 LONGEST_HUB_ID = 96
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def resolve(model: str) -> Path:
-    """The folder of a model: ``model`` itself if it is one, otherwise a snapshot of that hub id.
+def resolve(model: str, trust_remote_code: bool = False) -> Path:
+    """The folder of a model: ``model`` itself if it is one, otherwise a snapshot of that hub id, with its code if that
+    is trusted.
 
     Raises ModelError if the folder or its config.json is missing, or if the hub cannot be reached.
     """
@@ -39,14 +43,14 @@ def resolve(model: str) -> Path:
         raise ModelError(f"{model} is a file: give the folder of a Hugging Face model.")
     if not HUB_ID.fullmatch(model) or len(model) > LONGEST_HUB_ID:
         raise ModelError(f"{model} does not exist: give the folder of a Hugging Face model, or a hub id.")
-    return _snapshot(model)
+    return _snapshot(model, SAFE_FILES + CODE_FILES * trust_remote_code)
 
 
-def _snapshot(hub_id: str) -> Path:
+def _snapshot(hub_id: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=SAFE_FILES))
+        folder = Path(snapshot_download(hub_id, allow_patterns=files))
     except Exception as error:
         raise ModelError(
             f"{hub_id} is no local folder, and the model hub does not give it ({_first_line(error)}): "
@@ -123,6 +127,19 @@ def meta_model(config: PreTrainedConfig, kind: Kind, num_labels: int = 2) -> Pre
             f"transformers cannot build model type {config.model_type!r} from its configuration "
             f"({_first_line(error)}): check config.json."
         ) from error
+
+
+def context_length(model: PreTrainedModel, kind: Kind, tokenizer: Any) -> int:
+    """Tokens of one row that the model has positions for; sys.maxsize where none are counted."""
+    from torch import nn
+
+    limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
+    if kind == "encoder":
+        limits.append(tokenizer.model_max_length)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts from behind its padding
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=sys.maxsize)
 
 
 def check_weights(folder: Path) -> None:

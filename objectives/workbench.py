@@ -101,7 +101,7 @@ class Workbench:
             labels=list(assignment.task.labels) if assignment.space.kind == "encoder" else None,
             trust_remote_code=assignment.trust_remote_code,
         )
-        self.tokenizer = load_tokenizer(assignment.model)
+        self.tokenizer = load_tokenizer(assignment.model, assignment.trust_remote_code)
         self._encoder = assignment.space.kind == "encoder"
         self.cut = "none" if self._encoder else narrowest_cut(self.base)
         pad_id = assignment.task.pad_id

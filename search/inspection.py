@@ -20,7 +20,7 @@ def structure_of(spec: SearchSpec) -> tuple[str, ModuleSpace]:
     from objectives.modules import module_space
 
     model = spec.model or str(demo.model_dir())
-    config = load_config(resolve(model), spec.trust_remote_code)
+    config = load_config(resolve(model, spec.trust_remote_code), spec.trust_remote_code)
     kind = kind_of(config)
     return model, module_space(meta_model(config, kind), config, kind, spec.bands)
 

@@ -134,7 +134,7 @@ def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: Late
     """Raises RequestError for an engine that does not exist, or that does not answer."""
     from objectives.model import load_model, resolve
 
-    folder = resolve(model)
+    folder = resolve(model, spec.trust_remote_code)
     if spec.engine == "openai":
         from objectives.latency.server import ServerEngine
 

@@ -46,11 +46,19 @@ def prepare(spec: SearchSpec) -> Prepared:
     """Read the model's structure and the data, and fill in what the spec leaves open. Raises RequestError."""
     from objectives import demo
     from objectives.data import load_data
-    from objectives.encoding import check_vocabulary, encode
+    from objectives.encoding import encode, within_vocabulary
     from objectives.fingerprint import model_digest
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
-    from objectives.model import check_weights, kind_of, load_config, load_tokenizer, meta_model, resolve
+    from objectives.model import (
+        check_weights,
+        context_length,
+        kind_of,
+        load_config,
+        load_tokenizer,
+        meta_model,
+        resolve,
+    )
     from objectives.modules import module_space
     from objectives.references import references
     from objectives.storage import Folder
@@ -61,7 +69,7 @@ def prepare(spec: SearchSpec) -> Prepared:
 
     model = spec.model or str(demo.model_dir())
     source = spec.data or str(demo.data_dir())
-    folder = resolve(model)
+    folder = resolve(model, spec.trust_remote_code)
     config = load_config(folder, spec.trust_remote_code)
     kind = kind_of(config)
     data = load_data(source, spec.task, seed=spec.seed, validation_rows=spec.validation_rows, test_rows=spec.test_rows)  # type: ignore[arg-type]
@@ -81,14 +89,15 @@ def prepare(spec: SearchSpec) -> Prepared:
         )
     metric = resolve_metric(data.task, spec.metric)
     check_weights(folder)
-    space = module_space(meta_model(config, kind, max(2, len(data.labels))), config, kind, spec.bands)
+    structure = meta_model(config, kind, max(2, len(data.labels)))
+    space = module_space(structure, config, kind, spec.bands)
     if not space.groups:
         raise ModelError(f"model {model} ({config.model_type}) has no module that an adapter can target")
     space.check_ranks(spec.ranks)
-    context = getattr(config.get_text_config(), "max_position_embeddings", None) or spec.max_tokens
-    tokenizer = load_tokenizer(folder)
-    task = encode(data, tokenizer, kind, max_tokens=min(spec.max_tokens, context), template=spec.template)
-    check_vocabulary(task, config, folder)
+    tokenizer = load_tokenizer(folder, spec.trust_remote_code)
+    max_tokens = min(spec.max_tokens, context_length(structure, kind, tokenizer))
+    task = encode(data, tokenizer, kind, max_tokens=max_tokens, template=spec.template)
+    task = within_vocabulary(task, config, folder)
     spec = replace(
         spec,
         model=model,

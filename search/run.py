@@ -105,7 +105,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
             catalog.create_search(spec.name, {}, {})  # raises, and says how to go on
         spec = seeded(catalog, spec)
         if spec.model is not None:
-            resolve(spec.model)  # the likeliest mistake is said before anything slow begins
+            resolve(spec.model, spec.trust_remote_code)  # the likeliest mistake is said before anything slow begins
         _check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec))

@@ -108,9 +108,11 @@ class InProcessPair:
 def _prompt(base: Any, settings: LatencySettings, seed: int, *, encoder: bool) -> torch.Tensor:
     text = base.config.get_text_config()
     generator = torch.Generator().manual_seed(seed)
-    prompt = torch.randint(text.vocab_size, (settings.concurrency, settings.prompt_tokens), generator=generator)
-    if encoder and isinstance(text.eos_token_id, int):
-        prompt[:, -1] = text.eos_token_id  # encoder-decoders classify by it
+    vocabulary = getattr(text, "vocab_size", 256)  # Canine reads characters
+    prompt = torch.randint(vocabulary, (settings.concurrency, settings.prompt_tokens), generator=generator)
+    end = getattr(text, "eos_token_id", None)
+    if encoder and isinstance(end, int):
+        prompt[:, -1] = end  # encoder-decoders classify by it
     return prompt.to(base.device)
 
 

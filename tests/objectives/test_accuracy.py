@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from objectives.accuracy import Evaluation, batches_of, evaluate
 from objectives.backbone import attach
-from objectives.cut import Cut, narrowest_cut
+from objectives.cut import Cut, logits_at, narrowest_cut
 from objectives.encoding import EncodedRow, EncodedTask, encode
 from objectives.label_scoring import prompt_is_shareable
 from objectives.metrics import mean_interval, score, standard_error
@@ -224,6 +224,32 @@ def test_generation_in_padded_batches_gives_what_each_row_gives_alone(zoo: Zoo, 
         tokens += len(row.completion)
         assert figure == score("rouge_l", prediction, row.references)
     assert result.loss == pytest.approx(loss / tokens, rel=1e-4)
+
+
+@pytest.mark.parametrize("rows_at_once", [0, 1.5])
+def test_logits_of_a_large_vocabulary_are_made_for_few_rows_at_once(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, rows_at_once: float
+) -> None:
+    """The loss is the same but for rounding, and never more is held than allowed, but for one row."""
+    tokenizer, model = zoo.tokenizer("llama"), zoo.base("llama")
+    task = encode(make_data("generation", {"train": DIALOGUES}), tokenizer, "causal", max_tokens=128)
+    whole = evaluate(model, task, "test", metric="rouge_l", tokenizer=tokenizer)
+    longest = max(len(row.completion) for row in task.splits["test"])
+    limit = int(rows_at_once * longest) * model.config.vocab_size
+    monkeypatch.setattr("objectives.accuracy._LOGITS", limit)
+    sizes: list[int] = []
+
+    def logits_at_(*args: Any, **named: Any) -> torch.Tensor:
+        found = logits_at(*args, **named)
+        sizes.append(found.numel())
+        return found
+
+    monkeypatch.setattr("objectives.accuracy.logits_at", logits_at_)
+    parts = evaluate(model, task, "test", metric="rouge_l", tokenizer=tokenizer)
+    assert parts.predictions == whole.predictions
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    assert len(sizes) > 1
+    assert max(sizes) <= max(limit, longest * model.config.vocab_size)
 
 
 @pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "token_f1", "bleu"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import LlamaConfig
 
-from objectives.encoding import EncodedTask, Template, check_vocabulary, encode
+from objectives.encoding import EncodedTask, Template, encode, within_vocabulary
 from objectives.errors import ModelError, RequestError
 from tests.objectives.tiny import VOCABULARY, Zoo, make_data, make_task, make_tokenizer, make_word_tokenizer
 
@@ -241,12 +242,47 @@ def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
     assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)
 
 
+def test_a_pad_token_that_was_added_without_resizing_the_model_is_replaced(zoo: Zoo) -> None:
+    """A causal model never sees it; an encoder would."""
+    task = replace(make_task(zoo, "llama"), pad_id=VOCABULARY)
+    fitted = within_vocabulary(task, LlamaConfig(vocab_size=VOCABULARY), Path("llama"))
+    assert fitted == replace(task, pad_id=0)
+    with pytest.raises(ModelError, match=f"its tokenizer gives token {VOCABULARY} where the model has {VOCABULARY}"):
+        within_vocabulary(replace(task, kind="encoder"), LlamaConfig(vocab_size=VOCABULARY), Path("bert"))
+
+
+def test_a_chat_template_that_tells_the_date_is_the_same_every_day() -> None:
+    dated = make_tokenizer(chat="Today is {{ strftime_now('%d %b %Y') }}. " + CHAT)
+    assert Template.choose(dated, None).text == "Today is 26 Jul 2024. <user>{text}\n<bot>"
+
+
+def test_a_chat_template_of_parts_is_given_parts() -> None:
+    parts = "{% for m in messages %}<user>{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}<bot>"
+    assert Template.choose(make_tokenizer(chat=parts), None).text == "<user>{text}<bot>"
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("<user><bot>", "it does not show what the user says"),
+        ("{{ raise_exception('no system turn') }}", "no system turn"),
+    ],
+)
+def test_a_chat_template_that_does_not_say_the_text_is_refused(template: str, reason: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        Template.choose(make_tokenizer(chat=template), None)
+    assert str(refusal.value) == (
+        f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
+        "such as '{text}\\nAnswer:'"
+    )
+
+
 def test_a_tokenizer_of_another_model_is_refused(zoo: Zoo) -> None:
     task = make_task(zoo, "llama")
-    check_vocabulary(task, LlamaConfig(vocab_size=VOCABULARY), Path("llama"))
+    assert within_vocabulary(task, LlamaConfig(vocab_size=VOCABULARY), Path("llama")) is task
     largest = max(max(row.prompt) for split in task.splits.values() for row in split)
     with pytest.raises(ModelError) as refusal:
-        check_vocabulary(task, LlamaConfig(vocab_size=largest), Path("llama"))
+        within_vocabulary(task, LlamaConfig(vocab_size=largest), Path("llama"))
     assert str(refusal.value) == (
         f"llama: its tokenizer gives token {largest} where the model has {largest}: restore the tokenizer files that "
         "belong to this model"

@@ -42,8 +42,12 @@ def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("metric", "prediction", "references", "expected"),
     [
-        ("exact_match", "The  Cat, sat!", ["a cat sat"], 1.0),
-        ("exact_match", "the cat", ["dog", "cat"], 1.0),
+        ("exact_match", " The  Cat,\nsat! ", ["The Cat, sat!"], 1.0),
+        ("exact_match", "The cat, sat!", ["a cat sat"], 0.0),
+        ("exact_match", "-5", ["5"], 0.0),
+        ("exact_match", '{"a": 1', ['{"a": 1}'], 0.0),
+        ("token_f1", "The  Cat, sat!", ["a cat sat"], 1.0),
+        ("exact_match", "the cat", ["dog", "the cat"], 1.0),
         ("exact_match", "cat sat", ["sat cat"], 0.0),
         ("exact_match", "theatre", ["atre"], 0.0),
         # 2 shared words of 3 predicted and 4 expected: 2·2 / (3 + 4).

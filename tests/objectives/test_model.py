@@ -5,14 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import BartConfig, BertConfig, BertForMaskedLM, GPT2Config, LlamaConfig, LlamaForCausalLM, T5Config
+from transformers import (
+    BartConfig,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    RobertaConfig,
+    T5Config,
+)
 
 from objectives.errors import ModelError
 from objectives.model import (
     check_weights,
+    context_length,
     kind_of,
     load_config,
     load_model,
@@ -198,3 +209,27 @@ def test_a_folder_without_a_tokenizer(folder: Path) -> None:
 @pytest.mark.shared
 def test_the_tokenizer_can_pad(shared: Path) -> None:
     assert load_tokenizer(shared / "models" / "stories260K").pad_token is not None
+
+
+def test_the_context_of_an_encoder_ends_where_its_positions_do() -> None:
+    """RoBERTa counts from behind its padding, and says two more than it takes; XLNet says -1."""
+    small = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    roberta = meta_model(RobertaConfig(**small, intermediate_size=16, max_position_embeddings=34), "encoder")
+    unlimited = SimpleNamespace(model_max_length=10**30)
+    assert context_length(roberta, "encoder", unlimited) == 32
+    assert context_length(roberta, "encoder", SimpleNamespace(model_max_length=20)) == 20
+    assert context_length(meta_model(SMALL_LLAMA, "causal"), "causal", unlimited) == SMALL_LLAMA.max_position_embeddings
+    roberta.config.max_position_embeddings = -1
+    assert context_length(roberta, "encoder", unlimited) == 32
+
+
+def test_code_comes_from_the_hub_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    asked: list[list[str]] = []
+
+    def snapshot_download(hub_id: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert resolve("someone/model") == resolve("someone/model", trust_remote_code=True) == folder
+    assert ["*.py" in patterns for patterns in asked] == [False, True]

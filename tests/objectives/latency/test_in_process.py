@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import MobileBertConfig, MobileBertForSequenceClassification
 
 from objectives.backbone import attach
 from objectives.errors import RequestError
@@ -241,3 +242,18 @@ def test_settings_that_make_no_request_are_refused(change: dict[str, Any], sente
     with pytest.raises(RequestError) as caught:
         replace(QUICK, **change)
     assert str(caught.value) == sentence
+
+
+def test_an_encoder_whose_configuration_names_no_end_of_sequence_is_timed() -> None:
+    config = MobileBertConfig(
+        vocab_size=64,
+        hidden_size=16,
+        embedding_size=16,
+        intra_bottleneck_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    assert not hasattr(config, "eos_token_id")
+    base = MobileBertForSequenceClassification(config).eval()
+    assert measure_pair(base, base, QUICK, encoder=True, seed=0)["ratio"] > 0
