@@ -44,14 +44,15 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 def _section(name: str, command: click.Command) -> str:
     prose, _, example = inspect.cleandoc(command.help or "").partition("\n\n\b\n")
     prose = re.sub(r"(?<!\n)\n(?!\n)", " ", prose)
-    arguments = [str(p.metavar or p.name).upper() for p in command.params if isinstance(p, click.Argument)]
+    named = [(str(p.metavar or p.name).upper(), p.required) for p in command.params if isinstance(p, click.Argument)]
+    arguments = [name if required or name.startswith("[") else f"[{name}]" for name, required in named]
     lines = [f"## {name}", "", f"`{' '.join(['python -m search', name, *arguments, '[OPTIONS]'])}`", "", prose, ""]
     if example:
         commands = [line.strip() for line in example.splitlines()[1:]]
         lines += ["```sh", *commands, "```", ""]
-    lines += ["| option | |", "| --- | --- |"]
-    lines += [_row(p) for p in command.params if isinstance(p, click.Option)]
-    return "\n".join([*lines, ""])
+    if options := [_row(p) for p in command.params if isinstance(p, click.Option)]:
+        lines += ["| option | |", "| --- | --- |", *options]
+    return "\n".join([*lines, ""] if options else lines)
 
 
 def _row(option: click.Option) -> str:

@@ -59,7 +59,10 @@ def check_adapter(folder: Path, digest: str | None, location: str | None = None)
     """
     called = location or folder
     if not (folder / WEIGHTS).is_file():
-        raise RequestError(f"adapter {called} has no {WEIGHTS}: it was moved or deleted, so it must be trained again")
+        raise RequestError(
+            f"adapter {called} has no {WEIGHTS}: it was moved or deleted; take it from where it is still kept (MLflow "
+            "has a copy), or train it again"
+        )
     if digest is not None and weights_digest(folder) != digest:
         raise RequestError(
             f"adapter {called}/{WEIGHTS} has changed since it was measured (its SHA-256 differs): restore it from "
@@ -75,6 +78,8 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RequestError(f"adapter {file} cannot be read ({error}): train it again") from error
+    if not isinstance(config, dict) or "peft_type" not in config:
+        raise RequestError(f"{file} is no configuration of PEFT (it has no peft_type): restore the file")
     return config
 
 

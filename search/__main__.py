@@ -62,6 +62,9 @@ def main(args: list[str] | None = None) -> None:
         _fail(str(error), error.exit_code)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
     except click.ClickException as error:
         _fail(_usage(error), 2)
     except (click.Abort, KeyboardInterrupt):
@@ -85,7 +88,7 @@ def main(args: list[str] | None = None) -> None:
 def _usage(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     command = f"; see `{context.command_path} --help`" if context is not None else ""
-    return error.format_message().rstrip(".") + command
+    return " ".join(error.format_message().split()).rstrip(".") + command  # choices stand on lines of their own
 
 
 def _fail(sentence: str, code: int) -> None:

@@ -67,6 +67,8 @@ def add(
       python -m search schedule add tickets --cron "0 2 * * *" --timezone Europe/Berlin -- --data ./tickets
     """
     outside.schedule(name)
+    if notify is not None:
+        outside.webhook(notify)
     _check(flags)
     from search.schedule import utc_now
 
@@ -75,7 +77,9 @@ def add(
     if as_json:
         print_json(_plain(record))
     else:
-        click.echo(f"{name} runs next at {record.next_at:%Y-%m-%d %H:%M} UTC, while `search schedule run` runs")
+        click.echo(
+            f"{name} runs next at {record.next_at:%Y-%m-%d %H:%M} UTC, while `python -m search schedule run` runs"
+        )
 
 
 @schedule.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import tempfile
@@ -52,7 +53,9 @@ def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        raise StoreError(f"--out {out} cannot be written ({error.strerror}): free space or choose another") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free space or choose another" if full else "choose another"
+        raise StoreError(f"--out {out} cannot be written ({error.strerror}): {remedy}") from error
 
 
 def _manifest(document: dict[str, Any], search: SearchRecord, trial: TrialRecord) -> dict[str, Any]:
@@ -118,11 +121,18 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         spec = SearchSpec.from_json(manifest["spec"])
         recorded = (manifest["test"] or {}).get("accuracy")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{folder} has no readable {MANIFEST} ({error}): export the adapter again") from error
+    except OSError as error:
+        raise RequestError(
+            f"{folder / MANIFEST} cannot be read ({error.strerror}): give the folder that `export` wrote"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"{folder / MANIFEST} is not what `export` writes: export the adapter again") from error
     if recorded is None:
-        raise RequestError(f"{folder} was not on the front, so there is no test figure to compare with")
+        raise RequestError(
+            f"{folder} was not on the front, so there is no test figure to compare with: export a trial of the front"
+        )
     check_adapter(folder, manifest["adapter_sha256"])
+    adapter_config(folder)
     spec = replace(spec, model=model or spec.model, data=data or spec.data)
     measured = test_adapter(spec, folder, manifest["data_hash"], manifest["structure"])
     return {

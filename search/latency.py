@@ -155,4 +155,10 @@ def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: Late
         torch.set_num_threads(1)
     dtype = torch.bfloat16 if on_gpu else torch.float32
     base = load_model(folder, space.kind, dtype, "cuda" if on_gpu else "cpu", trust_remote_code=spec.trust_remote_code)
+    needed = settings.prompt_tokens + (0 if space.kind == "encoder" else settings.output_tokens)
+    if needed > (limit := getattr(base.config.get_text_config(), "max_position_embeddings", None) or needed) > 0:
+        raise RequestError(
+            f"--prompt-tokens {settings.prompt_tokens} with --output-tokens {settings.output_tokens} are more than the "
+            f"{limit} positions of model {model}: give fewer"
+        )
     return TransformersEngine(base, space, settings)

@@ -99,6 +99,13 @@ def _within(real: Path, roots: Sequence[Path]) -> bool:
     return any(real.is_relative_to(root.resolve()) for root in roots)
 
 
+def webhook(given: str) -> str:
+    """A URL, or the variable that has it. Raises RequestError for all else, which may be secret and is not told."""
+    if not re.fullmatch(r"https?://[^\s/]+\S*|env:\w+", given):
+        raise RequestError("--notify is neither an http or https URL nor env:NAME: give one of them")
+    return given
+
+
 def endpoint(given: str, allowed: Sequence[str]) -> str:
     """One of the servers that were allowed, letter by letter. Raises RequestError for any other address."""
     if given not in allowed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,13 +182,14 @@ def _search(
     kept = home.mlflow_kept()
     tracker = Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", document, only=kept)
     deadline = None if spec.max_hours is None else began + spec.max_hours * 3600
-    with Progress(
+    progress = Progress(
         prepared.space.count(spec.budget),
         progress_stream,
         metric=prepared.facts["metric"],
         latency_axis="ttft" if prepared.assignment.space.kind == "encoder" else "tpot",
         deadline=deadline,
-    ) as progress:
+    )
+    with _served(catalog, prepared) as served, progress:
         progress.phase("starting workers")
         ready()
         interruption.install()
@@ -209,7 +210,7 @@ def _search(
                 interruption.check()
                 lease.check()
 
-            _run_to_end(catalog, search, prepared, home, began, deadline, check, progress, tracker)
+            _run_to_end(catalog, search, prepared, home, began, deadline, check, progress, tracker, served)
     result = document(search.id)
     if not result["trials"]["complete"]:
         reasons = [point["reason"] for point in result["points"] if point["reason"]]
@@ -230,6 +231,7 @@ def _run_to_end(
     check: Callable[[], None],
     progress: Progress,
     tracker: Tracker,
+    served: ServedProfiles | None,
 ) -> None:
     from cluster.tune import run_plan
     from objectives.checkpoint import drop_checkpoints
@@ -239,9 +241,6 @@ def _run_to_end(
 
     spec = prepared.spec
     after = contextlib.ExitStack()
-    served = _served(catalog, prepared)
-    if served is not None:
-        after.callback(served.engine.close)
     assert spec.workers is not None
 
     def end(status: str, reason: str | None) -> None:
@@ -310,16 +309,19 @@ def _run_to_end(
         )
 
 
-def _served(catalog: Catalog, prepared: Prepared) -> ServedProfiles | None:
+@contextlib.contextmanager
+def _served(catalog: Catalog, prepared: Prepared) -> Iterator[ServedProfiles | None]:
     """Where --engine names a server. Raises RequestError if nobody answers there."""
     if prepared.spec.engine == "transformers":
-        return None
+        yield None
+        return
     from search.latency import open_engine
     from search.served import SETTINGS, ServedProfiles
 
     space = prepared.assignment.space
     engine = open_engine(prepared.spec, prepared.facts["model"], space, SETTINGS)
-    return ServedProfiles(engine, space, catalog, prepared.spec.seed)
+    with closing(engine):
+        yield ServedProfiles(engine, space, catalog, prepared.spec.seed)
 
 
 def _free_name(catalog: Catalog, spec: SearchSpec, prepared: Prepared) -> str:

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from objectives.adapter import WEIGHTS, check_adapter, save_adapter, weights_digest
+from objectives.adapter import WEIGHTS, adapter_config, check_adapter, save_adapter, weights_digest
 from objectives.backbone import attach, twin
 from objectives.errors import RequestError, StoreError
 from objectives.storage import Folder
@@ -129,5 +129,16 @@ def test_a_missing_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as caught:
         check_adapter(tmp_path / "gone", None)
     assert str(caught.value) == (
-        f"adapter {tmp_path / 'gone'} has no {WEIGHTS}: it was moved or deleted, so it must be trained again"
+        f"adapter {tmp_path / 'gone'} has no {WEIGHTS}: it was moved or deleted; take it from where it is still "
+        "kept (MLflow has a copy), or train it again"
+    )
+
+
+@pytest.mark.parametrize("text", ["{}", "[]"])
+def test_a_configuration_of_something_else_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(RequestError) as caught:
+        adapter_config(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/adapter_config.json is no configuration of PEFT (it has no peft_type): restore the file"
     )

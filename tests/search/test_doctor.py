@@ -69,8 +69,8 @@ def test_a_home_after_a_kill_is_told_and_mended(tmp_path: Path, tracking_uri: st
     problems, mends = told(home, fix=True)
     assert mends == ["1 folders or files of no trial deleted: 0009-left"]
     assert problems == [
-        f"trial 0: adapter {tmp_path}/gone has no adapter_model.safetensors: it was moved or deleted, so it must be "
-        "trained again"
+        f"trial 0: adapter {tmp_path}/gone has no adapter_model.safetensors: it was moved or deleted; take it from "
+        "where it is still kept (MLflow has a copy), or train it again"
     ]
     assert not stray.exists()
     catalog.close()

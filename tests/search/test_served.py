@@ -23,7 +23,7 @@ from search.inspection import structure_of
 from search.latency import latency_document, open_engine
 from search.served import ServedProfiles
 from search.spec import SearchSpec
-from tests.commands import QUICK, call_json
+from tests.commands import QUICK, call, call_json
 from tests.json_reference import undescribed, unseen
 from tests.objectives.latency.scripted import Script, serving
 from tests.search.pseudo_terminal import terminal, without_codes
@@ -134,3 +134,25 @@ def test_modes_stand_side_by_side_where_requests_run_at_once(monkeypatch: pytest
     assert merged["ratio"] == document["drift"]["ratio"]
     assert mixed["ratio"] > merged["ratio"]
     assert all(mode["concurrency"] == 2 and mode["rank"] == 4 for mode in document["modes"])
+
+
+def test_a_server_that_cannot_be_asked_costs_no_name(tmp_path: Path) -> None:
+    """The search has no row then, and the next try can have its name."""
+    flags = ["--name", "mine", "--engine", "openai", "--endpoint", "foo", *QUICK, "--home", str(tmp_path)]
+    refused = call("run", "--budget", "1", *flags, code=2).stderr.splitlines()[-1]
+    assert (
+        refused
+        == "error: --endpoint foo is no address of a server: give one like http://127.0.0.1:8000, without a path"
+    )
+    assert call_json("list", "--home", str(tmp_path)) == []
+
+
+def test_more_tokens_than_the_model_has_positions_are_refused() -> None:
+    spec = SearchSpec()
+    model, space = structure_of(spec)
+    with pytest.raises(RequestError) as refusal:
+        open_engine(spec, model, space, replace(LatencySettings(), prompt_tokens=240))
+    assert str(refusal.value) == (
+        f"--prompt-tokens 240 with --output-tokens 17 are more than the 256 positions of model {model}: give fewer"
+    )
+    assert open_engine(spec, model, space, replace(LatencySettings(), prompt_tokens=239)).name == "transformers"

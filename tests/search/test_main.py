@@ -1,0 +1,71 @@
+"""What the command line says where click has more than a line to say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.__main__ import main
+
+
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["search", *args])
+    with pytest.raises(SystemExit) as left:
+        main(list(args))
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", [[], ["schedule"], ["token"]])
+def test_a_bare_command_shows_its_help_whole(
+    group: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = said(capsys, monkeypatch, *group)
+    assert shown.startswith(f"Usage: {' '.join(['python -m search', *group])} [OPTIONS] COMMAND")
+    assert "error:" not in shown
+    assert "; see" not in shown
+
+
+def test_a_choice_that_is_missing_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said(capsys, monkeypatch, "recipe", "demo") == (
+        "error: Missing option '--for'. Choose from: peft, trl, llama-factory, axolotl, vllm; "
+        "see `python -m search recipe --help`\n"
+    )
+
+
+@pytest.mark.parametrize("target", ["foo", "ftp://host/x", "env:", "https://"])
+def test_a_webhook_that_is_no_url_is_refused(
+    target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    add = ("schedule", "add", "s", "--cron", "0 2 * * *", "--home", str(tmp_path), "--notify", target)
+    assert said(capsys, monkeypatch, *add) == (
+        "error: --notify is neither an http or https URL nor env:NAME: give one of them\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("manifest", "sentence"),
+    [
+        (None, "/manifest.json cannot be read (No such file or directory): give the folder that `export` wrote"),
+        ("[]", "/manifest.json is not what `export` writes: export the adapter again"),
+        ("{}", "/manifest.json is not what `export` writes: export the adapter again"),
+        (
+            '{"spec": {}, "test": null}',
+            " was not on the front, so there is no test figure to compare with: export a trial of the front",
+        ),
+    ],
+)
+def test_what_is_no_export_is_not_verified(
+    manifest: str | None,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
+    assert said(capsys, monkeypatch, "verify", str(tmp_path)) == f"error: {tmp_path}{sentence}\n"
