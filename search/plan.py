@@ -334,7 +334,8 @@ class SearchPlan:
 
     def _fail(self, number: int, reason: str) -> bool:
         """In catalog and study; False if the trial had ended before."""
-        recorded = self._catalog.record(self._id, number, "failed", reason=reason, measurement=None)
+        steps = self._reached.get(number, 0)  # which were spent all the same
+        recorded = self._catalog.record(self._id, number, "failed", reason=reason, measurement=None, steps=steps)
         if recorded:
             self._ended[number] = "failed"
             self._tell(number, "failed", {})

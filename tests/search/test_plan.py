@@ -186,3 +186,14 @@ def test_a_budget_that_is_raised_to_the_whole_space_ends_what_was_open(tmp_path:
         searched.resume("auto", budget=31)
         searched.run(1)
         assert [(trial.status, trial.steps) for trial in searched.trials()] == [("complete", STEPS)] * 31
+
+
+def test_steps_of_a_trial_that_failed_on_the_way_were_spent(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "additive", pack=1)) as searched:
+        searched.run(1, until=9)
+        again = next(trial for trial in searched.trials() if trial.status == "stopped")
+        assert again.steps == 20
+        assert searched.catalog.go_on(searched.search.id, again.number)
+        searched.plan._fail(again.number, "the worker died")
+        failed = searched.catalog.trial(searched.search.id, again.number)
+        assert (failed.status, failed.steps) == ("failed", 20)
