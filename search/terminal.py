@@ -120,8 +120,12 @@ def print_modules(document: dict[str, Any], stream: TextIO) -> None:
     show(console, ("group", "role", "kind", "layers", "parameters per rank", "share of products"), groups, left=3)
     if left_out := [[plain(row["name"]), plain(row["why"])] for row in document["left_out"]]:
         show(console, ("left out", "why"), left_out, left=2)
-    if references := [[plain(row["name"]), plain("+".join(row["targets"]))] for row in document["references"]]:
-        show(console, ("reference placement", "targets"), references, left=2)
+    references = [
+        [plain(row["name"]), plain("+".join(row["targets"])), count(row["parameters"])]
+        for row in document["references"]
+    ]
+    if references:
+        show(console, ("reference placement", "targets", f"parameters at r{document['rank']}"), references, left=2)
 
 
 def print_latency(document: dict[str, Any], stream: TextIO) -> None:

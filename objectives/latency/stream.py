@@ -34,8 +34,12 @@ class Endpoint:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is no number, or too large
+            known = False
+        if not known:
             raise RequestError(
                 f"--endpoint {url} is no address of a server: give one like http://127.0.0.1:8000, without a path"
             )

@@ -122,14 +122,16 @@ def test_modules() -> None:
             "type": "llama",
             "groups": [group],
             "left_out": [{"name": "lm_head", "why": "output head"}],
-            "references": [{"name": "o+down", "targets": ["down_proj", "o_proj"]}],
+            "references": [{"name": "o+down", "targets": ["down_proj", "o_proj"], "parameters": 12800}],
+            "rank": 8,
         },
         stream,
     )
     lines = [line.split() for line in stream.getvalue().splitlines()]
     assert ["o_proj", "output", "Linear", "5", "640", "12.3%"] in lines
     assert ["lm_head", "output", "head"] in lines
-    assert ["o+down", "down_proj+o_proj"] in lines
+    assert ["o+down", "down_proj+o_proj", "12,800"] in lines
+    assert ["reference", "placement", "targets", "parameters", "at", "r8"] in lines
 
 
 def latency_document() -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_nobody_at_the_address() -> None:
     )
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://"])
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:80a", "http://host:99999"])
 def test_no_address(url: str) -> None:
     with pytest.raises(RequestError) as caught:
         Endpoint(url)
