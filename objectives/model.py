@@ -193,8 +193,8 @@ def load_model(
 ) -> PreTrainedModel:
     """The frozen base model in evaluation mode. ``labels`` name the classes of an encoder, in the order of their ids.
 
-    Its ``new_modules`` are the paths of an encoder's modules that the checkpoint has no weights for: an adapter has to
-    train and keep them.
+    Its ``new_modules`` are the paths of an encoder's head, which is another task's if it has weights, and of a pooler
+    that has none: an adapter has to train and keep them.
 
     Raises ModelError if the weights cannot be read or do not belong to the configuration.
     """
@@ -243,15 +243,19 @@ def _untrained(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> list
 
 
 def _new_modules(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> list[str]:
-    """The head, which is what stands beside the body, and the pooler if the checkpoint was trained without."""
+    """The head, which is what stands beside the body, and the pooler if the checkpoint was trained without.
+
+    A head with as many classes as the task has was trained on other classes all the same.
+    """
     if kind == "causal":
         return []
     body = model.base_model_prefix + "."
-    paths = {
-        key.partition("pooler")[0] + "pooler" if key.startswith(body) else key.partition(".")[0]
-        for key in _absent(info)
-    }
-    return sorted(paths)
+    names = [name for name, _ in model.named_parameters()]
+    # A body under another name, of remote code perhaps, must not be taken for a head.
+    beside = names if any(name.startswith(body) for name in names) else _absent(info)
+    head = {name.partition(".")[0] for name in beside if not name.startswith(body)}
+    poolers = {key.partition("pooler")[0] + "pooler" for key in _absent(info) if key.startswith(body)}
+    return sorted(head | poolers)
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import (
     BartConfig,
+    BartForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
     GPT2Config,
@@ -233,3 +234,17 @@ def test_code_comes_from_the_hub_only_where_it_is_trusted(monkeypatch: pytest.Mo
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert resolve("someone/model") == resolve("someone/model", trust_remote_code=True) == folder
     assert ["*.py" in patterns for patterns in asked] == [False, True]
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "b"]])
+def test_a_head_is_trained_anew_also_where_the_checkpoint_has_one_of_that_size(
+    labels: list[str], tmp_path: Path
+) -> None:
+    """As of a model of natural language inference, with three classes."""
+    small = BartConfig(
+        vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, num_labels=3,
+    )  # fmt: skip
+    BartForSequenceClassification(small).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=labels)
+    assert model.new_modules == ["classification_head"]
