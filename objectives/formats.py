@@ -160,6 +160,8 @@ def _parquet(path: Path, columns: Collection[str]) -> Numbered:
         with pyarrow.parquet.ParquetFile(path) as file:
             classes = _stored_classes(file.schema_arrow.metadata or {})
             names = file.schema_arrow.names
+            if twice := [name for name in names if name in columns and names.count(name) > 1]:
+                raise DataError(f"{path}: the column {twice[0]!r} stands twice. Keep one.")
             tables = file.iter_batches(columns=needed(names, columns))
             yield from table_rows(str(path), tables, names, classes)
     except DataError:
@@ -171,8 +173,8 @@ def _parquet(path: Path, columns: Collection[str]) -> Numbered:
 
 def _stored_classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     # `datasets` leaves its features in the files it writes, so a downloaded copy reads like the hub's own.
-    info = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {})
-    features = info.get("features", {})
+    info = json.loads(metadata.get(b"huggingface", b"{}")).get("info") or {}
+    features = info.get("features") or {}
     return {name: f["names"] for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
 
 

@@ -85,6 +85,16 @@ def test_every_format_and_name_of_a_split(tmp_path: Path, suffix: str, validatio
     assert not data.notes
 
 
+@pytest.mark.parametrize("said", ['{"info": null}', '{"info": {"features": null}}', "{}"])
+def test_what_datasets_left_out_of_a_parquet_is_not_missed(tmp_path: Path, said: str) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_pylist(list(labelled(8))).replace_schema_metadata({"huggingface": said})
+    pyarrow.parquet.write_table(table, tmp_path / "train.parquet")
+    assert load_data(str(tmp_path)).labels == ("a", "b")
+
+
 @unhurried
 @given(
     st.lists(

@@ -190,6 +190,10 @@ def test_parquet_is_named_by_row(tmp_path: Path) -> None:
         f"{path}, row 1: no 'text' and 'label', which classification needs; "
         "the fields are 'picture'. Add what is missing."
     )
+    columns = [pyarrow.array(["one"])] * 3
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["text", "label", "text"]), path)
+    assert message(path) == f"{path}: the column 'text' stands twice. Keep one."
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one"]}), path)
     whole = path.read_bytes()
     for damaged in (whole[:-20], whole[20:], b"PAR1" + b"\0" * 100):
         path.write_bytes(damaged)
