@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
@@ -136,11 +137,49 @@ def resume(
         catalog.follow_adapters(search.id, home.adapters(search))
         spec = SearchSpec.from_json(search.spec)
         spec = replace(spec, budget=budget or spec.budget, workers=workers or spec.workers)
+        if _is_finished(catalog, search, spec, home):
+            return _tell_again(catalog, search, home, progress_stream)
         _check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec), search.created_at)
             _refuse_changes(search, prepared)
             return _search(catalog, lambda: search, prepared, home, began, ready, interruption, progress_stream)
+
+
+def _is_finished(catalog: Catalog, search: SearchRecord, spec: SearchSpec, home: Home) -> bool:
+    """Whether there is nothing to do but to tell the search's MLflow what that does not know yet."""
+    from search.study import open_trials
+
+    there = search.status == "complete" and len(catalog.trials(search.id)) >= spec.budget
+    same = home.mlflow_kept() == (search.facts.get("tracking") or "")
+    return there and same and not open_trials(catalog.url, search.id)
+
+
+def _tell_again(catalog: Catalog, search: SearchRecord, home: Home, progress_stream: Any) -> dict[str, Any]:
+    from search.tracking import Tracker
+
+    def document(search_id: str) -> dict[str, Any]:
+        return result_document(catalog, catalog.search_of(search_id))
+
+    found, kept = document(search.id), home.mlflow_kept()
+    notes = [f"search {search.name} is complete, with {len(found['points'])} trials: give a --budget for more"]
+    if catalog.backlog(kept):
+        tracker = Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", document, only=kept)
+        notes += _undelivered(home, search, tracker.stop(120.0))
+    for note in notes:
+        print(f"note: {note}", file=progress_stream or sys.stderr, flush=True)
+    return found
+
+
+def _undelivered(home: Home, search: SearchRecord, waiting: int) -> list[str]:
+    from search.tracking import redacted
+
+    if not waiting:
+        return []
+    return [
+        f"MLflow at {redacted(home.mlflow())} did not take {waiting} records yet; nothing is lost: "
+        f"`python -m search resume {search.name}` sends them"
+    ]
 
 
 def _refuse_changes(search: SearchRecord, prepared: Prepared) -> None:
@@ -237,7 +276,6 @@ def _run_to_end(
     from objectives.checkpoint import drop_checkpoints
     from search.plan import SearchPlan
     from search.study import Study
-    from search.tracking import redacted
 
     spec = prepared.spec
     after = contextlib.ExitStack()
@@ -302,11 +340,8 @@ def _run_to_end(
         progress.note(decided.why)
     end("complete", plan.ended_by)
     progress.phase("writing to MLflow")
-    if waiting := tracker.stop(120.0):
-        progress.note(
-            f"MLflow at {redacted(home.mlflow())} did not take {waiting} records yet; nothing is lost: "
-            f"`python -m search resume {search.name}` sends them"
-        )
+    for note in _undelivered(home, search, tracker.stop(120.0)):
+        progress.note(note)
 
 
 @contextlib.contextmanager

@@ -114,8 +114,8 @@ def test_a_search_keeps_its_adapters_in_s3(
         home.adapters(search).delete(trials[0].adapter.rpartition("/")[2])
         (found,) = examine(home, "far", fix=True)
         assert found["problems"] == [
-            f"trial 0: adapter {trials[0].adapter} has no {WEIGHTS}: it was moved or deleted, so it must be trained "
-            "again"
+            f"trial 0: adapter {trials[0].adapter} has no {WEIGHTS}: it was moved or deleted; take it from where it is "
+            "still kept (MLflow has a copy), or train it again"
         ]
     (found,) = examine(home, "far", fix=True)
     assert [problem.partition(" from ")[0] for problem in found["problems"]] == [

@@ -257,6 +257,12 @@ def test_a_taken_name_is_refused(home: Path, document: dict[str, Any]) -> None:
     assert done.stdout == ""
 
 
+def test_a_search_that_is_complete_is_not_begun_again(home: Path, document: dict[str, Any]) -> None:
+    done = call("resume", "whole", "--home", str(home), "--json")
+    assert done.stderr == f"note: search whole is complete, with {BUDGET} trials: give a --budget for more\n"
+    assert json.loads(done.stdout) == call_json("show", "whole", "--home", str(home))
+
+
 def test_a_larger_budget_goes_on(home: Path, document: dict[str, Any]) -> None:
     more = call_json("resume", "whole", "--budget", str(BUDGET + 1), "--home", str(home))
     assert more["trials"]["complete"] == BUDGET + 1
