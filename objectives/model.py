@@ -129,12 +129,15 @@ def meta_model(config: PreTrainedConfig, kind: Kind, num_labels: int = 2) -> Pre
         ) from error
 
 
-def context_length(model: PreTrainedModel, kind: Kind, tokenizer: Any) -> int:
-    """Tokens of one row that the model has positions for; sys.maxsize where none are counted."""
+def context_length(model: PreTrainedModel, kind: Kind, tokenizer: Any = None) -> int:
+    """Tokens of one row that the model has positions for; sys.maxsize where none are counted.
+
+    The ``tokenizer`` of an encoder may know of fewer.
+    """
     from torch import nn
 
     limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
-    if kind == "encoder":
+    if kind == "encoder" and tokenizer is not None:
         limits.append(tokenizer.model_max_length)
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:

@@ -14,10 +14,9 @@ from search.catalog.store import Catalog
 from search.lease import Lease
 from search.mlflow_agreement import disagreement
 from search.mlflow_store import RunState, run_states
-from search.result import result_document
-from search.run import Home
+from search.run import Home, tracker_of
 from search.study import open_trials, tell_late
-from search.tracking import Tracker, said
+from search.tracking import said
 
 _MENDS = "`python -m search doctor --fix` mends it"
 
@@ -153,11 +152,7 @@ def _examine_mlflow(
         if fix and runs is not None and search.facts.get("tracking") != kept:
             catalog.set_tracking(search.id, kept)
     if fix and runs is not None and catalog.backlog(kept):
-
-        def result(search_id: str) -> dict[str, Any]:
-            return result_document(catalog, catalog.search_of(search_id))
-
-        Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", result, only=kept).stop(60.0)
+        tracker_of(catalog, home).stop(60.0)
     for search, document in idle:
         if pending := waiting(catalog, search.id):
             remedy = "`python -m search doctor --fix` sends them"

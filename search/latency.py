@@ -132,7 +132,7 @@ def _modes(
 
 def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: LatencySettings) -> Engine:
     """Raises RequestError for an engine that does not exist, or that does not answer."""
-    from objectives.model import load_model, resolve
+    from objectives.model import context_length, load_model, resolve
 
     folder = resolve(model, spec.trust_remote_code)
     if spec.engine == "openai":
@@ -156,7 +156,7 @@ def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: Late
     dtype = torch.bfloat16 if on_gpu else torch.float32
     base = load_model(folder, space.kind, dtype, "cuda" if on_gpu else "cpu", trust_remote_code=spec.trust_remote_code)
     needed = settings.prompt_tokens + (0 if space.kind == "encoder" else settings.output_tokens)
-    if needed > (limit := getattr(base.config.get_text_config(), "max_position_embeddings", None) or needed) > 0:
+    if needed > (limit := context_length(base, space.kind)):
         raise RequestError(
             f"--prompt-tokens {settings.prompt_tokens} with --output-tokens {settings.output_tokens} are more than the "
             f"{limit} positions of model {model}: give fewer"

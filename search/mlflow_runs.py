@@ -126,7 +126,8 @@ class MlflowRuns:
             self._catalog.set_mlflow_trial(search.id, trial.number, run_id)
         losses = (trial.measurement or {}).get("losses") or []
         # What is there already has times of its own where the trial went on after it had been given up.
-        known = {point.step for point in self._client.get_metric_history(run_id, _CURVE)}
+        there = self._client.get_metric_history(run_id, _CURVE) if _CURVE in run.data.metrics else []
+        known = {point.step for point in there}
         curve = [
             # As if steps took equal time: timestamps must not change when a trial is delivered again.
             (_CURVE, loss, asked + (ended - asked) * number // len(losses), step)

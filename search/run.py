@@ -146,6 +146,16 @@ def resume(
             return _search(catalog, lambda: search, prepared, home, began, ready, interruption, progress_stream)
 
 
+def tracker_of(catalog: Catalog, home: Home) -> Tracker:
+    """Of the searches that write to the home's MLflow."""
+    from search.tracking import Tracker
+
+    def document(search_id: str) -> dict[str, Any]:
+        return result_document(catalog, catalog.search_of(search_id))
+
+    return Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", document, only=home.mlflow_kept())
+
+
 def _is_finished(catalog: Catalog, search: SearchRecord, spec: SearchSpec, home: Home) -> bool:
     """Whether there is nothing to do but to tell the search's MLflow what that does not know yet."""
     from search.study import open_trials
@@ -156,16 +166,10 @@ def _is_finished(catalog: Catalog, search: SearchRecord, spec: SearchSpec, home:
 
 
 def _tell_again(catalog: Catalog, search: SearchRecord, home: Home, progress_stream: Any) -> dict[str, Any]:
-    from search.tracking import Tracker
-
-    def document(search_id: str) -> dict[str, Any]:
-        return result_document(catalog, catalog.search_of(search_id))
-
-    found, kept = document(search.id), home.mlflow_kept()
+    found = result_document(catalog, search)
     notes = [f"search {search.name} is complete, with {len(found['points'])} trials: give a --budget for more"]
-    if catalog.backlog(kept):
-        tracker = Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", document, only=kept)
-        notes += _undelivered(home, search, tracker.stop(120.0))
+    if catalog.backlog(home.mlflow_kept()):
+        notes += _undelivered(home, search, tracker_of(catalog, home).stop(120.0))
     for note in notes:
         print(f"note: {note}", file=progress_stream or sys.stderr, flush=True)
     return found
@@ -211,15 +215,10 @@ def _search(
 ) -> dict[str, Any]:
     """``enter`` gives the search its row, once everything that could still refuse has agreed."""
     from search.progress import Progress
-    from search.tracking import Tracker
 
     spec = prepared.spec
-
-    def document(search_id: str) -> dict[str, Any]:
-        return result_document(catalog, catalog.search_of(search_id))
-
     kept = home.mlflow_kept()
-    tracker = Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", document, only=kept)
+    tracker = tracker_of(catalog, home)
     deadline = None if spec.max_hours is None else began + spec.max_hours * 3600
     progress = Progress(
         prepared.space.count(spec.budget),
@@ -250,7 +249,7 @@ def _search(
                 lease.check()
 
             _run_to_end(catalog, search, prepared, home, began, deadline, check, progress, tracker, served)
-    result = document(search.id)
+    result = result_document(catalog, catalog.search_of(search.id))
     if not result["trials"]["complete"]:
         reasons = [point["reason"] for point in result["points"] if point["reason"]]
         raise NoTrialSucceeded(
