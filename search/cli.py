@@ -22,7 +22,9 @@ from search.options import (
     as_json,
     asked_for,
     debug,
+    has_catalog,
     home_of,
+    known_home,
     latency_protocol,
     opened,
     print_json,
@@ -85,12 +87,16 @@ def run(
 @click.argument("name")
 @click.option("--budget", type=click.IntRange(1), metavar="N", help="A new budget, counted from the search's begin.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Trials side by side.")
+@click.option(
+    "--max-hours", type=float, metavar="H", help="Begin no trial after so many hours from now.  [default: as begun]"
+)
 @stores
 @as_json
 def resume(
     name: str,
     budget: int | None,
     workers: int | None,
+    max_hours: float | None,
     home: str | None,
     storage: str | None,
     tracking_uri: str | None,
@@ -105,7 +111,9 @@ def resume(
     """
     from search.run import resume as continue_search
 
-    document = continue_search(name, home_of(home, storage, tracking_uri), budget=budget, workers=workers)
+    document = continue_search(
+        name, known_home(home, storage, tracking_uri), budget=budget, workers=workers, max_hours=max_hours
+    )
     print_result(document, as_json)
 
 
@@ -149,8 +157,10 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
     from search.catalog.store import Catalog
     from search.result import result_row
 
-    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
-        rows = [result_row(catalog, search) for search in catalog.searches()]
+    rows, place = [], (home, storage, tracking_uri)
+    if has_catalog(*place):
+        with closing(Catalog(home_of(*place).storage)) as catalog:
+            rows = [result_row(catalog, search) for search in catalog.searches()]
     if as_json:
         print_json(rows)
     else:

@@ -13,6 +13,7 @@ from search.options import (
     as_json,
     asked_for,
     home_of,
+    known_home,
     print_json,
     print_result,
     question,
@@ -100,7 +101,7 @@ def compare(
     from search.across import comparison_document
     from search.catalog.store import Catalog
 
-    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
+    with closing(Catalog(known_home(home, storage, tracking_uri).storage)) as catalog:
         document = comparison_document(catalog, names, split=split, max_tpot_ratio=max_tpot_ratio)
     if out is not None:
         from dashboards.report import comparison_page

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from search.options import as_json, home_of, print_json, stores
+from search.options import as_json, known_home, print_json, stores
 
 
 @click.command()
@@ -31,10 +31,12 @@ def doctor(
     """
     from search.doctor import examine
 
-    documents = examine(home_of(home, storage, tracking_uri), name, fix=fix)
+    documents = examine(known_home(home, storage, tracking_uri), name, fix=fix)
     if as_json:
         print_json(documents)
     else:
+        if not documents:
+            click.echo("No search yet: python -m search run starts one.")
         for document in documents:
             click.echo(f"{document['search']}: {document['status']}, {document['holder'] or 'run by nobody'}")
             for kind in ("mended", "problems"):

@@ -101,7 +101,7 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
             trial = None if found is None else catalog.trial(found.champion_search, found.champion_trial)
             rows.append(_plain(record) | {"champion": trial and trial.placement.label, "why": found and found.why})
     columns = ("name", "cron", "timezone", "misfire", "paused", "next_at", "champion")
-    _print(rows, columns, as_json)
+    _print(rows, columns, as_json, "No schedule yet: python -m search schedule add makes one.")
 
 
 @schedule.command()
@@ -168,7 +168,7 @@ def history(
         found = decided.get(night.search)
         rows.append(_plain(night) | {"champion": found and found.why, "verdict": found and found.verdict})
     columns = ("tick", "search", "status", "result", "started_at", "ended_at", "seconds", "steps", "champion")
-    _print(rows, columns, as_json)
+    _print(rows, columns, as_json, f"No night of {name} yet: python -m search schedule run runs them.")
 
 
 @schedule.command()
@@ -248,9 +248,12 @@ def _plain(record: Any) -> dict[str, Any]:
     }
 
 
-def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool, none: str) -> None:
     if as_json:
         print_json(rows)
+        return
+    if not rows:
+        click.echo(none)
         return
     from search.console import open_console, show
 

@@ -115,6 +115,8 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
             ]
         )
         return
+    if not found:
+        click.echo("No token yet: python -m search token add makes one.")
     for each in found:
         end = each.expires_at and f"{'expired' if each.expired else 'expires'} {each.expires_at:%Y-%m-%d %H:%M} UTC"
         click.echo(f"{each.name}  {each.scope}  {end or 'until removed'}")

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from search.spec import SearchSpec, home_folder, with_absolute_paths
+from search.spec import SearchSpec, home_folder, made, with_absolute_paths
 
 
 class Search:
@@ -24,7 +24,7 @@ class Search:
         from search.run import Home
 
         self.name = name
-        self.home = Home.at(home_folder(home), storage, tracking_uri)
+        self.home = Home.at(made(home_folder(home)), storage, tracking_uri)
         with self._catalog() as catalog:
             catalog.search(name)
 
@@ -43,7 +43,7 @@ class Search:
         from search.run import Home, start
 
         absolute = SearchSpec(**with_absolute_paths(asdict(spec)))
-        document = start(absolute, Home.at(home_folder(home), storage, tracking_uri))
+        document = start(absolute, Home.at(made(home_folder(home)), storage, tracking_uri))
         return cls(document["search"], home=home, storage=storage, tracking_uri=tracking_uri)
 
     def resume(self, *, budget: int | None = None, workers: int | None = None) -> Search:

@@ -14,7 +14,7 @@ import click
 from objectives.errors import RequestError
 from search.config import read_config
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
-from search.spec import SearchSpec, home_folder, parse_ranks, with_absolute_paths
+from search.spec import SearchSpec, home_folder, made, parse_ranks, with_absolute_paths
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULTS = SearchSpec()
@@ -187,7 +187,30 @@ def asked_for(config: str | None, data: Sequence[str], flags: dict[str, Any]) ->
     return [SearchSpec.from_json(with_absolute_paths(settings | source)) for source in each]
 
 
-def home_of(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
+def home_of(*place: str | None) -> Any:
+    """The home of --home, --storage and --tracking-uri, with a folder that can be written."""
+    home = _place(*place)
+    made(home.folder)
+    return home
+
+
+def known_home(*place: str | None) -> Any:
+    """As :func:`home_of`, of a home that has a catalog: no question makes one. Raises RequestError where none is."""
+    if not has_catalog(*place):
+        raise RequestError(
+            f"no search is recorded in {_place(*place).storage!r}, which is not there: "
+            "give the --home or --storage that it has, or begin one with `python -m search run`"
+        )
+    return home_of(*place)
+
+
+def has_catalog(*place: str | None) -> bool:
+    from search.catalog.connect import is_there, parse
+
+    return is_there(parse(_place(*place).storage))
+
+
+def _place(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
     from search.run import Home
 
     for flag, value in (("--home", home), ("--storage", storage), ("--tracking-uri", tracking_uri)):
@@ -201,7 +224,7 @@ def opened(name: str, *place: str | None) -> Iterator[tuple[Any, Any]]:
     """The catalog of a home, and its search NAME."""
     from search.catalog.store import Catalog
 
-    home = home_of(*place)
+    home = known_home(*place)
     with closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
         catalog.follow_adapters(search.id, home.adapters(search))

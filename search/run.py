@@ -120,9 +120,17 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
 
 
 def resume(
-    name: str, home: Home, *, budget: int | None = None, workers: int | None = None, progress_stream: Any = None
+    name: str,
+    home: Home,
+    *,
+    budget: int | None = None,
+    workers: int | None = None,
+    max_hours: float | None = None,
+    progress_stream: Any = None,
 ) -> dict[str, Any]:
     """Continue a search to its budget, or to a new one, on the MLflow that it had, unless the home names another.
+
+    `max_hours` count from now, be they new ones or those that the search began with.
 
     Raises as :func:`start`, and RequestError where its data or its model are no longer what they were.
     """
@@ -136,7 +144,8 @@ def resume(
         home = replace(home, tracking=home.mlflow(search))
         catalog.follow_adapters(search.id, home.adapters(search))
         spec = SearchSpec.from_json(search.spec)
-        spec = replace(spec, budget=budget or spec.budget, workers=workers or spec.workers)
+        given: dict[str, Any] = {"budget": budget, "workers": workers, "max_hours": max_hours}
+        spec = replace(spec, **{key: value for key, value in given.items() if value is not None})
         if _is_finished(catalog, search, spec, home):
             return _tell_again(catalog, search, home, progress_stream)
         _check_adapters(spec)

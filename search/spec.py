@@ -178,11 +178,12 @@ def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def home_folder(home: str | None) -> Path:
-    """``--home``, else SEARCH_HOME, else ``./.search``, made if missing.
+    """``--home``, else SEARCH_HOME, else ``./.search``."""
+    return Path(os.path.expanduser(home or os.environ.get("SEARCH_HOME") or ".search")).absolute()  # noqa: PTH111
 
-    Raises RequestError if it cannot be written.
-    """
-    folder = Path(os.path.expanduser(home or os.environ.get("SEARCH_HOME") or ".search")).absolute()  # noqa: PTH111
+
+def made(folder: Path) -> Path:
+    """The home's folder, which is made if missing. Raises RequestError if it cannot be written."""
     probe = folder / f".writable-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -264,8 +264,11 @@ def test_a_search_that_is_complete_is_not_begun_again(home: Path, document: dict
 
 
 def test_a_larger_budget_goes_on(home: Path, document: dict[str, Any]) -> None:
-    more = call_json("resume", "whole", "--budget", str(BUDGET + 1), "--home", str(home))
+    larger = ("resume", "whole", "--budget", str(BUDGET + 1), "--home", str(home), "--max-hours")
+    assert "--max-hours 0.0 must be a number above 0" in call(*larger, "0", code=2).stderr
+    more = call_json(*larger, "1")
     assert more["trials"]["complete"] == BUDGET + 1
+    assert more["reason"] is None
     assert more["points"][:BUDGET][0]["validation_accuracy"] == document["points"][0]["validation_accuracy"]
     assert_whole(home, "whole", BUDGET + 1)
 

@@ -99,6 +99,7 @@ class ResumeRequest(BaseModel):
 
     budget: Count | None = None
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    max_hours: Positive | None = Field(None, description="Begin no trial after so many hours from now.")
 
 
 class Submission(BaseModel):

@@ -122,7 +122,7 @@ class Supervisor:
     def _run(self, submission: SubmissionRecord, goes_on: bool) -> subprocess.Popen[bytes]:
         settings = dict(submission.settings)
         if goes_on:
-            kept = {key: settings[key] for key in ("budget", "workers") if settings.get(key) is not None}
+            kept = {key: settings[key] for key in ("budget", "workers", "max_hours") if settings.get(key) is not None}
             arguments = ["resume", submission.name, *flags(kept)]
         else:
             arguments = ["run", *flags(settings | {"name": submission.name})]

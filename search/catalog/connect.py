@@ -104,6 +104,11 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
 
+def is_there(url: URL) -> bool:
+    """Whether anything may be in it: not in a SQLite file that was never made."""
+    return url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
+
+
 def sqlite_file(url: URL) -> Path:
     assert url.database
     return Path(url.database)

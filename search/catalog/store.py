@@ -16,7 +16,7 @@ from objectives.errors import LeaseLost, RequestError
 from objectives.placement import Placement
 from objectives.storage import Storage
 from search.catalog import leases
-from search.catalog.connect import WRITES, clear_errors, connect, parse, sole
+from search.catalog.connect import WRITES, clear_errors, connect, parse, shown, sole
 from search.catalog.migrate import migrate
 from search.catalog.models import LatencyProfile, Outbox, Search, Trial
 from search.catalog.records import OutboxRecord, SearchRecord, TrialRecord, record_of
@@ -165,7 +165,11 @@ class Catalog:
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
         raise RequestError(
             f"no search is named {name!r}: "
-            + (f"known are {known}{more}." if names else "none exists here yet, `python -m search run` makes one.")
+            + (
+                f"known are {known}{more}."
+                if names
+                else f"none exists in {shown(self._url)!r} yet, `python -m search run` makes one."
+            )
         )
 
     @retried

@@ -99,8 +99,12 @@ def test_a_search_is_resumed_to_a_larger_budget(service: Service) -> None:
     client = service.client()
     few = client.post("/searches/demo/resume", json={"budget": 1})
     assert few.json()["detail"] == "budget 1 is below the 2 trials that search demo has: give more"
-    answer = client.post("/searches/demo/resume", json={"budget": 5})
-    assert (answer.status_code, answer.json()["kind"], answer.json()["settings"]) == (202, "resume", {"budget": 5})
+    answer = client.post("/searches/demo/resume", json={"budget": 5, "max_hours": 2})
+    assert (answer.status_code, answer.json()["kind"], answer.json()["settings"]) == (
+        202,
+        "resume",
+        {"budget": 5, "max_hours": 2},
+    )
     assert client.post("/searches/demo/resume").status_code == 409
     assert client.post("/searches/other/resume").status_code == 404
 

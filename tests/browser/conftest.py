@@ -20,8 +20,9 @@ def browser() -> Iterator[Any]:
     if _CHROMIUM is None:
         pytest.skip("no chromium on this machine")
     with sync_playwright() as playwright:
-        # Without a sandbox of its own, since tests may run as root in a container.
-        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        # Without a sandbox of its own, since tests may run as root in a container; without its process for graphics,
+        # which has nothing to draw on there and once gave a page no frames for half a minute.
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 

@@ -34,7 +34,8 @@ def opened(browser: Any, path: Path, *, width: int = 1280, scheme: str = "light"
 def read_to_the_end(page: Any) -> None:
     figures = page.locator(".figure")
     for i in range(figures.count()):
-        figures.nth(i).scroll_into_view_if_needed()
+        # Playwright's own scrolling waits for frames that hold still, and figures are drawn meanwhile.
+        figures.nth(i).evaluate("each => each.scrollIntoView()")
         figures.nth(i).locator(".main-svg").first.wait_for()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from search.__main__ import main
+from tests.commands import call, call_json
 
 
 def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> str:
@@ -35,6 +36,43 @@ def test_a_choice_that_is_missing_is_one_line(
         "error: Missing option '--for'. Choose from: peft, trl, llama-factory, axolotl, vllm; "
         "see `python -m search recipe --help`\n"
     )
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("show", "x"),
+        ("resume", "x"),
+        ("export", "x", "--out", "y"),
+        ("report", "x", "--out", "y"),
+        ("recipe", "x", "--for", "peft"),
+        ("compare", "x", "y"),
+        ("doctor",),
+    ],
+)
+def test_a_home_that_is_not_there_is_named_and_not_made(
+    asked: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "mistyped"
+    assert said(capsys, monkeypatch, *asked, "--home", str(home)) == (
+        f"error: no search is recorded in 'sqlite:///{home}/search.db', which is not there: "
+        "give the --home or --storage that it has, or begin one with `python -m search run`\n"
+    )
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (("list",), "No search yet: python -m search run starts one."),
+        (("token", "list"), "No token yet: python -m search token add makes one."),
+        (("schedule", "list"), "No schedule yet: python -m search schedule add makes one."),
+    ],
+)
+def test_an_empty_list_says_so(asked: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    assert call(*asked, "--home", str(tmp_path / "new")).stdout == sentence + "\n"
+    assert call_json(*asked, "--home", str(tmp_path / "new")) == []
+    assert (asked == ("list",)) != (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("target", ["foo", "ftp://host/x", "env:", "https://"])
