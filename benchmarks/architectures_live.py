@@ -93,14 +93,10 @@ def shrink(config: Any) -> None:
         config.num_experts_per_tok = 2
 
 
-def dead_adapters(model_type: str, kind: Kind) -> list[str]:
-    """Paths of the adapted layers that got no gradient in one step. Raises whatever the model raises."""
+def runnable_model(model_type: str, kind: Kind) -> Any:
+    """Raises whatever transformers raises."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    from objectives.modules import module_space
-    from objectives.placement import Placement
 
     config = CONFIG_MAPPING[model_type](**REQUIRED.get(model_type, {}))
     shrink(config)
@@ -112,7 +108,17 @@ def dead_adapters(model_type: str, kind: Kind) -> list[str]:
     for weight in model.parameters():
         if not weight.any():  # what starts at zero hides the layers before it until it is trained
             torch.nn.init.normal_(weight, std=0.02)
-    space = module_space(model, config, kind)
+    return model
+
+
+def dead_adapters(model: Any, kind: Kind) -> list[str]:
+    """Paths of the adapted layers that got no gradient in one step. Raises whatever the model raises."""
+    from peft import LoraConfig, get_peft_model
+
+    from objectives.modules import module_space
+    from objectives.placement import Placement
+
+    space = module_space(model, model.config, kind)
     placement = Placement.of([group.name for group in space.groups], 2)
     adapted = get_peft_model(
         model,
@@ -122,7 +128,7 @@ def dead_adapters(model_type: str, kind: Kind) -> list[str]:
             target_parameters=space.target_parameters(placement) or None,
         ),
     )
-    ids = _tokens(config)
+    ids = _tokens(model.config)
     step = {"use_cache": False} if kind == "causal" else {}
     adapted(input_ids=ids, **step).logits.float().square().mean().backward()
     return [
@@ -148,6 +154,8 @@ def _tokens(config: Any) -> Any:
 def main(wanted: list[str]) -> int:
     os.environ["TRANSFORMERS_VERBOSITY"] = "critical"
     warnings.filterwarnings("ignore")
+    from objectives.causality import sees_ahead
+
     record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     renewed = {}
     for model_type, kind in model_types():
@@ -156,7 +164,9 @@ def main(wanted: list[str]) -> int:
             renewed[key] = record[key]
             continue
         try:
-            renewed[key] = {"dead": dead_adapters(model_type, kind)}
+            model = runnable_model(model_type, kind)
+            ahead = {"sees_ahead": sees_ahead(model)} if kind == "causal" else {}
+            renewed[key] = {"dead": dead_adapters(model, kind)} | ahead
         except Exception as error:
             renewed[key] = {"not_run": one_line(error)}
         print(key, renewed[key], file=sys.stderr)

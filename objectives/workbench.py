@@ -16,6 +16,7 @@ import torch
 from objectives.accuracy import Evaluation, evaluate
 from objectives.adapter import adapter_at, save_adapter
 from objectives.backbone import attach
+from objectives.causality import sees_ahead
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
 from objectives.encoding import EncodedTask
@@ -87,7 +88,7 @@ class Workbench:
     """Measures placements of one assignment. Everything it returns is plain and ready for JSON."""
 
     def __init__(self, assignment: Assignment) -> None:
-        """Raises ModelError if the model cannot be loaded."""
+        """Raises ModelError if the model cannot be loaded, or if it should be causal and is not."""
         on_gpu = torch.cuda.is_available()
         torch.set_num_threads(assignment.threads)
         self._given = assignment
@@ -103,6 +104,12 @@ class Workbench:
         )
         self.tokenizer = load_tokenizer(assignment.model, assignment.trust_remote_code)
         self._encoder = assignment.space.kind == "encoder"
+        if not self._encoder and sees_ahead(self.base):
+            raise ModelError(
+                f"{assignment.model} is no causal language model: what it predicts for a token changes with the "
+                "tokens behind that, so likelihoods of completions mean nothing; choose a causal one, or set "
+                "is_decoder in its config.json if that has it."
+            )
         self.cut = "none" if self._encoder else narrowest_cut(self.base)
         pad_id = assignment.task.pad_id
         self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)

@@ -98,6 +98,7 @@ def test_the_installed_program_finds_its_demonstration(installed: Path, tmp_path
 
 
 def test_the_installed_program_makes_its_database(installed: Path, tmp_path: Path) -> None:
-    shown = _run("-m", "search", "list", "--json", "--home", "home", cwd=tmp_path, PYTHONPATH=str(installed))
+    listed = ("-m", "search", "schedule", "list", "--json", "--home", "home")
+    shown = _run(*listed, cwd=tmp_path, PYTHONPATH=str(installed))
     assert json.loads(shown) == []
     assert (tmp_path / "home" / "search.db").is_file()
