@@ -43,7 +43,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert time.monotonic() < deadline and server.poll() is None, Path(log.name).read_text()[-2000:]
             time.sleep(0.2)
     yield url
-    server.terminate()
+    server.kill()  # asked to end, it takes ten seconds
     server.wait(30)
     log.close()
 
