@@ -64,12 +64,17 @@ def check_gpus(wanted: float, address: str | None) -> None:
 
     Needs a Ray session. A cluster is not asked, since it may grow when something waits.
     """
-    import ray
-
-    if address is None and wanted > (there := ray.cluster_resources().get("GPU", 0.0)):
+    if address is None and wanted > (there := gpus_there()):
         raise RequestError(
             f"--gpus-per-trial {wanted:g} is more than the {there:g} GPUs that Ray finds here: give less, or 0 for CPU"
         )
+
+
+def gpus_there() -> float:
+    """Of all nodes of the Ray session, those in use too."""
+    import ray
+
+    return float(ray.cluster_resources().get("GPU", 0.0))
 
 
 def _connect(cpus: int, address: str | None) -> None:

@@ -27,6 +27,8 @@ def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
     Raises RequestError for what is no cron expression, or for one that never comes.
     """
     try:
+        if len(cron.split()) != 5:  # the library takes seconds in front
+            raise CronSimError(f"it has {len(cron.split())} fields instead of five")
         # From within the hour that autumn repeats, the library begins with a tick that is over.
         ticks = (tick.astimezone(UTC) for tick in CronSim(cron, after.astimezone(zone(timezone))))
         return next(tick for tick in ticks if tick > after)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import datetime
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,8 +201,8 @@ class MlflowRuns:
         run_id, ended = str(run.info.run_id), int(time.time() * 1000)
         figures = {"kendall_tau_b": document["rank_stability"]["kendall_tau_b"]}
         for placement in document["placements"]:
-            name = called(placement)
-            figures |= {f"{name}.{key}": placement[key] for key in ("mean_regret", "worst_regret", "tpot_ratio")}
+            kinds = ("mean_regret", "worst_regret", "tpot_ratio")
+            figures |= {_metric_name(called(placement), kind): placement[kind] for kind in kinds}
         tags = {
             "comparison": "true",
             "searches": ", ".join(document["tasks"]),
@@ -278,6 +279,14 @@ class MlflowRuns:
 def _run_name(label: str) -> str:
     """As long as MLflow's databases take it; the parameter ``targets`` has all groups."""
     return label if len(label) <= _NAME_LIMIT else f"{label[: _NAME_LIMIT - 1]}…"
+
+
+def _metric_name(label: str, figure: str) -> str:
+    """``label.figure``, as long as MLflow takes it; labels that begin alike stay apart."""
+    if len(name := f"{label}.{figure}") <= _NAME_LIMIT:
+        return name
+    end = f"-{sha256(label.encode()).hexdigest()[:8]}.{figure}"
+    return label[: _NAME_LIMIT - len(end)] + end
 
 
 def _trial_params(search: SearchRecord, trial: TrialRecord) -> dict[str, str]:

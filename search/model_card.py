@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dashboards.format import latency_name
 from dashboards.words import adapted_model
 
 _LABELS = """\
@@ -57,6 +58,7 @@ def model_card(manifest: dict[str, Any]) -> str:
         if test
         else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; off the front, so not tested"
     )
+    latency = latency_name(manifest["latency"].get("axis", "tpot"))
     classes = len(manifest["labels"]) if manifest["provenance"]["kind"] == "encoder" else 0
     return f"""---
 library_name: peft
@@ -68,8 +70,8 @@ tags: [lora]
 
 LoRA on `{", ".join(manifest["targets"])}`, rank {manifest["rank"]}, alpha {manifest["alpha"]};
 trial {manifest["trial"]} of search `{manifest["search"]}`.
-{figure[0].upper()}{figure[1:]}; TPOT {manifest["latency"]["ratio"]:.2f} times the base model's when served unmerged
-(merged, an adapter costs nothing). `manifest.json` holds all figures and where they come from.
+{figure[0].upper()}{figure[1:]}; {latency} {manifest["latency"]["ratio"]:.2f} times the base model's when
+served unmerged (merged, an adapter costs nothing). `manifest.json` holds all figures and where they come from.
 
 ```python
 {adapted_model(manifest["base_model"], classes, ".")}

@@ -73,12 +73,15 @@ def _learned_labels(search: SearchRecord, document: Mapping[str, Any]) -> bool:
 def _peft(trained: Trained) -> str:
     auto = "AutoModelForSequenceClassification" if trained.labels else "AutoModelForCausalLM"
     head = f", num_labels={trained.labels}" if trained.labels else ""
+    spec = trained.spec
     return f"""\
 # {trained.title}
-from peft import LoraConfig, get_peft_model
+# The search trained it with AdamW, learning rate {spec["learning_rate"]!r}, {spec["steps"]} steps of \
+{spec["batch_size"]} rows{f" times {spec['accumulate']}" if spec["accumulate"] > 1 else ""}.
+{trained.note}from peft import LoraConfig, get_peft_model
 from transformers import {auto}
 
-base = {auto}.from_pretrained({json.dumps(trained.model)}{head})
+base = {auto}.from_pretrained({_text(trained.model)}{head})
 {_lora_config(trained.config)}
 model = get_peft_model(base, config)
 """
@@ -100,8 +103,13 @@ args = SFTConfig(
     per_device_train_batch_size={spec["batch_size"]},
     gradient_accumulation_steps={spec["accumulate"]},
 )
-trainer = SFTTrainer(model={json.dumps(trained.model)}, args=args, train_dataset=train_dataset, peft_config=config)
+trainer = SFTTrainer(model={_text(trained.model)}, args=args, train_dataset=train_dataset, peft_config=config)
 """
+
+
+def _text(value: str) -> str:
+    """As Python reads it: JSON's escapes of rarer characters are two characters there."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _lora_config(config: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.session import check_gpus, ray_session
+from cluster.session import check_gpus, gpus_there, ray_session
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from objectives.storage import Storage, storage_at
@@ -244,6 +244,10 @@ def _search(
         search = enter()
         for note in prepared.facts["notes"]:
             progress.note(note)
+        if spec.ray_address and not spec.gpus_per_trial and (gpus := gpus_there()):
+            progress.note(
+                f"the cluster has {gpus:g} GPUs, and trials use none of them: --gpus-per-trial 1 gives each one"
+            )
         with Lease(catalog, search.id, search.name) as lease:
             if prepared.spec.to_json() != search.spec:
                 catalog.set_spec(search.id, prepared.spec.to_json())

@@ -99,11 +99,12 @@ class Daemon:
                 self._start(schedule, night, again=False)
 
     def _start(self, schedule: ScheduleRecord, night: NightRecord, *, again: bool) -> None:
+        command = self._command(schedule, night, again)
         try:
             self._logs.mkdir(parents=True, exist_ok=True)  # someone may have tidied up meanwhile
             with (self._logs / f"{night.search}.log").open("ab") as log:
                 process = subprocess.Popen(
-                    self._command(schedule, night, again),
+                    command,
                     cwd=schedule.folder,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -114,7 +115,7 @@ class Daemon:
                 )
         except OSError as error:
             reason = f"failed: cannot be started ({error.strerror}: {error.filename})"
-            self._catalog.end_night(night, reason, self._now(), None, None)
+            self._end(night, reason, None, None)
             return
         self._children.append(_Child(night, process))
 
@@ -134,11 +135,15 @@ class Daemon:
         seconds = None if search is None else search.elapsed_s
         result = "complete" if code == 0 else f"failed: exit code {code}, see {night.search}.log"
         decided = None if search is None else decided_in(self._catalog, search.id)
+        self._end(night, result, seconds, steps, "" if decided is None else f"; {decided.why}")
+
+    def _end(self, night: NightRecord, result: str, seconds: float | None, steps: int | None, more: str = "") -> None:
+        """Records it and tells the schedule's webhook, unless another daemon has taken the night over."""
         if not self._catalog.end_night(night, result, self._now(), seconds, steps):
             return
         text = f"{night.search}: {result}"
         text += "" if seconds is None else f"; {seconds:.0f} s, {steps} steps"
-        text += "" if decided is None else f"; {decided.why}"
+        text += more
         for schedule in self._catalog.schedules():
             if schedule.name == night.schedule and schedule.notify is not None:
                 # Beside the loop: a server that is down must not cost heartbeats.

@@ -157,6 +157,7 @@ def _question(facts: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, st
         "the data": facts.get("data_hash"),
         "the model": (facts.get("structure"), facts.get("model_digest")),
         "the template": (facts.get("template"), facts.get("scoring")),
+        "the kind of device": "GPU" if spec.get("gpus_per_trial") else "CPU",
         **{"--" + name.replace("_", "-"): spec.get(name, getattr(SearchSpec, name)) for name in _SETTINGS},
     }
     return {name: json.dumps(part) for name, part in parts.items()}

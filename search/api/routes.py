@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, StoreError
 from search import outside
 from search.api import models
 from search.api.auth import requires
@@ -52,11 +53,24 @@ Name = Annotated[
 ]
 
 
+@contextmanager
+def refused(code: int) -> Iterator[None]:
+    """What cannot be had is answered with `code`; a store that refuses is no fault of the request."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except RequestError as error:
+        raise HTTPException(code, str(error)) from None
+
+
 def _search(request: Request, name: str) -> SearchRecord:
     """404 for an unknown one, also where it was submitted and has not begun."""
     catalog = request.app.state.catalog
     try:
         search: SearchRecord = catalog.search(outside.name(name))
+    except StoreError:
+        raise
     except RequestError as error:
         if asked := submission(catalog, name):
             raise HTTPException(404, f"search {name} is {asked.status} and has not begun: see its submission") from None
@@ -102,10 +116,8 @@ def submit_search(request: Request, settings: models.SearchRequest) -> models.Su
 
 
 def _submitted(request: Request, name: str, kind: str, settings: dict[str, Any]) -> models.Submission:
-    try:
+    with refused(409):
         record = submit(request.app.state.catalog, name, kind, settings, request.state.token.name)
-    except RequestError as error:
-        raise HTTPException(409, str(error)) from None
     request.app.state.supervisor.notify()
     return _shown(record)
 
@@ -164,12 +176,17 @@ async def watch(
     def look() -> dict[str, Any]:
         asked = submission(catalog, name)
         try:
-            document = result_document(catalog, catalog.search(name))
+            search = catalog.search(name)
+        except StoreError:
+            raise
         except RequestError:
             if asked is None:
                 raise
             return {"status": asked.status, "error": asked.error, "over": asked.status not in OPEN}
+        document = result_document(catalog, search)
         waiting = asked is not None and asked.status in OPEN
+        if document["status"] == "running" and not waiting and catalog.holder(search.id) is None:
+            document["status"] = "interrupted"  # its process ended without a word
         members = ("trial", "label", "validation_accuracy", "accuracy", "tpot_ratio")
         return {
             "status": document["status"],
@@ -181,10 +198,8 @@ async def watch(
             "over": document["status"] != "running" and not waiting,
         }
 
-    try:
+    with refused(404):
         look()
-    except RequestError as error:
-        raise HTTPException(404, str(error)) from None
 
     stream: AsyncIterator[str] = events(look, last_event_id)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
@@ -195,7 +210,9 @@ def cancel(request: Request, name: Name) -> models.Submission:
     """As Ctrl-C: what was measured is kept, and it can be resumed. A queued one is not begun."""
     state = request.app.state
     record = submission(state.catalog, outside.name(name))
-    if not state.supervisor.cancel(name):
+    with refused(409):
+        canceled = state.supervisor.cancel(name)
+    if not canceled:
         if record is None:
             _search(request, name)
             raise HTTPException(409, f"search {name} was not started by this server: stop it where it was started")
@@ -234,10 +251,8 @@ def export(
     search = _search(request, name)
     folder = Path(tempfile.mkdtemp(prefix="export-"))
     try:
-        try:
+        with refused(409):
             manifest = export_adapter(request.app.state.catalog, search, pick, folder / "adapter")
-        except RequestError as error:
-            raise HTTPException(409, str(error)) from None
         archive = folder / "adapter.zip"
         with zipfile.ZipFile(archive, "w") as packed:
             for file in sorted((folder / "adapter").iterdir()):

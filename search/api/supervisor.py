@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from objectives.errors import SearchError
+from objectives.errors import RequestError, SearchError
 from search.catalog.store import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submissions
 from search.run import Home
@@ -50,13 +50,25 @@ class Supervisor:
         self._wake.set()
 
     def cancel(self, name: str) -> bool:
-        """Whether a submission of that name was queued or running; it ends as Ctrl-C would end it."""
+        """Whether a submission of that name was queued or running; it ends as Ctrl-C would end it.
+
+        Raises RequestError where a process that an earlier server left is still at it.
+        """
         with self._lock:
             if child := self._children.get(name):
                 self._canceled.add(name)
                 child.send_signal(signal.SIGINT)
                 return True
+            left = next((each for each in submissions(self._catalog, "queued") if each.name == name), None)
+            if left is not None and left.started_at is not None and (holder := self._holder(name)):
+                raise RequestError(
+                    f"search {name} is being run by {holder}, which an earlier server began: end that process"
+                )
             return move(self._catalog, name, "queued", "canceled")
+
+    def _holder(self, name: str) -> str | None:
+        known = {search.name: search.id for search in self._catalog.searches()}
+        return self._catalog.holder(known[name]) if name in known else None
 
     def stop(self) -> None:
         """Interrupts what runs. The catalog keeps it as running, so the next server resumes it."""

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from search import outside
 from search.catalog.clock import database_now
-from search.catalog.models import Champion
+from search.catalog.models import Champion, Search
 from search.catalog.records import ChampionRecord, SearchRecord, TrialRecord, record_of
 from search.catalog.retry import retried
 from search.catalog.store import Catalog
@@ -80,4 +80,6 @@ def registered(catalog: Catalog, search: SearchRecord, recommended: int | None) 
 
 
 def _of(series: str) -> Any:
-    return select(Champion).where(Champion.series == series).order_by(Champion.decided_at.desc())
+    # By the searches, as their series goes: one that is resumed late knows nothing of what was decided after it began.
+    searches = select(Champion).join(Search, Search.id == Champion.search_id)
+    return searches.where(Champion.series == series).order_by(Search.created_at.desc())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,15 @@ import pytest
 from safetensors.torch import load
 
 from search.api.supervisor import Supervisor
+from search.catalog import Catalog
 from search.catalog.submissions import move
 from search.result import result_document
-from tests.api.conftest import Service
+from search.spec import SearchSpec
+from tests.api.conftest import FACTS, Service
+from tests.objectives.conftest import no_file_larger_than
 from tests.search.recorded import wait_for
+
+__all__ = ["no_file_larger_than"]  # a fixture of the objectives' tests
 
 
 def test_a_search_is_shown_as_the_command_line_shows_it(service: Service) -> None:
@@ -115,6 +122,22 @@ def test_a_search_of_the_command_line_cannot_be_canceled(service: Service) -> No
     assert answer.json()["detail"] == "search demo was not started by this server: stop it where it was started"
 
 
+def test_what_an_earlier_server_left_running_cannot_be_canceled(service: Service) -> None:
+    client = service.client()
+    client.post("/searches", json={"name": "left"})
+    assert move(service.catalog, "left", "queued", "running")
+    assert move(service.catalog, "left", "running", "queued"), "as a server does that starts after one that was killed"
+    search = service.catalog.create_search("left", SearchSpec(steps=200, budget=2).to_json(), FACTS)
+    with closing(Catalog(service.home.storage)) as other:
+        assert other.take(search.id) is None
+        answer = client.post("/searches/left/cancel")
+        assert answer.status_code == 409
+        assert "which an earlier server began: end that process" in answer.json()["detail"]
+        assert client.get("/submissions/left").json()["status"] == "queued"
+        other.release(search.id)
+    assert client.post("/searches/left/cancel").json()["status"] == "canceled"
+
+
 @pytest.mark.parametrize(("pick", "trial"), [(None, 1), ("best", 1), ("trial=0", 0)])
 def test_an_adapter_is_taken_as_a_zip(service: Service, pick: str | None, trial: int) -> None:
     answer = service.client("read").get("/searches/demo/adapter", params={"pick": pick} if pick else {})
@@ -138,6 +161,17 @@ def test_what_cannot_be_exported_says_why(service: Service) -> None:
     assert "has changed since it was measured" in changed.json()["detail"]
 
 
+def test_a_disk_that_is_full_is_no_fault_of_the_request(
+    service: Service, no_file_larger_than: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    client = service.client("read")
+    with no_file_larger_than(64):
+        answer = client.get("/searches/demo/adapter", params={"pick": "trial=0"})
+    assert answer.status_code == 503
+    assert "--out" not in answer.text
+    assert client.get("/searches/demo/adapter", params={"pick": "trial=0"}).status_code == 200
+
+
 def read_events(text: str) -> list[tuple[str, str, dict[str, Any]]]:
     found = []
     for block in text.strip().split("\n\n"):
@@ -157,6 +191,13 @@ def test_watching_ends_with_the_search(service: Service) -> None:
     again = service.client("read").get("/searches/demo/events", headers={"Last-Event-ID": number})
     assert read_events(again.text)[-1][0] == "end"
     assert service.client("read").get("/searches/other/events").status_code == 404
+
+
+def test_watching_ends_with_a_process_that_was_killed(service: Service) -> None:
+    service.catalog.create_search("killed", SearchSpec(steps=200, budget=2).to_json(), FACTS)
+    assert service.catalog.search("killed").status == "running"
+    ((kind, _, state),) = read_events(service.client("read").get("/searches/killed/events").text)
+    assert (kind, state["status"], state["done"]) == ("end", "interrupted", 0)
 
 
 def test_watching_what_failed_tells_why(service: Service) -> None:

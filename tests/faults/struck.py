@@ -119,7 +119,13 @@ def ray_head() -> Iterator[str]:
             "--head",
             f"--port={address.rpartition(':')[2]}",
         ]
-        started += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--include-dashboard=false", "--block"]
+        started += [
+            "--node-ip-address=127.0.0.1",
+            "--num-cpus=1",
+            "--num-gpus=1",
+            "--include-dashboard=false",
+            "--block",
+        ]
         head = subprocess.Popen(
             started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"RAY_TMPDIR": folder}
         )

@@ -70,6 +70,9 @@ def test_a_search_that_is_struck_again_and_again_ends_as_one_that_is_not(
     polite = [("SIGINT", 130), ("SIGTERM", 130)]
     assert sorted(ended) == sorted([("early", 130), ("none", 0), ("none", 0), *polite, *((p, -9) for p in KILLED)])
     assert all("Traceback" not in text for text in said.values()), said
+    assert (
+        "note: the cluster has 1 GPUs, and trials use none of them: --gpus-per-trial 1 gives each one" in said["none"]
+    )
     assert said["early"].strip() == "error: interrupted"
     for place, _ in polite:
         assert "trials done, all kept: continue with `python -m search resume cut`" in said[place].splitlines()[-1]

@@ -101,14 +101,14 @@ def test_a_killed_daemons_night_is_gone_on_with_and_an_overrun_is_not_started(
 
 
 def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_the_nights_failure(
-    tmp_path: Path, catalog: Schedules
+    tmp_path: Path, catalog: Schedules, server: tuple[str, list[str]]
 ) -> None:
     def daemon() -> Daemon:
         moment = BEGIN + timedelta(minutes=30)
         return Daemon(catalog, tmp_path / "nights", lambda *_: [sys.executable, "-c", ""], now=lambda: moment)
 
     catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
-    catalog.add_schedule("t", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+    catalog.add_schedule("t", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN, server[0])
     schedule = {each.name: each for each in catalog.schedules()}
     night = catalog.claim("s", "me", BEGIN + timedelta(minutes=30))
     assert night is not None
@@ -123,6 +123,7 @@ def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_t
     daemon()._start(schedule["t"], other, again=False)
     (ended,) = catalog.nights("t")
     assert (ended.status, ended.result) == ("ended", f"failed: cannot be started (File exists: {tmp_path}/nights)")
+    wait_until(lambda: server[1][:1] == [f"{other.search}: {ended.result}"])
 
 
 @pytest.mark.parametrize("misfire", ["once", "skip"])

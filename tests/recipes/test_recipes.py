@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,8 @@ from objectives.model import load_config, meta_model
 from objectives.modules import ModuleSpace, module_space
 from objectives.placement import Placement
 from search.catalog import Catalog
+from search.catalog.models import Search as SearchRow
+from search.export import export_adapter
 from search.names import TOOLS
 from search.recipes import RECIPES, recipe
 from search.run import Home
@@ -53,7 +56,8 @@ class Searched:
         adapter.mkdir(parents=True)
         write_random_adapter(folder, space, placement, 0, adapter)
         validation = {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "standard_error": 0.02, "loss": 0.9}
-        measurement = {"validation": validation, "latency": {"ratio": 1.1, "ratio_ci": [1.0, 1.2]}, "parameters": 4}
+        latency = {"ratio": 1.1, "ratio_ci": [1.0, 1.2], "axis": "ttft" if space.kind == "encoder" else "tpot"}
+        measurement = {"validation": validation, "latency": latency, "parameters": 4}
         self.catalog.add_trial(search.id, 0, placement, None)
         ended = {"measurement": measurement, "adapter": str(adapter), "adapter_sha256": weights_digest(adapter)}
         assert self.catalog.record(search.id, 0, "complete", **ended)
@@ -105,10 +109,36 @@ def test_a_recipe_for_a_trainer_says_what_else_the_search_trained_on(searched: S
     name, _ = searched.of("llama", ["o_proj"])
     note = "# The search trained on the choice among labels too (--label-weight 4), which this trainer does not know."
     for tool in TOOLS:
-        assert (note in searched.recipe(name, tool).splitlines()) is (tool in ("trl", "llama-factory", "axolotl")), tool
+        assert (note in searched.recipe(name, tool).splitlines()) is (tool != "vllm"), tool
+    trained = "# The search trained it with AdamW, learning rate 0.002, 2 steps of 16 rows."
+    assert trained in searched.recipe(name, "peft").splitlines()
     search = searched.catalog.search(name)
     searched.catalog.set_spec(search.id, search.spec | {"label_weight": 0.0})
     assert not any(note in searched.recipe(name, tool) for tool in TOOLS)
+
+
+def test_a_path_of_rare_characters_is_the_same_as_python(searched: Searched, tmp_path: Path) -> None:
+    name, _ = searched.of("llama", ["o_proj"])
+    folder = tmp_path / 'a "rare" 😀'
+    shutil.copytree(searched.zoo.folder("llama"), folder)
+    search = searched.catalog.search(name)
+    with searched.catalog.writing() as session:
+        row = session.get(SearchRow, search.id)
+        assert row is not None
+        row.facts = search.facts | {"model": str(folder)}
+    names: dict[str, Any] = {}
+    exec(searched.recipe(name, "peft"), names)
+    assert names["base"].config.name_or_path == str(folder)
+
+
+def test_the_card_of_an_encoder_names_its_axis(searched: Searched, tmp_path: Path) -> None:
+    for model, groups, latency in (
+        ("llama", ["o_proj"], "; TPOT 1.10 times"),
+        ("bert", ["query"], "; request time 1.10 times"),
+    ):
+        name, _ = searched.of(model, groups)
+        export_adapter(searched.catalog, searched.catalog.search(name), "trial=0", tmp_path / model)
+        assert latency in (tmp_path / model / "README.md").read_text()
 
 
 def test_every_tool_has_a_recipe() -> None:

@@ -23,6 +23,7 @@ from search.run import Home
 from search.several import _comparable, _named, run_each
 from search.spec import SearchSpec
 from search.terminal import print_comparison
+from tests.dashboards.documents import comparison
 from tests.search.recorded import begin, evaluation, record_task
 
 A = {"o_proj": 60, "o_proj+q_proj": 80, "k_proj": 30}
@@ -242,6 +243,25 @@ def test_mlflow_has_one_run_of_a_comparison(both: Catalog, tracking_uri: str, tm
     assert {each.path for each in client.list_artifacts(run.info.run_id)} == {"comparison.html", "comparison.json"}
     table = json.loads(Path(client.download_artifacts(run.info.run_id, "comparison.json", str(tmp_path))).read_text())
     assert len(table["data"]) == 6
+
+
+def test_placements_of_many_groups_have_metrics_of_their_own_in_mlflow(
+    catalog: Catalog, tracking_uri: str, tmp_path: Path
+) -> None:
+    """MLflow takes names of 250 characters."""
+    many = [f"layers_{number}_projection" for number in range(13)]
+    labels = [Placement.of([*many, last], 8).label for last in ("a", "b")]
+    assert min(map(len, labels)) > 250
+    document = comparison()
+    document["placements"] += [document["placements"][0] | {"label": label, "reference": None} for label in labels]
+    MlflowRuns(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: {}).write_comparison(document)
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.comparison = 'true'")
+    assert run.info.status == "FINISHED"
+    long = [name for name in run.data.metrics if "layers_0_projection" in name]
+    assert sorted(name.rpartition(".")[2] for name in long) == sorted(["mean_regret", "tpot_ratio", "worst_regret"] * 2)
 
 
 def test_searches_of_several_data_sets_are_named_by_prefix_and_data(both: Catalog, tmp_path: Path) -> None:

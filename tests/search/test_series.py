@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.replay import Silent
 from objectives.placement import Placement
-from search.catalog.champions import champions
+from search.catalog.champions import champions, current, decide
 from search.catalog.records import ChampionRecord
 from search.catalog.store import Catalog
 from search.champion import crown
@@ -34,7 +34,14 @@ def storage(request: pytest.FixtureRequest) -> str:
 
 
 def night(
-    catalog: Catalog, name: str, right: dict[str, int], *, data: str = "d", budget: int = 3, alpha: str = "2r"
+    catalog: Catalog,
+    name: str,
+    right: dict[str, int],
+    *,
+    data: str = "d",
+    budget: int = 3,
+    alpha: str = "2r",
+    gpus: float = 0.0,
 ) -> tuple[Prepared, ChampionRecord]:
     """One search of the series; placements that ``right`` does not name have 20 of 100 rows right."""
     spec = seeded(
@@ -48,6 +55,7 @@ def night(
             strategy="grid",
             learning_rate=1e-3,
             alpha=alpha,
+            gpus_per_trial=gpus,
         ),
     )
     prepared = Prepared(spec, FACTS | {"data_hash": data}, cast(Any, None), SPACE, REFERENCES)
@@ -133,6 +141,26 @@ def test_a_series_starts_afresh_under_another_alpha(catalog: Catalog) -> None:
     changed, crowned = night(catalog, "s-3", {"o_proj": 60}, alpha="16")
     assert not changed.before.known
     assert crowned.why.startswith('--alpha ("2r", now "16") changed since search s-2: it starts afresh')
+
+
+def test_a_series_starts_afresh_on_another_kind_of_device(catalog: Catalog) -> None:
+    night(catalog, "s-1", {"o_proj": 60})
+    changed, crowned = night(catalog, "s-2", {"o_proj": 60}, gpus=1.0)
+    assert not changed.before.known
+    assert crowned.why.startswith("the kind of device changed since search s-1: it starts afresh")
+    assert night(catalog, "s-3", {"o_proj": 60}, gpus=0.5)[0].before.known
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "postgres"], indirect=True)
+def test_a_search_that_is_resumed_late_does_not_bring_an_old_champion_back(catalog: Catalog) -> None:
+    _, first = night(catalog, "s-1", {"o_proj": 60}, budget=2)
+    late = catalog.create_search("s-2", catalog.search("s-1").spec, catalog.search("s-1").facts)
+    _, changed = night(catalog, "s-3", {"o_proj": 60, "k_proj": 90}, budget=3)
+    assert changed.verdict == "changed"
+    old = catalog.trial(first.champion_search, first.champion_trial)
+    decide(catalog, late.id, "s", "kept", old, "champion of series s unchanged", {})
+    assert current(catalog, "s") == changed
+    assert [each.search_id for each in champions(catalog, "s")][1] == late.id
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "postgres"], indirect=True)
