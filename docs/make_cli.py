@@ -22,8 +22,9 @@ HEAD = """\
 
 Written by `python -m docs.make_cli`; `--check` verifies it. `python -m search COMMAND --help` shows the same.
 
-Exit codes: 0 done; 1 a fault of the program; 2 the request is wrong; 3 no trial succeeded; 130 interrupted (`resume`
-continues). A result goes to standard output, progress to standard error.
+Exit codes: 0 done; 1 a fault of the program, workers that died again and again, or problems that `doctor` found; 2 the
+request is wrong, a disk or database refuses, or `verify` measured another figure; 3 no trial succeeded; 130 interrupted
+(`resume` continues). A result goes to standard output, progress to standard error.
 """
 
 

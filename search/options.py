@@ -93,14 +93,29 @@ trials = group(
         "--retries", type=int, metavar="N", help="Run a trial whose process died again so often.  [default: 2]"
     ),
     click.option("--checkpoint-seconds", type=float, metavar="S", help="Training that a kill costs.  [default: 30]"),
-    click.option("--steps", type=int, metavar="N", help="Training steps of a trial.  [default: 200; generation: 300]"),
+    click.option(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="Training steps of a trial.  [default: 200; generation: 300; the demonstration: 80]",
+    ),
     click.option("--ranks", metavar="R,R", help="LoRA ranks to try.  [default: 4,8,16]"),
     click.option("--alpha", metavar="N|Nr", help="LoRA's alpha: for all ranks N, or N times the rank.  [default: 2r]"),
     engine,
     click.option("--max-tpot-ratio", type=float, metavar="X", help="Train nothing slower than X times the base model."),
     click.option("--max-adapter-mb", type=float, metavar="Y", help="Try no adapter larger than Y MB in float32."),
-    click.option("--workers", type=int, metavar="N", help="Trials side by side.  [default: one per core, or per GPU]"),
-    click.option("--gpus-per-trial", type=float, metavar="F", help="GPUs, or a fraction of one.  [default: 1 if any]"),
+    click.option(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Trials side by side.  [default: one per core, or per GPU, of this machine]",
+    ),
+    click.option(
+        "--gpus-per-trial",
+        type=float,
+        metavar="F",
+        help="GPUs, or a fraction of one.  [default: 1 if this machine has one]",
+    ),
     click.option(
         "--pack",
         type=int,
