@@ -261,6 +261,13 @@ def _live(record: dict[str, dict[str, Any]]) -> list[str]:
             lines.append(f"| {name} | no gradient at `{example}` and {count - 1} more: {_explained(model_type, '?')} |")
         elif "not_run" in result:
             lines.append(f"| {name} | does not run: {_explained(model_type, result['not_run'])} |")
+    ahead = [name.partition(" ")[0] for name, result in record.items() if result.get("sees_ahead")]
+    refused = [f"`{model_type}`" for model_type in ahead if f"{model_type} (encoder)" not in record]
+    lines += [
+        "",
+        "Causal types of which a token's logits change with tokens behind it, in their default configuration, are "
+        f"refused when they are loaded, unless they are adapted as encoders: {', '.join(refused)}.",
+    ]
     return lines
 
 
