@@ -27,6 +27,7 @@ from search.options import (
     known_home,
     latency_protocol,
     opened,
+    place_of,
     print_json,
     print_result,
     request,
@@ -158,7 +159,7 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
     from search.result import result_row
 
     rows, place = [], (home, storage, tracking_uri)
-    if has_catalog(*place):
+    if has_catalog(place_of(*place)):
         with closing(Catalog(home_of(*place).storage)) as catalog:
             rows = [result_row(catalog, search) for search in catalog.searches()]
     if as_json:

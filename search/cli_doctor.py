@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from search.names import NO_SEARCH
 from search.options import as_json, known_home, print_json, stores
 
 
@@ -36,7 +37,7 @@ def doctor(
         print_json(documents)
     else:
         if not documents:
-            click.echo("No search yet: python -m search run starts one.")
+            click.echo(NO_SEARCH)
         for document in documents:
             click.echo(f"{document['search']}: {document['status']}, {document['holder'] or 'run by nobody'}")
             for kind in ("mended", "problems"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import RequestError
@@ -29,10 +30,12 @@ def latency_command(
     ``fresh`` measures also what it has. Raises RequestError, and StoreError where the database refuses.
     """
     from objectives.latency.profiling import Shelf
+    from search.catalog.profiles import profile_of, replace_profile
     from search.catalog.store import Catalog
 
     with closing(Catalog(storage)) as catalog:
-        shelf = Shelf((lambda key: None) if fresh else catalog.profile, catalog.replace_profile)
+        kept = (lambda key: None) if fresh else partial(profile_of, catalog)
+        shelf = Shelf(kept, partial(replace_profile, catalog))
         return latency_document(spec, settings, concurrencies, shelf)
 
 

@@ -9,6 +9,8 @@ METRIC_CHOICES = ("accuracy", "exact_match", "token_f1", "rouge_l", "bleu")
 ENGINES = ("transformers", "openai")
 TASKS = ("classification", "generation")
 PICKS = "recommended, knee, best or trial=N"
+#: Where there is nothing to show.
+NO_SEARCH = "No search yet: python -m search run starts one."
 #: Of a token of the API; each includes those before it.
 SCOPES = ("read", "write")
 #: For whom `recipe` writes.

@@ -204,28 +204,30 @@ def asked_for(config: str | None, data: Sequence[str], flags: dict[str, Any]) ->
 
 def home_of(*place: str | None) -> Any:
     """The home of --home, --storage and --tracking-uri, with a folder that can be written."""
-    home = _place(*place)
+    home = place_of(*place)
     made(home.folder)
     return home
 
 
 def known_home(*place: str | None) -> Any:
     """As :func:`home_of`, of a home that has a catalog: no question makes one. Raises RequestError where none is."""
-    if not has_catalog(*place):
+    home = place_of(*place)
+    if not has_catalog(home):
         raise RequestError(
-            f"no search is recorded in {_place(*place).storage!r}, which is not there: "
+            f"no search is recorded in {home.storage!r}, which is not there: "
             "give the --home or --storage that it has, or begin one with `python -m search run`"
         )
-    return home_of(*place)
+    made(home.folder)
+    return home
 
 
-def has_catalog(*place: str | None) -> bool:
+def has_catalog(home: Any) -> bool:
     from search.catalog.connect import is_there, parse
 
-    return is_there(parse(_place(*place).storage))
+    return is_there(parse(home.storage))
 
 
-def _place(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
+def place_of(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
     from search.run import Home
 
     for flag, value in (("--home", home), ("--storage", storage), ("--tracking-uri", tracking_uri)):

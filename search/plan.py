@@ -11,6 +11,7 @@ from cluster.jobs import Job, Plan
 from objectives.errors import SearchError
 from objectives.latency.context import profile_key
 from objectives.placement import BASE, Placement
+from search.catalog.profiles import profile_of, store_profile
 from search.catalog.store import Catalog
 from search.pareto import front
 from search.served import ServedProfiles
@@ -244,7 +245,7 @@ class SearchPlan:
         if self._served:
             return self._served.of(placement)
         key = self._profile_key(placement)
-        return self._catalog.profile(key) if key and placement != self._champion else None
+        return profile_of(self._catalog, key) if key and placement != self._champion else None
 
     def _profile_key(self, placement: Placement) -> str | None:
         if self._base is None:
@@ -344,7 +345,7 @@ class SearchPlan:
     def _keep_profile(self, placement: Placement, measurement: Mapping[str, Any]) -> None:
         key = self._profile_key(placement)
         if key and "latency" in measurement and not self._served:
-            self._catalog.store_profile(key, measurement["latency"])
+            store_profile(self._catalog, key, measurement["latency"])
 
     def _take_in(self, number: int, measurement: dict[str, Any]) -> None:
         """A trial that stopped on the way: what it says of others, and that it may go on."""

@@ -107,15 +107,15 @@ trainer = SFTTrainer(model={_text(trained.model)}, args=args, train_dataset=trai
 """
 
 
-def _text(value: str) -> str:
+def _text(value: str | list[str]) -> str:
     """As Python reads it: JSON's escapes of rarer characters are two characters there."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def _lora_config(config: Mapping[str, Any]) -> str:
     where = ("target_modules", "target_parameters", "modules_to_save")
-    lines = [f"    task_type={json.dumps(config['task_type'])},"]
-    lines += [f"    {key}={json.dumps(sorted(config[key]))}," for key in where if config.get(key)]
+    lines = [f"    task_type={_text(config['task_type'])},"]
+    lines += [f"    {key}={_text(sorted(config[key]))}," for key in where if config.get(key)]
     lines += [f"    r={config['r']},", f"    lora_alpha={config['lora_alpha']},", "    lora_dropout=0.0,"]
     return "\n".join(["config = LoraConfig(", *lines, ")"])
 

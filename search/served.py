@@ -11,6 +11,7 @@ from objectives.latency.engine import Engine, measure
 from objectives.latency.settings import LatencySettings
 from objectives.modules import ModuleSpace
 from objectives.placement import Placement
+from search.catalog.profiles import profile_of, replace_profile
 from search.catalog.store import Catalog
 
 #: A request to a server gives one ratio, one in this process gives eight; a class is measured once, not each trial.
@@ -33,9 +34,9 @@ class ServedProfiles:
         """
         name = class_of(self.space, placement, fused=self.engine.fused).name
         key = profile_key(profile_context(self.space, self.engine.facts, SETTINGS), name)
-        kept = self.catalog.profile(key)
+        kept = profile_of(self.catalog, key)
         if kept is None or not good_enough(kept, SETTINGS):
             pair = self.engine.open(placement, self.seed)
             kept = measure(pair, SETTINGS, seed=self.seed, engine=self.engine.name) | {"class": name}
-            self.catalog.replace_profile(key, kept)
+            replace_profile(self.catalog, key, kept)
         return kept

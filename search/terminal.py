@@ -19,6 +19,7 @@ from dashboards.format import (
 from dashboards.words import export_command, front_table, latency_meaning, outcome, reasons, recommendation, state
 from objectives.placement import Placement
 from search.console import open_console, say, show
+from search.names import NO_SEARCH
 from search.plot import PLOTTED_FROM, Plot, front_layers
 
 
@@ -101,7 +102,7 @@ def print_list(rows: Iterable[dict[str, Any]], stream: TextIO) -> None:
     if cells:
         show(console, ("search", "status", "trials", "front", "best", "model", "data", "started"), cells, left=8)
     else:
-        say(console, "No search yet: python -m search run starts one.")
+        say(console, NO_SEARCH)
 
 
 def print_modules(document: dict[str, Any], stream: TextIO) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from objectives.errors import RequestError, SearchError
 from search.catalog.store import Catalog
-from search.catalog.submissions import SubmissionRecord, move, submissions
+from search.catalog.submissions import SubmissionRecord, move, submission, submissions
 from search.run import Home
 from search.tracking import redacted
 
@@ -59,16 +59,20 @@ class Supervisor:
                 self._canceled.add(name)
                 child.send_signal(signal.SIGINT)
                 return True
-            left = next((each for each in submissions(self._catalog, "queued") if each.name == name), None)
-            if left is not None and left.started_at is not None and (holder := self._holder(name)):
+            left = submission(self._catalog, name)
+            begun = left is not None and left.status == "queued" and left.started_at is not None
+            if begun and (holder := self._holder(name)):
                 raise RequestError(
                     f"search {name} is being run by {holder}, which an earlier server began: end that process"
                 )
             return move(self._catalog, name, "queued", "canceled")
 
     def _holder(self, name: str) -> str | None:
-        known = {search.name: search.id for search in self._catalog.searches()}
+        known = self._ids()
         return self._catalog.holder(known[name]) if name in known else None
+
+    def _ids(self) -> dict[str, str]:
+        return {search.name: search.id for search in self._catalog.searches()}
 
     def stop(self) -> None:
         """Interrupts what runs. The catalog keeps it as running, so the next server resumes it."""
@@ -118,7 +122,7 @@ class Supervisor:
         for waiting in submissions(self._catalog, "queued"):
             if len(self._children) >= self._at_once:
                 return
-            known = {search.name: search.id for search in self._catalog.searches()}
+            known = self._ids()
             # Begun before a restart of the server, it is a search by now, and is resumed.
             goes_on = waiting.name in known and (waiting.kind == "resume" or waiting.started_at is not None)
             if goes_on and self._catalog.holder(known[waiting.name]):
@@ -131,17 +135,17 @@ class Supervisor:
                     move(self._catalog, waiting.name, "running", "failed", reason)
                     _log.warning("search %s: %s", waiting.name, reason)
 
-    def _run(self, submission: SubmissionRecord, goes_on: bool) -> subprocess.Popen[bytes]:
-        settings = dict(submission.settings)
+    def _run(self, asked: SubmissionRecord, goes_on: bool) -> subprocess.Popen[bytes]:
+        settings = dict(asked.settings)
         if goes_on:
             kept = {key: settings[key] for key in ("budget", "workers", "max_hours") if settings.get(key) is not None}
-            arguments = ["resume", submission.name, *flags(kept)]
+            arguments = ["resume", asked.name, *flags(kept)]
         else:
-            arguments = ["run", *flags(settings | {"name": submission.name})]
+            arguments = ["run", *flags(settings | {"name": asked.name})]
         environment = os.environ | self._home.environment() | {"HF_HUB_OFFLINE": "1"}
-        log = self._log_of(submission.name)
+        log = self._log_of(asked.name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        _log.info("search %s: %s, asked for by %s", submission.name, arguments[0], submission.token)
+        _log.info("search %s: %s, asked for by %s", asked.name, arguments[0], asked.token)
         with log.open("ab") as stream:
             return subprocess.Popen(
                 [sys.executable, "-m", "search", *arguments, "--json"],

@@ -18,7 +18,7 @@ from objectives.storage import Storage
 from search.catalog import leases
 from search.catalog.connect import WRITES, clear_errors, connect, parse, shown, sole
 from search.catalog.migrate import migrate
-from search.catalog.models import LatencyProfile, Outbox, Search, Trial
+from search.catalog.models import Outbox, Search, Trial
 from search.catalog.records import OutboxRecord, SearchRecord, TrialRecord, record_of
 from search.catalog.retry import commit, retried
 
@@ -336,28 +336,6 @@ class Catalog:
         with self.writing() as session:
             trial = update(Trial).where(Trial.search_id == search_id, Trial.number == number)
             session.execute(trial.values(mlflow_run_id=run_id))
-
-    # Latency profiles
-
-    @retried
-    def profile(self, key: str) -> dict[str, Any] | None:
-        with self.reading() as session:
-            return session.scalar(select(LatencyProfile.profile).where(LatencyProfile.key == key))
-
-    @retried
-    def store_profile(self, key: str, profile: dict[str, Any]) -> None:
-        """Keeps the profile that is there already, if any: the first measurement stands."""
-        try:
-            with self.writing() as session:
-                session.add(LatencyProfile(key=key, profile=profile, created_at=_now()))
-        except IntegrityError:
-            return
-
-    @retried
-    def replace_profile(self, key: str, profile: dict[str, Any]) -> None:
-        """In place of the profile that is there, if any: of two, the one that was asked for anew stands."""
-        with self.writing() as session:
-            session.merge(LatencyProfile(key=key, profile=profile, created_at=_now()))
 
     # Outbox
 

@@ -48,7 +48,7 @@ def test_every_answer_is_as_described(described: Any, mode: GenerationMode) -> N
             continue
 
         @settings(
-            max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
         )
         @given(case=operation.as_strategy(generation_mode=mode))
         def answer(case: Any) -> None:

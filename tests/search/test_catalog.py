@@ -24,6 +24,7 @@ from objectives.placement import BASE, Placement
 from search.catalog import Catalog
 from search.catalog.migrate import config
 from search.catalog.models import Base
+from search.catalog.profiles import profile_of, replace_profile, store_profile
 
 O_PROJ = Placement.of(["o_proj"], 8)
 
@@ -174,17 +175,17 @@ def test_the_test_split_joins_the_base_measurement(catalog: Catalog) -> None:
 
 
 def test_the_first_latency_profile_of_a_key_stands(catalog: Catalog) -> None:
-    assert catalog.profile("k") is None
-    repeated(lambda number: catalog.store_profile("k", {"by": number}))
-    first = catalog.profile("k")
-    catalog.store_profile("k", {"by": "later"})
-    assert catalog.profile("k") == first is not None
+    assert profile_of(catalog, "k") is None
+    repeated(lambda number: store_profile(catalog, "k", {"by": number}))
+    first = profile_of(catalog, "k")
+    store_profile(catalog, "k", {"by": "later"})
+    assert profile_of(catalog, "k") == first is not None
 
 
 def test_a_profile_that_was_asked_for_anew_replaces_the_old_one(catalog: Catalog) -> None:
-    catalog.replace_profile("k", {"by": 1})
-    catalog.replace_profile("k", {"by": 2})
-    assert catalog.profile("k") == {"by": 2}
+    replace_profile(catalog, "k", {"by": 1})
+    replace_profile(catalog, "k", {"by": 2})
+    assert profile_of(catalog, "k") == {"by": 2}
 
 
 def test_the_outbox_is_a_queue(catalog: Catalog) -> None:

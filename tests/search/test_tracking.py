@@ -1,10 +1,8 @@
-"""What arrives in MLflow, on a real MLflow database; outages and kills included."""
+"""What arrives in MLflow, on a real MLflow database; kills included."""
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,9 @@ import mlflow
 import pytest
 from sqlalchemy import create_engine, text
 
-from objectives.errors import RequestError, StoreError
 from objectives.placement import Placement
 from search.catalog import Catalog
-from search.mlflow_store import is_outage
-from search.tracking import Tracker, redacted
+from search.tracking import Tracker
 from tests.dashboards.documents import document
 from tests.search.recorded import PLACEMENTS, Reader, begin, end_trial, wait_for
 
@@ -384,55 +380,3 @@ def test_one_row_that_cannot_be_written_holds_up_no_other(
     broken = False
     assert tracker.drain() == 1
     assert {run.info.status for run in reader.runs()} == {"FINISHED"}
-
-
-def test_an_outage_costs_the_search_nothing(catalog: Catalog, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    search = begin(catalog)
-    tracker = Tracker(catalog, "http://user:hunter2@127.0.0.1:1", tmp_path / "mlartifacts", lambda _: document())
-    tracker.start()
-    end_trial(catalog, search, 7)
-    began = time.monotonic()
-    assert tracker.stop(15) == 2
-    assert time.monotonic() - began < 15
-    first, second = catalog.pending()
-    assert first.attempts >= 1
-    assert first.error
-    assert (second.attempts, second.error) == (0, None)
-    assert "hunter2" not in first.error + caplog.text
-    assert [record.message for record in caplog.records if record.name == "search.tracking"] == [
-        f"MLflow takes nothing now, so results wait in the catalog: {first.error}"
-    ]
-
-
-@pytest.mark.parametrize("uri", ["./mlruns", "file:///home/mlruns", "ftp://u:secret@host/x", ""])
-def test_a_tracking_uri_of_no_known_kind(uri: str, catalog: Catalog, tmp_path: Path) -> None:
-    with pytest.raises(RequestError) as refusal:
-        Tracker(catalog, uri, tmp_path, lambda _: {})
-    assert str(refusal.value) == (
-        f"tracking URI {uri.replace('u:secret', '***')!r} is neither a database nor a server, where MLflow 3 keeps its "
-        "runs: write it like sqlite:///folder/mlflow.db or http://host:5000."
-    )
-
-
-@pytest.mark.parametrize(
-    ("error", "outage"),
-    [
-        (OSError(28, "No space left on device"), True),
-        (StoreError("the disk is full"), True),
-        (TimeoutError(), True),
-        (KeyError("accuracy"), False),
-        (mlflow.MlflowException("down"), True),
-        (mlflow.MlflowException("wait", error_code=mlflow.protos.databricks_pb2.TEMPORARILY_UNAVAILABLE), True),
-        (mlflow.MlflowException("who?", error_code=mlflow.protos.databricks_pb2.PERMISSION_DENIED), True),
-        (mlflow.MlflowException("odd", error_code=mlflow.protos.databricks_pb2.INVALID_PARAMETER_VALUE), False),
-    ],
-)
-def test_an_outage_is_told_from_a_refusal(error: Exception, outage: bool) -> None:
-    assert is_outage(error) is outage
-
-
-def test_secrets_are_left_out() -> None:
-    assert redacted("GET http://me:pw@h/x failed; postgresql://h/d?password=pw&x=1, token=abc") == (
-        "GET http://***@h/x failed; postgresql://h/d?password=***&x=1, token=***"
-    )
-    assert json.loads(redacted('{"a": "x@y"}')) == {"a": "x@y"}
