@@ -4,6 +4,7 @@
     ├── RequestError (ValueError)       the request is wrong: exit code 2
     │   ├── ModelError                  the model cannot be read, or has nothing to adapt
     │   ├── DataError                   the data cannot be read, or cannot be learned from
+    │   ├── UnknownSearch               no search has that name
     │   └── StoreError (OSError)        the home folder, database or disk refuses: nothing is lost
     ├── NoTrialSucceeded                exit code 3
     └── Interrupted                     the search can be resumed: exit code 130
@@ -30,6 +31,10 @@ class ModelError(RequestError):
 
 
 class DataError(RequestError):
+    pass
+
+
+class UnknownSearch(RequestError):
     pass
 
 

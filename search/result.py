@@ -40,7 +40,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         row["tpot_ratio_predicted"] = ratio
     return {
         "search": search.name,
-        "status": search.status,
+        "status": _status(catalog, search),
         "reason": search.reason,
         "model": facts["model"],
         "data": facts["data"],
@@ -204,13 +204,18 @@ def _table_row(trial: TrialRecord, is_front: bool, began: datetime) -> dict[str,
     }
 
 
+def _status(catalog: Catalog, search: SearchRecord) -> str:
+    """As its row has it, but for a search whose process ended without a word, which ``resume`` takes up."""
+    return "interrupted" if search.status == "running" and catalog.holder(search.id) is None else search.status
+
+
 def result_row(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
     """One line of ``list``."""
     document = result_document(catalog, search)
     figures = [member["validation_accuracy"] for member in document["front"]]
     return {
         "search": search.name,
-        "status": search.status,
+        "status": document["status"],
         "trials": document["trials"],
         "budget": document["budget"],
         "front": len(figures),

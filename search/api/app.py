@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from objectives.errors import RequestError, StoreError
+from objectives.errors import RequestError, StoreError, UnknownSearch
 from search.api.auth import token_of
 from search.api.routes import anyone, reads, writes
 from search.api.supervisor import Supervisor
@@ -98,4 +98,5 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreError):
         _log.error("%s", error)
         return _problem(503, "the catalog does not answer now: try again later, or look into the server's log")
-    return _problem(422, str(error).encode("utf-8", "backslashreplace").decode())
+    code = 404 if isinstance(error, UnknownSearch) else 422
+    return _problem(code, str(error).encode("utf-8", "backslashreplace").decode())

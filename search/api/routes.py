@@ -16,7 +16,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
-from objectives.errors import RequestError, StoreError
+from objectives.errors import RequestError, StoreError, UnknownSearch
 from search import outside
 from search.api import models
 from search.api.auth import requires
@@ -69,12 +69,10 @@ def _search(request: Request, name: str) -> SearchRecord:
     catalog = request.app.state.catalog
     try:
         search: SearchRecord = catalog.search(outside.name(name))
-    except StoreError:
-        raise
-    except RequestError as error:
+    except UnknownSearch:
         if asked := submission(catalog, name):
             raise HTTPException(404, f"search {name} is {asked.status} and has not begun: see its submission") from None
-        raise HTTPException(404, str(error)) from None
+        raise
     catalog.follow_adapters(search.id, request.app.state.home.adapters(search))
     return search
 
@@ -177,16 +175,12 @@ async def watch(
         asked = submission(catalog, name)
         try:
             search = catalog.search(name)
-        except StoreError:
-            raise
-        except RequestError:
+        except UnknownSearch:
             if asked is None:
                 raise
             return {"status": asked.status, "error": asked.error, "over": asked.status not in OPEN}
         document = result_document(catalog, search)
         waiting = asked is not None and asked.status in OPEN
-        if document["status"] == "running" and not waiting and catalog.holder(search.id) is None:
-            document["status"] = "interrupted"  # its process ended without a word
         members = ("trial", "label", "validation_accuracy", "accuracy", "tpot_ratio")
         return {
             "status": document["status"],
@@ -198,9 +192,7 @@ async def watch(
             "over": document["status"] != "running" and not waiting,
         }
 
-    with refused(404):
-        look()
-
+    look()  # an unknown search is refused before the stream begins
     stream: AsyncIterator[str] = events(look, last_event_id)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from objectives.errors import LeaseLost, RequestError
+from objectives.errors import LeaseLost, RequestError, UnknownSearch
 from objectives.placement import Placement
 from objectives.storage import Storage
 from search.catalog import leases
@@ -155,7 +155,7 @@ class Catalog:
 
     @retried
     def search(self, name: str) -> SearchRecord:
-        """Raises RequestError for an unknown name."""
+        """Raises UnknownSearch for an unknown name."""
         with self.reading() as session:
             row = session.scalar(select(Search).where(Search.name == name))
             if row is not None:
@@ -163,7 +163,7 @@ class Catalog:
             names = session.scalars(select(Search.name).order_by(Search.created_at.desc())).all()
         known = ", ".join(repr(each) for each in names[:_NAMES_SHOWN])
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        raise RequestError(
+        raise UnknownSearch(
             f"no search is named {name!r}: "
             + (
                 f"known are {known}{more}."

@@ -16,6 +16,7 @@ from safetensors.torch import load
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
 from search.catalog.submissions import move
+from search.lease import Lease
 from search.result import result_document
 from search.spec import SearchSpec
 from tests.api.conftest import FACTS, Service
@@ -194,8 +195,16 @@ def test_watching_ends_with_the_search(service: Service) -> None:
 
 
 def test_watching_ends_with_a_process_that_was_killed(service: Service) -> None:
-    service.catalog.create_search("killed", SearchSpec(steps=200, budget=2).to_json(), FACTS)
-    assert service.catalog.search("killed").status == "running"
+    made = service.catalog.create_search("killed", SearchSpec(steps=200, budget=2).to_json(), FACTS)
+
+    def statuses() -> list[str]:
+        client = service.client("read")
+        rows = [row for row in client.get("/searches").json() if row["search"] == "killed"]
+        return [client.get("/searches/killed").json()["status"], *(row["status"] for row in rows)]
+
+    with Lease(service.catalog, made.id, "killed"):
+        assert statuses() == ["running", "running"]
+    assert statuses() == ["interrupted", "interrupted"]
     ((kind, _, state),) = read_events(service.client("read").get("/searches/killed/events").text)
     assert (kind, state["status"], state["done"]) == ("end", "interrupted", 0)
 
