@@ -88,6 +88,8 @@ def _missing(fields: Mapping[str, object], task: Task, at: str) -> DataError:
 def _label(value: object, raw: RawRows, number: int) -> object:
     """Whole numbers and booleans become text, 1.0 like 1; text loses the white space around it."""
     if isinstance(value, str):
+        if "\0" in value:  # labels are kept with the search, and PostgreSQL's JSON holds none
+            raise DataError(f"{raw.at(number)}: 'label' is {shorten(value)}, with a NUL character. Leave it out.")
         return value.strip()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

@@ -148,6 +148,11 @@ CASES = [
         GOOD + b'{"text": "\\ud83d", "label": "a"}',
         ", line 3: 'text' holds '\\ud83d', half a character. Write the whole one.",
     ),
+    (
+        "x.jsonl",
+        GOOD + b'{"text": "three", "label": "a\\u0000b"}',
+        ", line 3: 'label' is 'a\\x00b', with a NUL character. Leave it out.",
+    ),
     # Learning
     ("x.jsonl", GOOD[:30] * 9, ": every row has the label 'a'. Give two or more."),
     (
