@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+from cluster.cores import cores
 from objectives.errors import RequestError
 
 #: Set before Ray is imported: its own loggers and callbacks would each write every result again.
@@ -51,7 +52,7 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
     # Where a worker or node dies, Ray prints pages on standard output, where the result is to be alone; the watcher of
     # the search says it in a line.
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), ThreadPoolExecutor(1) as background:
-        starting = background.submit(_connect, max(workers or 1, os.cpu_count() or 1), address)
+        starting = background.submit(_connect, max(workers or 1, cores()), address)
         try:
             yield starting.result
         finally:

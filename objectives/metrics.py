@@ -78,11 +78,16 @@ def mean_interval(
 def standard_error(scores: Sequence[float]) -> float:
     """Of the mean: the sample's standard deviation (n - 1 degrees of freedom) over the root of n.
 
+    Of scores that are all the same 1 / n, as if one row were wrong (or right) after all: no count of rows shows that
+    there is no error.
+
     Raises ValueError for fewer than two scores.
     """
     size = len(scores)
     if size < 2:
         raise ValueError("a standard error needs at least two scores")
+    if min(scores) == max(scores):
+        return 1 / size
     mean = math.fsum(scores) / size
     return math.sqrt(math.fsum((value - mean) ** 2 for value in scores) / (size - 1) / size)
 

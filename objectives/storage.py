@@ -203,7 +203,7 @@ class Bucket:
             yield client
         except (Boto3Error, BotoCoreError, ClientError) as error:
             said = re.sub(r"^.*An error occurred \((\w+)\).*?: ", r"\1: ", str(error), flags=re.DOTALL)
-            said = re.sub(r"//[^/\s]*@", "//", said).rstrip(".")
+            said = re.sub(r"//\S*@", "//", said).rstrip(".")
             raise StoreError(
                 f"adapters cannot be read or written at {self._root} from {socket.gethostname()} ({said}): check that "
                 "the bucket is there, and AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL on that machine"

@@ -13,9 +13,7 @@ from pathlib import Path
 import click
 
 from objectives.errors import SearchError
-
-#: The same command under the name that pip gives it.
-INSTALLED = "target-search"
+from search.names import INSTALLED
 
 
 def command() -> None:

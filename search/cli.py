@@ -89,7 +89,10 @@ def run(
 @click.option("--budget", type=click.IntRange(1), metavar="N", help="A new budget, counted from the search's begin.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Trials side by side.")
 @click.option(
-    "--max-hours", type=float, metavar="H", help="Begin no trial after so many hours from now.  [default: as begun]"
+    "--max-hours",
+    type=float,
+    metavar="H",
+    help="As of run, from now on.  [default: as last given]",
 )
 @stores
 @as_json

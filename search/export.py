@@ -125,6 +125,8 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
         raise RequestError(
             f"{folder / MANIFEST} cannot be read ({error.strerror}): give the folder that `export` wrote"
         ) from error
+    except RequestError as error:
+        raise RequestError(f"{folder / MANIFEST} asks for what this version does not know: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(f"{folder / MANIFEST} is not what `export` writes: export the adapter again") from error
     if recorded is None:

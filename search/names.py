@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+#: The program under the name that pip gives it, beside ``python -m search``.
+INSTALLED = "target-search"
 #: What ends a search: that more trials are unlikely to change the front, or the budget alone.
 STOPS = ("settled", "budget")
 STRATEGIES = ("auto", "additive", "tpe", "nsga2", "gp", "random", "grid")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from search.spec import SearchSpec, home_folder, made, with_absolute_paths
+from search.options import home_of, known_home, opened
+from search.spec import SearchSpec, with_absolute_paths
 
 
 class Search:
@@ -20,13 +20,13 @@ class Search:
     def __init__(
         self, name: str, *, home: str | None = None, storage: str | None = None, tracking_uri: str | None = None
     ) -> None:
-        """The search ``name``, which exists. ``home``, ``storage`` and ``tracking_uri`` are as on the command line."""
-        from search.run import Home
-
+        """The search ``name``, which exists. ``home``, ``storage`` and ``tracking_uri`` are as on the command line, and
+        so are the variables of the environment that stand for them."""
         self.name = name
-        self.home = Home.at(made(home_folder(home)), storage, tracking_uri)
-        with self._catalog() as catalog:
-            catalog.search(name)
+        self._place = home, storage, tracking_uri
+        self.home = known_home(*self._place)
+        with self._opened():
+            pass
 
     @classmethod
     def run(
@@ -40,17 +40,19 @@ class Search:
         """Search to the end, with progress on standard error; after an interrupt :meth:`resume` continues."""
         from dataclasses import asdict
 
-        from search.run import Home, start
+        from search.run import start
 
         absolute = SearchSpec(**with_absolute_paths(asdict(spec)))
-        document = start(absolute, Home.at(made(home_folder(home)), storage, tracking_uri))
+        document = start(absolute, home_of(home, storage, tracking_uri))
         return cls(document["search"], home=home, storage=storage, tracking_uri=tracking_uri)
 
-    def resume(self, *, budget: int | None = None, workers: int | None = None) -> Search:
+    def resume(
+        self, *, budget: int | None = None, workers: int | None = None, max_hours: float | None = None
+    ) -> Search:
         """Continue to the budget, or to a new one; returns this search with what was found."""
         from search.run import resume
 
-        resume(self.name, self.home, budget=budget, workers=workers)
+        resume(self.name, self.home, budget=budget, workers=workers, max_hours=max_hours)
         self.__dict__.pop("document", None)
         return self
 
@@ -59,8 +61,8 @@ class Search:
         """Plain values: see ``docs/how-it-works.md`` and ``show --json``."""
         from search.result import result_document
 
-        with self._catalog() as catalog:
-            return result_document(catalog, catalog.search(self.name))
+        with self._opened() as (catalog, search):
+            return result_document(catalog, search)
 
     @property
     def front(self) -> list[dict[str, Any]]:
@@ -83,8 +85,8 @@ class Search:
         from search.picked import picked_adapter
 
         with (
-            self._catalog() as catalog,
-            picked_adapter(catalog, catalog.search(self.name), self.document, pick) as (_, folder),
+            self._opened() as (catalog, search),
+            picked_adapter(catalog, search, self.document, pick) as (_, folder),
         ):
             config = LoraConfig.from_pretrained(str(folder))
         config.inference_mode = False
@@ -94,8 +96,8 @@ class Search:
         """Copy the picked adapter into a new folder that PEFT loads, and return its manifest."""
         from search.export import export_adapter
 
-        with self._catalog() as catalog:
-            return export_adapter(catalog, catalog.search(self.name), pick, Path(out))
+        with self._opened() as (catalog, search):
+            return export_adapter(catalog, search, pick, Path(out))
 
     def figure(self) -> Any:
         """The front as a plotly ``Figure``."""
@@ -127,9 +129,5 @@ class Search:
         text = "".join(f"<p>{escape(sentence)}</p>" for sentence in told if sentence)
         return f"{text}<style>{FIGURE_CSS}</style>{figure_html(self.figure(), full_page=False)}{plotly_library()}"
 
-    @contextmanager
-    def _catalog(self) -> Iterator[Any]:
-        from search.catalog.store import Catalog
-
-        with closing(Catalog(self.home.storage)) as catalog:
-            yield catalog
+    def _opened(self) -> AbstractContextManager[tuple[Any, Any]]:
+        return opened(self.name, *self._place)

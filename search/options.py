@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -38,13 +39,11 @@ stores = group(
     click.option(
         "--storage",
         metavar="URL",
-        envvar="SEARCH_STORAGE",
         help="SQLAlchemy URL of catalog and study.  [default: $SEARCH_STORAGE or SQLite in the home]",
     ),
     click.option(
         "--tracking-uri",
         metavar="URI",
-        envvar="SEARCH_TRACKING_URI",
         help="MLflow tracking URI.  [default: $SEARCH_TRACKING_URI or SQLite in the home]",
     ),
     debug,
@@ -233,7 +232,8 @@ def place_of(home: str | None, storage: str | None, tracking_uri: str | None) ->
     for flag, value in (("--home", home), ("--storage", storage), ("--tracking-uri", tracking_uri)):
         if value is not None and not value.strip():
             raise RequestError(f"{flag} is empty: give a value, or leave the option out")
-    return Home.at(home_folder(home), storage, tracking_uri)
+    asked = storage or os.environ.get("SEARCH_STORAGE"), tracking_uri or os.environ.get("SEARCH_TRACKING_URI")
+    return Home.at(home_folder(home), *asked)
 
 
 @contextmanager

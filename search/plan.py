@@ -53,8 +53,8 @@ class SearchPlan:
         What a process died of is done again at most ``retries`` times; then a trial has failed, and all else ends the
         search.
 
-        ``deadline`` is on :func:`time.monotonic`; after it no trial is chosen any more, to begin or to go on. Of packs,
-        those that were chosen by then and wait for a worker are still trained.
+        ``deadline`` is on :func:`time.monotonic`; after it no trial is chosen any more, to begin or to go on, but for
+        one where none has come to its end. Of packs, those that were chosen and wait for a worker are still trained.
 
         ``check`` is asked before each job, and what it raises ends the search. ``served`` gives the latency of adapters
         that will run on a server; without it workers measure it themselves.
@@ -169,13 +169,10 @@ class SearchPlan:
         """Trials that go from the same step to the same, as many as are chosen; they are chosen as side by side."""
         while len(self._waiting) < self._pack and (chosen := self._next_trial()) is not None:
             self._waiting.append(chosen)
-        ways: dict[tuple[int, int | None], list[Job]] = {}
-        for job in self._waiting:
-            assert job.number is not None
-            ways.setdefault((self._reached.get(job.number, 0), job.until), []).append(job)
-        if not ways:
+        if not self._waiting:
             return None
-        alike = max(ways.values(), key=len)
+        ways = [(self._reached.get(job.number or 0, 0), job.until) for job in self._waiting]
+        alike = [job for job, way in zip(self._waiting, ways, strict=True) if way == Counter(ways).most_common(1)[0][0]]
         self._waiting = [job for job in self._waiting if job not in alike]
         return alike[0] if len(alike) == 1 else Job("pack", trials=tuple(alike))
 
@@ -198,30 +195,38 @@ class SearchPlan:
         self._late = self._deadline is not None and time.monotonic() > self._deadline
         if self._late:
             self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
-            return None
+            return self._one_at_least()
         may_begin = len(self._placements) < self._budget
         decision = self._study.decide(self._running, may_begin, self._settle)
-        self._stops_early = decision.early
-        if decision.action == "settled":
-            if may_begin:
-                self.ended_by = (
-                    f"settled after {len(self._placements)} of {self._budget} trials: with a probability of "
-                    f"{decision.chance:.0%} more of them would raise the front's hypervolume by {NOTABLE:.0%}"
-                )
-            return None
-        if decision.number is not None:
-            self._catalog.go_on(self._id, decision.number)
-            del self._stopped[decision.number]
-            return decision.number, decision.early
-        asked = self._study.ask()
-        if asked is None:
+        if decision.action == "begin":
+            if (asked := self._study.ask()) is not None:
+                self._stops_early = decision.early
+                self._add(*asked)
+                return asked[0], decision.early
             self.ended_by = (
                 f"every placement that is allowed has been tried after {len(self._placements)} trials: the budget of "
                 f"{self._budget} was not needed"
             )
+            decision = self._study.decide(self._running, False, self._settle)
+        elif decision.action == "settled" and may_begin:
+            self.ended_by = (
+                f"settled after {len(self._placements)} of {self._budget} trials: with a probability of "
+                f"{decision.chance:.0%} more of them would raise the front's hypervolume by {NOTABLE:.0%}"
+            )
+        self._stops_early = decision.early
+        return None if decision.number is None else (self._go_on(decision.number), decision.early)
+
+    def _one_at_least(self) -> tuple[int, bool] | None:
+        """When time is over and no trial has come to its end: the one that is nearest to it, and then the best."""
+        if self._points or self._running or not self._stopped:
             return None
-        self._add(*asked)
-        return asked[0], decision.early
+        last = {number: measurement["losses"][-1] for number, measurement in self._stopped.items()}
+        return self._go_on(min(last, key=lambda number: (-last[number][0], last[number][1]))), False
+
+    def _go_on(self, number: int) -> int:
+        self._catalog.go_on(self._id, number)
+        self._stopped.pop(number)
+        return number
 
     def _give_up(self) -> None:
         """What stopped on the way stays as it is: no step more of it was worth its cost.
@@ -362,14 +367,8 @@ class SearchPlan:
     def _report(self, number: int, status: str, measurement: Mapping[str, Any], reason: str | None) -> None:
         self._ended[number] = status
         self._watcher.stands(self._standing())
-        self._watcher.trial_finished(
-            number,
-            self._placements[number].label,
-            status,
-            measurement.get("validation", {}).get("accuracy"),
-            measurement.get("latency", {}).get("ratio"),
-            reason,
-        )
+        accuracy, ratio = measurement.get("validation", {}).get("accuracy"), measurement.get("latency", {}).get("ratio")
+        self._watcher.trial_finished(number, self._placements[number].label, status, accuracy, ratio, reason)
 
     def _where(self, measurement: Mapping[str, Any]) -> str:
         return f"at {measurement['losses'][-1][0]} of {self._steps} steps"

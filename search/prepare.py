@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.cores import cores
 from objectives.errors import ModelError, RequestError
 from objectives.placement import Alpha, Placement
+from search.names import INSTALLED
 from search.series import Before
 from search.spec import SearchSpec
 
@@ -139,7 +142,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         "labels": list(task.labels),
         "notes": [*data.notes, *task.notes()],
         "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
-        "command": redacted("python -m search " + " ".join(sys.argv[1:])),
+        "command": redacted(_command(spec)),
         "groups": [group.name for group in space.groups],
     }
     assert spec.workers is not None
@@ -169,6 +172,14 @@ def prepare(spec: SearchSpec) -> Prepared:
     return Prepared(spec, facts, assignment, placements, named)
 
 
+def _command(spec: SearchSpec) -> str:
+    """What to write to search again, in a shell, or in Python where that began the search."""
+    program = Path(sys.argv[0])
+    if program.stem == INSTALLED or program.match("search/__main__.py"):
+        return shlex.join(["python", "-m", "search", *sys.argv[1:]])
+    return f"Search.run({spec})"
+
+
 def _default_gpus() -> float:
     import torch
 
@@ -180,7 +191,7 @@ def _default_workers(spec: SearchSpec) -> int:
 
     if torch.cuda.is_available() and spec.gpus_per_trial != 0:
         return max(1, int(torch.cuda.device_count() / (spec.gpus_per_trial or 1.0)))
-    return os.cpu_count() or 1
+    return cores()
 
 
 def _default_pack(spec: SearchSpec) -> int:
@@ -197,6 +208,6 @@ def threads_for(workers: int) -> int:
 
     Threads that wait for each other on cores that others use are many times slower than one.
     """
-    share = max(1, (os.cpu_count() or 1) // workers)
+    share = max(1, cores() // workers)
     allowed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(share, int(allowed)) if allowed.isdecimal() and int(allowed) > 0 else share

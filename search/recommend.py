@@ -13,6 +13,9 @@ from objectives.placement import Placement
 from search.pareto import front
 from search.shrinkage import estimates
 
+#: What is exactly one standard error behind is within it: 499 of 500 rows, where the best has all.
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -49,7 +52,7 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     expected, error = found or ([c.accuracy for c in ordered], [c.standard_error for c in ordered])
     best = max(members, key=lambda i: expected[i])
     bar = min(e for e, c in zip(error, ordered, strict=True) if _same_point(c, ordered[best]))
-    within = [i for i in members if expected[i] >= expected[best] - bar]
+    within = [i for i in members if expected[i] >= expected[best] - bar - _ROUNDING]
     fastest = within[0]
     # A latency that is lower by luck alone is worth no accuracy: of two ranks it is as often that of the worse one.
     picked = max(

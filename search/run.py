@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import URL
+
 from cluster.session import check_gpus, gpus_there, ray_session
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
@@ -54,7 +56,7 @@ class Home:
         kind, separator, file = (tracking or "").partition(":///")
         if kind.startswith("sqlite") and file:  # a search may be resumed from another folder
             tracking = f"{kind}{separator}{Path(file).absolute()}"
-        return cls(folder, storage or f"sqlite:///{folder / 'search.db'}", tracking)
+        return cls(folder, storage or _sqlite(folder / "search.db"), tracking)
 
     def mlflow(self, search: SearchRecord | None = None) -> str:
         """URI of the MLflow that was asked for; else the one that the search had last, else this home's own.
@@ -77,7 +79,7 @@ class Home:
         return "" if self.mlflow() == self._own_mlflow() else redacted(self.mlflow())
 
     def _own_mlflow(self) -> str:
-        return f"sqlite:///{self.folder / 'mlflow.db'}"
+        return _sqlite(self.folder / "mlflow.db")
 
     def adapters(self, search: SearchRecord) -> Storage:
         """Of this search alone: in this home, or where its ``--adapters`` says."""
@@ -88,6 +90,11 @@ class Home:
         may hold passwords."""
         asked = {} if self.tracking is None else {"SEARCH_TRACKING_URI": self.tracking}
         return {"SEARCH_HOME": str(self.folder), "SEARCH_STORAGE": self.storage} | asked
+
+
+def _sqlite(file: Path) -> str:
+    """With what a URL takes for its own (? and %) escaped, which a folder's name may hold."""
+    return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str, Any]:

@@ -118,7 +118,9 @@ def seeded(catalog: Catalog, spec: SearchSpec) -> SearchSpec:
             )
     if spec.training_seed is not None:
         return spec
-    return replace(spec, training_seed=(spec.seed + len(earlier)) % (LARGEST_SEED + 1))
+    had = {search.spec.get("training_seed", search.spec["seed"]) for search in earlier}
+    seeds = ((spec.seed + i) % (LARGEST_SEED + 1) for i in range(len(earlier) + 1))
+    return replace(spec, training_seed=next(seed for seed in seeds if seed not in had))
 
 
 def following(catalog: Catalog, prepared: Prepared, began: datetime | None = None) -> Prepared:

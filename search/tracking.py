@@ -144,7 +144,7 @@ class Tracker:
     def _work(self) -> None:
         while self._deadline is None:
             self.drain()
-            self._wake.wait(min(POLL_S * 2**self._failures, LONGEST_PAUSE_S))
+            self._wake.wait(min(POLL_S * 2 ** min(self._failures, 10), LONGEST_PAUSE_S))  # a float's powers end
             self._wake.clear()
         self.drain()
         # Another process may be at it: its end, or its turn, is near.
@@ -164,8 +164,10 @@ def page_of(server: str, searches: Sequence[SearchRecord]) -> str:
 
 
 def redacted(text: str) -> str:
-    """Without the user and password that a URL may carry."""
-    return re.sub(r"(password|token)=[^&\s]*", r"\1=***", re.sub(r"//[^/\s]*@", "//***@", text), flags=re.IGNORECASE)
+    """Without the user and password that a URL may carry; a password may hold a slash, and even an @."""
+    return re.sub(
+        r"(password|token)=[^&\s]*", r"\1=***", re.sub(r"://[^\s\"']*@", "://***@", text), flags=re.IGNORECASE
+    )
 
 
 def said(error: Exception) -> str:

@@ -34,7 +34,7 @@ _EXAMPLES = "sqlite:///folder/search.db or postgresql://user@host/database"
 
 def parse(storage: str) -> URL:
     """Raises StoreError for anything but a SQLite file or a PostgreSQL database."""
-    shown = re.sub(r"//[^/]*@", "//***@", storage)
+    shown = re.sub(r"//.*@", "//***@", storage)
     try:
         url = make_url(storage)
     except (ArgumentError, ValueError) as error:

@@ -289,10 +289,16 @@ class Catalog:
                 late = update(Trial).where(Trial.search_id == search_id, Trial.number == number)
                 session.execute(late.values(late=Trial.late + 1))
                 return False
-            turned = session.scalar(update(Trial).where(*mine).values(**values).returning(Trial.number)) is not None
-            if turned and news:
+            row = session.scalar(select(Trial).where(*mine).with_for_update())
+            if row is None:
+                return False
+            if values.get("measurement"):
+                values = {**values, "measurement": _with_earlier_seconds(row.measurement, values["measurement"])}
+            for column, value in values.items():
+                setattr(row, column, value)
+            if news:
                 session.add(_news(search_id, "trial", number))
-            return turned
+            return True
 
     @retried
     def record_test(self, search_id: str, number: int | None, test: dict[str, Any]) -> None:
@@ -370,6 +376,16 @@ def _get(session: Session, kind: type[Row], key: object, *, lock: bool = False) 
     if row is None:
         raise KeyError(key)
     return row
+
+
+def _with_earlier_seconds(earlier: dict[str, Any] | None, measurement: dict[str, Any]) -> dict[str, Any]:
+    """Of a trial that stopped and went on: what its workers took for it adds up."""
+    before = (earlier or {}).get("seconds")
+    if not before:
+        return measurement
+    now = measurement.get("seconds", {})
+    added = {phase: before.get(phase, 0.0) + now.get(phase, 0.0) for phase in {**before, **now}}
+    return {**measurement, "seconds": added}
 
 
 def _waits(tracking: str | None) -> list[ColumnElement[bool]]:

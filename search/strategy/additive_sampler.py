@@ -129,6 +129,8 @@ class AdditiveSampler(BaseSampler):
         if not self._is_explained(history):
             return self._without_model(history, may_begin)
         about, gain, chance = self._weigh(history, may_begin)
+        if not about:  # all that were begun have failed
+            return Decision("begin" if may_begin else "settled")
         if settle and history.finished and chance < _UNLIKELY:
             return Decision("settled", chance=chance)
         best = about[int(gain.argmax())]
@@ -162,6 +164,8 @@ class AdditiveSampler(BaseSampler):
                 study, trial, self._otherwise.infer_relative_search_space(study, trial)
             )
         about, gain, _ = self._weigh(history, True)
+        if not about:
+            return {}
         gain[[placement in history.begun for placement in about]] = -1.0
         return self._space.params(about[int(gain.argmax())])
 
@@ -224,6 +228,8 @@ class AdditiveSampler(BaseSampler):
         others = [p for p in self._candidates(list(known)) if p not in history.begun] if may_begin else []
         self._set_ceiling(history)
         about = list(dict.fromkeys([*history.held, *history.open, *others]))
+        if not about:
+            return [], np.zeros(0), 0.0
         belief = believe(history.seen, about, self._space.groups, len(self._rungs), self._random)
         heights, speeds = axes(belief)
         held = np.array([placement in history.held for placement in about])

@@ -151,7 +151,9 @@ def test_what_was_submitted_survives_the_server_and_no_secret_is_written(server:
 
 
 def test_a_search_keeps_its_command_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["search", "run", "--storage", f"postgresql://me:{PASSWORD}@db/search"])
+    monkeypatch.setattr(
+        "sys.argv", ["/x/search/__main__.py", "run", "--storage", f"postgresql://me:{PASSWORD}@db/search"]
+    )
     facts = prepare(SearchSpec(validation_rows=4, test_rows=4, workers=1)).facts
     assert facts["command"] == "python -m search run --storage postgresql://***@db/search"
 

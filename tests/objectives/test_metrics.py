@@ -165,7 +165,15 @@ def test_a_constant_sample_is_a_point() -> None:
 @unhurried
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
 def test_standard_error(scores: list[float]) -> None:
-    assert standard_error(scores) == pytest.approx(statistics.stdev(scores) / math.sqrt(len(scores)), abs=1e-12)
+    expected = statistics.stdev(scores) / math.sqrt(len(scores)) if len(set(scores)) > 1 else 1 / len(scores)
+    assert standard_error(scores) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 64, 500])
+def test_no_score_is_known_without_error(size: int) -> None:
+    """Where all rows are right the error is as where all but one are: so a row less is within it."""
+    right, but_one = standard_error([1.0] * size), standard_error([1.0] * (size - 1) + [0.0])
+    assert right == pytest.approx(but_one) == pytest.approx(1 / size)
 
 
 def test_too_few_scores() -> None:

@@ -24,16 +24,19 @@ GROUPS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_
 STEPS = 200
 
 
-def outcome(placement: Placement, until: int | None) -> dict[str, Any]:
-    """Additive, with noise of its own for each placement."""
+def outcome(placement: Placement, until: int | None, *, fails: bool = False) -> dict[str, Any]:
+    """Additive, with noise of its own for each placement; ``fails`` at its end."""
     noise = np.random.default_rng(int(placement.digest[:8], 16)).normal(0, 0.02)
     gain = 0.08 * len(placement.groups) + noise
     steps = until or STEPS
     losses = [[step, 2.0 - gain * step / STEPS] for step in range(10, steps + 1, 10)]
     latency = {"ratio": 1 + 0.1 * len(placement.groups)}
-    measurement: dict[str, Any] = {"losses": losses, "latency": latency, "seconds": {}, "parameters": 1}
+    seconds = {"training": 1.0} | ({"latency": 0.5} if steps == 20 else {"evaluation": 0.25})
+    measurement: dict[str, Any] = {"losses": losses, "latency": latency, "seconds": seconds, "parameters": 1}
     if steps < STEPS:
         return {"status": "stopped", "reason": None, "steps": steps, "measurement": measurement}
+    if fails:
+        return {"status": "failed", "reason": "out of memory", "steps": steps, "measurement": measurement}
     measurement["validation"] = {"accuracy": 0.3 + gain, "loss": 2.0 - gain, "standard_error": 0.02}
     done = {"status": "complete", "reason": None, "steps": steps, "measurement": measurement}
     return done | {"adapter": "nowhere", "adapter_sha256": "0"}
@@ -50,6 +53,7 @@ class Searched:
         self.pack, self.space = pack, PlacementSpace(groups, (8,))
         self.given: list[Job] = []
         self.reached: Counter[int] = Counter()
+        self.fails = False
         self.begin(strategy, budget)
 
     def begin(self, strategy: str, budget: int) -> None:
@@ -93,7 +97,7 @@ class Searched:
             assert part.number is not None
             begins = {self.reached[each.number or 0] for each in job.parts}
             assert len(begins) == len({each.until for each in job.parts}) == 1, "one pass goes from one step to another"
-            self.plan.finished(part, outcome(part.placement, part.until))
+            self.plan.finished(part, outcome(part.placement, part.until, fails=self.fails))
         else:
             self.plan.finished(part, {"latency_context": "none"} if part.kind == "base" else {"accuracy": 0.5})
         if job.kind in ("trial", "pack") and part is job.parts[-1]:
@@ -165,6 +169,9 @@ def test_what_was_open_when_time_was_over_goes_on_after_a_resume(
         searched.run(1)
         stopped = [trial for trial in searched.trials() if trial.status == "stopped"]
         assert len(stopped) >= 6
+        (one,) = (trial for trial in searched.trials() if trial.status == "complete")
+        losses = [(trial.measurement or {})["losses"][1][1] for trial in [one, *stopped]]
+        assert losses[0] == min(losses), "where none had come to its end, the best one did"
         assert {trial.reason for trial in stopped} == {"at 20 of 200 steps, when --max-hours was over"}
         assert all(map(is_over, stopped)), "they are in MLflow"
         searched.resume("additive", budget=24)
@@ -177,6 +184,46 @@ def test_what_was_open_when_time_was_over_goes_on_after_a_resume(
         assert all(trial.reason is None for trial in trials if trial.status == "complete")
         assert all(trial.reason.endswith("add more to the front") for trial in trials if trial.status == "stopped")
         assert searched.study.unfinished() == []
+
+
+def test_the_seconds_of_a_trial_that_went_on_are_those_of_all_its_parts(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "additive", pack=1)) as searched:
+        searched.run(1)
+        parts = Counter(job.number for job in searched.given if job.kind == "trial")
+        for trial in searched.trials():
+            expected = {"training": float(parts[trial.number])}
+            expected |= {"latency": 0.5} if parts[trial.number] > 1 or trial.status == "stopped" else {}
+            expected |= {"evaluation": 0.25} if trial.steps > 20 else {}
+            found = (trial.measurement or {})["seconds"]
+            assert found["training"] == expected["training"]
+            assert found.get("latency") == expected.get("latency")
+        assert max(parts.values()) > 1
+
+
+def test_a_search_whose_every_trial_fails_ends(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "additive", pack=1, budget=12, groups=("o_proj", "q_proj", "v_proj"))) as searched:
+        searched.fails = True
+        searched.run(1)
+        assert {trial.status for trial in searched.trials()} == {"failed"}
+        assert len(searched.trials()) == 7, "the whole space"
+        assert searched.plan.done()
+
+
+def test_the_one_placement_that_is_allowed_comes_to_its_end(tmp_path: Path) -> None:
+    """The others of the space are too slow, and there is nothing to compare its losses with."""
+    with closing(Searched(tmp_path, "additive", pack=1, budget=12, groups=("o_proj", "q_proj", "v_proj"))) as searched:
+        only = Placement.of(["v_proj"], 8)
+        while not searched.plan.done() and (job := searched.plan.next(0)) is not None:
+            searched.given.append(job)
+            if job.kind == "trial" and job.placement != only:
+                measurement = {"latency": {"ratio": 2.0}, "seconds": {}, "parameters": 1}
+                infeasible = {"status": "infeasible", "reason": "too slow", "steps": 0, "measurement": measurement}
+                searched.plan.finished(job, infeasible)
+            else:
+                searched.end(job, job)
+        found = {trial.placement: (trial.status, trial.steps) for trial in searched.trials()}
+        assert len(found) == 7
+        assert found[only] == ("complete", STEPS)
 
 
 def test_a_budget_that_is_raised_to_the_whole_space_ends_what_was_open(tmp_path: Path) -> None:

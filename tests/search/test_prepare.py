@@ -15,7 +15,7 @@ from search.spec import SearchSpec
 def test_a_worker_has_its_share_of_the_cores_within_the_users_limit(
     monkeypatch: pytest.MonkeyPatch, limit: str | None, workers: int, threads: int
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("search.prepare.cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if limit is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
@@ -36,3 +36,21 @@ def test_a_worker_on_a_gpu_trains_a_pack(gpus: float, budget: int, workers: int,
     """Also where only the cluster has GPUs: the driver goes by what it was told of them."""
     spec = SearchSpec(gpus_per_trial=gpus, budget=budget, workers=workers, pack=asked)
     assert prepare(spec).spec.pack == pack
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (
+            ["/x/search/__main__.py", "run", "--template", "Q: {text}\nA:"],
+            "python -m search run --template 'Q: {text}\nA:'",
+        ),
+        (["/x/bin/target-search", "run", "--seed", "3"], "python -m search run --seed 3"),
+        (["/x/ipykernel_launcher.py", "-f", "kernel.json"], "Search.run(SearchSpec(model="),
+    ],
+)
+def test_the_command_that_is_kept_can_be_given_again(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str], command: str
+) -> None:
+    monkeypatch.setattr("sys.argv", argv)
+    assert prepare(SearchSpec(seed=3, workers=1)).facts["command"].startswith(command)

@@ -171,3 +171,12 @@ def test_a_champion_stays_while_the_lead_is_within_its_interval(catalog: Catalog
     _, changed = night(catalog, "s-3", {"o_proj": 60, "k_proj": 90}, budget=3)
     assert changed.verdict == "changed"
     assert changed.figures["difference_ci"][0] > 0
+
+
+def test_a_training_seed_is_had_once(catalog: Catalog) -> None:
+    seeds = []
+    for given in (None, 1, None, None):
+        spec = seeded(catalog, SearchSpec(series="s", training_seed=given))
+        catalog.create_search(f"n{len(seeds)}", spec.to_json(), FACTS)
+        seeds.append(spec.training_seed)
+    assert seeds == [0, 1, 2, 3]

@@ -71,4 +71,7 @@ def test_secrets_are_left_out() -> None:
     assert redacted("GET http://me:pw@h/x failed; postgresql://h/d?password=pw&x=1, token=abc") == (
         "GET http://***@h/x failed; postgresql://h/d?password=***&x=1, token=***"
     )
+    assert redacted("--storage 'postgresql://me:q8/Zt+k@w@db/search' --tracking-uri https://h/x") == (
+        "--storage 'postgresql://***@db/search' --tracking-uri https://h/x"
+    ), "SQLAlchemy takes such a password"
     assert json.loads(redacted('{"a": "x@y"}')) == {"a": "x@y"}
