@@ -276,7 +276,8 @@ def loading_code(document: dict[str, Any]) -> str:
 def adapted_model(base: str, classes: int, folder: str) -> str:
     """Python that loads an exported adapter on its base model; ``classes`` of an encoder's head, else 0."""
     auto = "AutoModelForSequenceClassification" if classes else "AutoModelForCausalLM"
-    head = f", num_labels={classes}" if classes else ""
+    # The checkpoint's own head, which the adapter replaces, may have other classes.
+    head = f", num_labels={classes}, ignore_mismatched_sizes=True" if classes else ""
     return (
         f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
         f"base = {auto}.from_pretrained({base!r}{head})\n"

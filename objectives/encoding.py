@@ -142,12 +142,21 @@ def encode(
 ) -> EncodedTask:
     """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays.
 
-    Raises RequestError where ``max_tokens`` leaves no room for the template and a label.
+    Raises RequestError where ``max_tokens`` leaves no room for the template and a label, and for a template of an
+    encoder.
     """
     if kind == "encoder":
+        if template not in (None, "auto"):
+            raise RequestError(
+                f"--template {template!r} is for causal models, and this is an encoder, which reads the text alone: "
+                "leave it out"
+            )
         return _encode_for_encoder(data, tokenizer, max_tokens)
     chosen = Template.choose(tokenizer, template)
+    (before,) = _ids(tokenizer, [chosen.before])
     first = _leading_specials(tokenizer) if chosen.special else []
+    if before[: len(first)] == first:  # the template has them itself
+        first = []
     (tail,) = _continuations(tokenizer, "a", [chosen.after])
     eos = tokenizer.eos_token_id
 
@@ -170,10 +179,10 @@ def encode(
     longest = max(len(target.ids) for split in targets.values() for target in split)
     limit = max_tokens - longest
     room = limit - len(first) - len(tail)
-    if room < 1:
+    if room <= len(before):
         raise RequestError(
-            f"--max-tokens {max_tokens} leaves no room for the text beside the template ({len(first) + len(tail)} "
-            f"tokens) and the longest completion ({longest}); raise it"
+            f"--max-tokens {max_tokens} leaves no room for the text beside the template "
+            f"({len(first) + len(before) + len(tail)} tokens) and the longest completion ({longest}); raise it"
         )
 
     splits: dict[str, list[EncodedRow]] = {}

@@ -15,12 +15,15 @@ from functools import cache
 from statistics import NormalDist
 from typing import Any
 
+import regex
+
 from objectives.errors import RequestError
 from objectives.rows import Task
 
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_WORD = re.compile(r"[^\W_]+")
+#: Letters and digits with their marks: in Hindi and other scripts the vowels are marks.
+_WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 
 
 def metric_names(task: Task) -> tuple[str, ...]:
@@ -131,7 +134,8 @@ class _UnicodeWords:
     """
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.lower())
+        words: list[str] = _WORD.findall(text.lower())
+        return words
 
 
 @cache

@@ -148,13 +148,15 @@ def context_length(model: PreTrainedModel, kind: Kind, tokenizer: Any = None) ->
 def check_weights(folder: Path) -> None:
     """Reads the header of every safetensors shard, none of the weights.
 
-    Raises ModelError if weights are missing, if the folder holds a pickle, or if a shard is missing, cut short or not
-    safetensors at all.
+    Raises ModelError if weights are missing, if the folder holds a pickle or an adapter, or if a shard is missing, cut
+    short or not safetensors at all.
     """
     from safetensors import SafetensorError, safe_open
 
     found = shards(folder)
     refuse_pickles(folder)
+    if (folder / "adapter_config.json").is_file():  # transformers would put it on the base model without a word
+        raise ModelError(f"{folder} holds an adapter beside the model: merge it, or move adapter_config.json away.")
     for shard in found:
         if not shard.is_file():
             raise ModelError(f"{shard} is missing, but the index names it: download it again.")
@@ -201,6 +203,7 @@ def load_model(
 
     Raises ModelError if the weights cannot be read or do not belong to the configuration.
     """
+    from transformers import GenerationConfig
     from transformers.utils import logging
 
     check_weights(folder)
@@ -230,6 +233,9 @@ def load_model(
             "its weights do not belong to its config.json."
         )
     model.new_modules = _new_modules(model, kind, info)
+    if kind == "causal":
+        # What the checkpoint would rather do, such as a penalty for repetition, which no likelihood knows of.
+        model.generation_config = GenerationConfig()
     return model.to(device).eval().requires_grad_(False)
 
 

@@ -158,6 +158,11 @@ def _check(searches: Sequence[SearchRecord]) -> None:
                 f"searches {first.name} and {search.name} are of models of different structure "
                 f"({first.facts['model']}, {search.facts['model']}): compare searches of one model"
             )
+        if first.spec.get("bands", 1) != search.spec.get("bands", 1):  # their bands have the same names
+            raise RequestError(
+                f"searches {first.name} and {search.name} have other bands ({first.spec['bands']}, "
+                f"{search.spec['bands']}): compare searches of one --bands"
+            )
         engines = [_latency(each.base).get("engine", "transformers") for each in (first, search)]
         if engines[0] != engines[1]:
             raise RequestError(
@@ -256,6 +261,10 @@ def _notes(searches: Sequence[SearchRecord]) -> list[str]:
         ("--learning-rate", [search.spec["learning_rate"] for search in searches]),
         ("--alpha", [search.alpha for search in searches]),
         ("--label-weight", [search.label_weight for search in searches]),
+        ("--batch-size", [search.spec.get("batch_size") for search in searches]),
+        ("--accumulate", [search.spec.get("accumulate") for search in searches]),
+        ("--max-tokens", [search.spec.get("max_tokens") for search in searches]),
+        ("--template", [search.facts.get("template") for search in searches]),
         ("--seed", [search.spec["seed"] for search in searches]),
         ("device", [(search.base or {}).get("device") for search in searches]),
     ):

@@ -49,7 +49,12 @@ def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
             if command := manifest["serving"]["command"]:
                 (partial / SERVE).write_text(_serve_script(command), encoding="utf-8")
             partial.chmod(0o755)
-            partial.replace(out)
+            if out.exists():
+                # It may be a mount, a link or where a shell stands: it stays, and the manifest comes last.
+                for file in sorted(partial.iterdir(), key=lambda file: file.name == MANIFEST):
+                    file.replace(out / file.name)
+            else:
+                partial.replace(out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:

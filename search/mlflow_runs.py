@@ -35,6 +35,7 @@ placements that it trained and measured.
 - `tags.front = 'true'` finds the placements that no other one beats on both accuracy and latency, and
   `tags.recommended = 'true'` the one to take.
 - `accuracy` is measured on the validation split, by which placements are chosen; `test_accuracy` on the test split.
+  A search has the base model's as `base_accuracy` and `base_test_accuracy`.
   `tpot_ratio` is latency relative to the base model.
 - For parallel coordinates, take the parameters `group.*` and `rank`, and the metrics `accuracy` and `tpot_ratio`.
 - A trial's trained adapter is its artifact folder `adapter`. What a search recommends is registered under its name, and
@@ -159,7 +160,10 @@ class MlflowRuns:
         self._mark_trials(parent, document, {trial.number: trial for trial in self._catalog.trials(search.id)})
         metrics = {"hypervolume": document.get("hypervolume"), "elapsed_s": search.elapsed_s}
         metrics |= {"front_size": len(document["front"])}
-        metrics |= {f"base_{name}": value for name, value in (document.get("base") or {}).items()}
+        # Under the names that a trial's have: `accuracy` is that of validation.
+        base = dict(document.get("base") or {})
+        base |= {"test_accuracy": base.pop("accuracy", None), "accuracy": base.pop("validation_accuracy", None)}
+        metrics |= {f"base_{name}": value for name, value in base.items()}
         metrics |= {f"trials_{status}": count for status, count in document["trials"].items()}
         tags = {
             "status": search.status,

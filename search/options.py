@@ -146,7 +146,9 @@ trials = group(
     click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, more time."),
     click.option("--max-tokens", type=int, metavar="N", help="Cut longer rows, and count them.  [default: 512]"),
     click.option(
-        "--template", metavar="TEXT", help="'chat', or text with {text}.  [default: chat if the model has one]"
+        "--template",
+        metavar="TEXT",
+        help="Of a causal model: 'chat', or text with {text}.  [default: chat if it has one]",
     ),
     click.option(
         "--validation-rows", type=int, metavar="N", help="Sample of the split.  [default: 500; generation: 64]"

@@ -72,7 +72,7 @@ def _learned_labels(search: SearchRecord, document: Mapping[str, Any]) -> bool:
 
 def _peft(trained: Trained) -> str:
     auto = "AutoModelForSequenceClassification" if trained.labels else "AutoModelForCausalLM"
-    head = f", num_labels={trained.labels}" if trained.labels else ""
+    head = f", num_labels={trained.labels}, ignore_mismatched_sizes=True" if trained.labels else ""
     spec = trained.spec
     return f"""\
 # {trained.title}

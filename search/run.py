@@ -154,7 +154,7 @@ def resume(
         given: dict[str, Any] = {"budget": budget, "workers": workers, "max_hours": max_hours}
         spec = replace(spec, **{key: value for key, value in given.items() if value is not None})
         if _is_finished(catalog, search, spec, home):
-            return _tell_again(catalog, search, home, progress_stream)
+            return _succeeded(search.name, _tell_again(catalog, search, home, progress_stream))
         _check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec), search.created_at)
@@ -269,11 +269,15 @@ def _search(
                 lease.check()
 
             _run_to_end(catalog, search, prepared, home, began, deadline, check, progress, tracker, served)
-    result = result_document(catalog, catalog.search_of(search.id))
+    return _succeeded(search.name, result_document(catalog, catalog.search_of(search.id)))
+
+
+def _succeeded(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Raises NoTrialSucceeded if none did, with the last reason."""
     if not result["trials"]["complete"]:
         reasons = [point["reason"] for point in result["points"] if point["reason"]]
         raise NoTrialSucceeded(
-            f"none of {len(result['points'])} trials of search {search.name} succeeded; "
+            f"none of {len(result['points'])} trials of search {name} succeeded; "
             + (f"the last one: {reasons[-1]}" if reasons else result["reason"] or "none was allowed")
         )
     return result

@@ -152,7 +152,8 @@ def test_neighbours_say_what_a_step_costs() -> None:
 def test_an_encoder_is_loaded_with_its_head() -> None:
     provenance = {"kind": "encoder", "labels": ["a", "b"]}
     assert words.loading_code(documents.document(model="it's/bert", provenance=provenance)).splitlines()[3:] == [
-        'base = AutoModelForSequenceClassification.from_pretrained("it\'s/bert", num_labels=2)',
+        'base = AutoModelForSequenceClassification.from_pretrained("it\'s/bert", num_labels=2, '
+        "ignore_mismatched_sizes=True)",
         'model = PeftModel.from_pretrained(base, "DIR").eval()',
     ]
     assert "AutoModelForCausalLM" in words.loading_code(documents.document())

@@ -191,6 +191,37 @@ def test_no_room_for_the_text_is_refused() -> None:
     )
 
 
+def test_a_template_that_leaves_no_room_for_the_text_is_refused() -> None:
+    """Else every row had one prompt: the template's beginning."""
+    before = "name : The Eagle | food : French | price : cheap. " * 4
+    taken = 1 + len(ids(make_tokenizer(), before)) + len(ids(make_tokenizer(), "\nAnswer:"))
+    longest = max(len(label) for label in encoded(QUESTIONS).label_ids)
+    with pytest.raises(RequestError) as caught:
+        encoded(QUESTIONS, max_tokens=taken + longest, template=before + "{text}\nAnswer:")
+    assert str(caught.value) == (
+        f"--max-tokens {taken + longest} leaves no room for the text beside the template ({taken} tokens) and the "
+        f"longest completion ({longest}); raise it"
+    )
+    task = encoded(QUESTIONS, max_tokens=taken + longest + 2, template=before + "{text}\nAnswer:")
+    assert len({tuple(row.prompt) for row in task.splits["train"]}) == 2
+    assert {len(row.prompt) for row in task.splits["train"]} == {taken + 2}
+
+
+def test_a_template_that_has_the_beginning_of_sequence_itself_gets_no_second_one() -> None:
+    task = encoded(QUESTIONS, template="<s>{text}\nAnswer:")
+    assert [row.prompt for row in task.splits["train"]] == [row.prompt for row in encoded(QUESTIONS).splits["train"]]
+    assert task.first_ids == ()
+
+
+def test_an_encoder_takes_no_template() -> None:
+    data = make_data("classification", {"train": QUESTIONS})
+    with pytest.raises(RequestError) as caught:
+        encode(data, make_tokenizer(), "encoder", max_tokens=64, template="Q: {text}")
+    assert str(caught.value) == (
+        "--template 'Q: {text}' is for causal models, and this is an encoder, which reads the text alone: leave it out"
+    )
+
+
 def test_a_label_that_begins_another_is_ended() -> None:
     tokenizer = make_tokenizer()
     task = encoded([("cats?", "no"), ("dogs?", "not sure"), ("mats?", "no way")])

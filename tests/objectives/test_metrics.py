@@ -176,6 +176,13 @@ def test_no_score_is_known_without_error(size: int) -> None:
     assert right == pytest.approx(but_one) == pytest.approx(1 / size)
 
 
+def test_vowels_that_are_marks_belong_to_their_words() -> None:
+    """In Hindi a sentence is not its consonants: two words that differ in a vowel are two."""
+    assert score("rouge_l", "कि", ["की"]) == 0.0
+    assert score("rouge_l", "हिन्दी में नमस्ते", ["हिन्दी में नमस्ते"]) == 1.0
+    assert score("rouge_l", "हिन्दी में", ["हिन्दी में नमस्ते"]) == pytest.approx(0.8)  # precision 1, recall 2/3
+
+
 def test_too_few_scores() -> None:
     with pytest.raises(ValueError, match="at least one score"):
         mean_interval([])

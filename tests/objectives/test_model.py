@@ -181,6 +181,22 @@ def test_no_weights_at_all(tmp_path: Path) -> None:
     assert message(check_weights, tmp_path) == f"{tmp_path} holds no model.safetensors: download the weights."
 
 
+def test_an_adapter_beside_the_model_is_refused(folder: Path) -> None:
+    """transformers would load it with the model, whose accuracy and latency were then called the base model's."""
+    (folder / "adapter_config.json").write_text("{}")
+    expected = f"{folder} holds an adapter beside the model: merge it, or move adapter_config.json away."
+    assert message(check_weights, folder) == message(load_model, folder, "causal", torch.float32, "cpu") == expected
+
+
+def test_what_a_checkpoint_would_rather_generate_with_is_left_out(folder: Path) -> None:
+    ids = torch.arange(6)[None] % SMALL_LLAMA.vocab_size
+    plain = load_model(folder, "causal", torch.float32, "cpu").generate(ids, max_new_tokens=12, do_sample=False)
+    told = {"repetition_penalty": 5.0, "stop_strings": ["."], "return_dict_in_generate": True, "do_sample": True}
+    (folder / "generation_config.json").write_text(json.dumps(told))
+    found = load_model(folder, "causal", torch.float32, "cpu").generate(ids, max_new_tokens=12, do_sample=False)
+    assert found.tolist() == plain.tolist()
+
+
 def test_a_loaded_model_is_frozen(folder: Path) -> None:
     model = load_model(folder, "causal", torch.float32, "cpu")
     assert not model.training

@@ -149,12 +149,17 @@ def test_the_test_split_is_compared_where_all_have_it(both: Catalog) -> None:
 
 
 def test_what_is_no_difference_of_tasks_is_noted(both: Catalog) -> None:
-    record_task(both, "c", A, spec={"steps": 400, "alpha": "16", "label_weight": 0.0})
+    other = {"steps": 400, "alpha": "16", "label_weight": 0.0, "batch_size": 2, "accumulate": 8, "max_tokens": 20}
+    record_task(both, "c", A, spec=other, facts={"template": "{text}"})
     both.set_status(both.search("c").id, "interrupted")
     assert comparison_document(both, ["a", "c"])["notes"] == [
         "the searches differ in --steps: 200 in a, 400 in c",
         "the searches differ in --alpha: 2r in a, 16 in c",
         "the searches differ in --label-weight: 4.0 in a, 0.0 in c",
+        "the searches differ in --batch-size: None in a, 2 in c",
+        "the searches differ in --accumulate: None in a, 8 in c",
+        "the searches differ in --max-tokens: None in a, 20 in c",
+        "the searches differ in --template: None in a, {text} in c",
         "search c is interrupted: placements may be missing",
     ]
 
@@ -169,6 +174,11 @@ def test_what_cannot_be_compared_is_refused(both: Catalog) -> None:
     record_task(both, "other", A, facts={"structure": "0ff", "model": "models/large"})
     record_task(both, "apart", {"v_proj": 50})
     begin(both, "begun")
+    record_task(both, "halves", A, spec={"bands": 2})
+    record_task(both, "thirds", A, spec={"bands": 3})
+    assert refusal(both, "halves", "thirds") == (
+        "searches halves and thirds have other bands (2, 3): compare searches of one --bands"
+    )
     assert refusal(both, "a") == ("1 search cannot be compared: name at least two; `python -m search list` shows them")
     assert refusal(both, "a", "b", "a") == "search a is named twice: name each search once"
     assert refusal(both, "a", "x").startswith("no search is named 'x': known are ")

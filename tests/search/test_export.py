@@ -1,0 +1,42 @@
+"""Where an adapter is exported to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from objectives.errors import RequestError
+from search.export import export_adapter
+from tests.api.conftest import Service, service
+
+__all__ = ["service"]  # a fixture of the API's tests
+
+
+def exported(service: Service, out: Path) -> set[str]:
+    export_adapter(service.catalog, service.catalog.search("demo"), "best", out)
+    return {file.name for file in out.iterdir()}
+
+
+def test_a_folder_that_is_there_and_empty_stays_what_it_is(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link, and the folder that a shell stands in: to rename another one onto either is refused by the system."""
+    new = exported(service, tmp_path / "new")
+    assert {"adapter_config.json", "adapter_model.safetensors", "manifest.json", "README.md"} <= new
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "volume")
+    assert exported(service, tmp_path / "link") == new
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert exported(service, Path()) == new
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [], "nothing half-written is left"
+
+
+def test_a_folder_that_holds_something_is_refused(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    with pytest.raises(RequestError) as caught:
+        exported(service, tmp_path / "full")
+    assert str(caught.value) == f"--out {tmp_path}/full exists and is not an empty folder: choose another"
