@@ -11,7 +11,6 @@ from ray.tune.search import Searcher
 
 import objectives.errors
 from cluster.jobs import Job, Plan
-from objectives.errors import SearchError
 
 _KILLED = "the worker died: it was killed, or ran out of memory"
 #: What Ray's reports of a dead actor say of the cause.
@@ -98,7 +97,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         """Tune logs and swallows what a searcher raises; it is kept instead, and raised when Tune has stopped."""
         try:
             return call(*args)
-        except (SearchError, Exception) as error:
+        except Exception as error:
             self.error = self.error or error
             return None
 

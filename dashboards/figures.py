@@ -26,7 +26,8 @@ _AXIS = {"gridcolor": "#dfe3e8", "zeroline": False, "automargin": True}
 def front_figure(document: dict[str, Any]) -> Figure:
     """The validation metric against the latency ratio to the base model (1.0, what a merged adapter costs).
 
-    Every trial with both figures is drawn; a step line joins the front: what can be reached at each latency.
+    Every trial with both figures is drawn, which one that stopped on the way has not; a step line joins the front: what
+    can be reached at each latency.
     """
     metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
     drawn = [point for point in document["points"] if _finite(point, "tpot_ratio", "validation_accuracy")]
@@ -40,14 +41,8 @@ def front_figure(document: dict[str, Any]) -> Figure:
     )
     hover = functools.partial(_hover, document, test)
 
-    for name, points, symbol in (
-        ("dominated", [point for point in rest if point["status"] == "complete"], "circle"),
-        ("stopped early", [point for point in rest if point["status"] != "complete"], "circle-open"),
-    ):
-        if points:
-            figure.add_trace(
-                _scatter(name, points, hover, marker={"color": GREY, "size": 7, "opacity": 0.7, "symbol": symbol})
-            )
+    if rest:
+        figure.add_trace(_scatter("dominated", rest, hover, marker={"color": GREY, "size": 7, "opacity": 0.7}))
     if front:
         figure.add_trace(
             _scatter(

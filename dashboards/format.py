@@ -9,12 +9,9 @@ MISSING = "-"
 
 _METRICS = {
     "rouge_l": "ROUGE-L",
-    "rougeL": "ROUGE-L",
     "bleu": "BLEU",
     "exact_match": "exact match",
     "token_f1": "token F1",
-    "f1": "F1",
-    "macro_f1": "macro F1",
 }
 
 

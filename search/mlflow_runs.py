@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter"
 _CURVE = "training_loss"
+#: Settings that ``resume`` may change: tags, since MLflow holds parameters to their first value.
+_CHANGEABLE = ("budget", "max_hours", "workers")
 HOW_TO_READ = """\
 Which modules of a model should a LoRA adapter target? Each top-level run is one **search**; its nested runs are the
 placements that it trained and measured.
@@ -100,13 +102,14 @@ class MlflowRuns:
                 "data": str(search.facts.get("data")),
                 "status": search.status,
                 "mlflow.source.name": "lora-target-search",
+                **_changeable(search),
             }
             run = self._client.create_run(self._experiment, _ms(search.created_at), tags, search.name)
         run_id = str(run.info.run_id)
         if (search.mlflow_experiment_id, search.mlflow_run_id) != (run.info.experiment_id, run_id):
             self._catalog.set_mlflow_search(search.id, run.info.experiment_id, run_id)
         if not run.data.params:
-            self._log(run_id, params=_flat(search.spec))
+            self._log(run_id, params=_flat({k: v for k, v in search.spec.items() if k not in _CHANGEABLE}))
         return run_id
 
     def _write_trial(self, search: SearchRecord, parent: str, trial: TrialRecord) -> None:
@@ -168,6 +171,7 @@ class MlflowRuns:
         tags = {
             "status": search.status,
             "reason": search.reason or "",
+            **_changeable(search),
             "mlflow.note.content": description(document),
             # With this tag MLflow's table view and `load_table` know the artifact.
             "mlflow.loggedArtifacts": json.dumps([{"path": "front.json", "type": "table"}]),
@@ -183,7 +187,7 @@ class MlflowRuns:
     def _register(self, name: str, trial: TrialRecord) -> None:
         """The trial's adapter is the version of the registered model that has the alias champion."""
         search = self._catalog.search_of(trial.search_id)
-        key = f"{search.id}/{trial.number}"
+        key = key_of(search.id, trial.number)
         run = self._find(key, trial.mlflow_run_id)
         if run is None:  # another tracking server than before
             self._write_trial(search, self._parent(search), trial)
@@ -326,6 +330,10 @@ def _test_metrics(trial: TrialRecord) -> dict[str, Any]:
 def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """As MLflow's table view reads it."""
     return {"columns": list(rows[0]) if rows else [], "data": [list(row.values()) for row in rows]}
+
+
+def _changeable(search: SearchRecord) -> dict[str, str]:
+    return _flat({name: search.spec.get(name) for name in _CHANGEABLE})
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

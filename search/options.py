@@ -87,7 +87,9 @@ proposals = group(
     click.option("--series", metavar="NAME", help="Build on the earlier searches of this series; keep its champion."),
 )
 trials = group(
-    click.option("--max-hours", type=float, metavar="H", help="Begin no trial after so long."),
+    click.option(
+        "--max-hours", type=float, metavar="H", help="Then begin none and go on with none, but for a first result."
+    ),
     click.option(
         "--retries", type=int, metavar="N", help="Run a trial whose process died again so often.  [default: 2]"
     ),

@@ -343,7 +343,7 @@ def _run_to_end(
         plan.reconcile()
         assignment = replace(prepared.assignment, adapters=home.adapters(search))
         run_plan(plan, assignment, workers=spec.workers, gpus_per_worker=spec.gpus_per_trial or 0.0)
-        drop_checkpoints(assignment.adapters)  # what stopped on the way has been given up
+        drop_checkpoints(assignment.adapters)  # also of what goes on after a resume: see decisions.md
     except KeyboardInterrupt:
         end("interrupted", None)
         tracker.stop(5.0)

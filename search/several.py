@@ -32,6 +32,8 @@ def run_each(
         raise RequestError(
             f"--series {series} is for one search on one data set: give each data set a series of its own"
         )
+    for sentence in _unused(specs, standard_list):
+        print(f"note: {sentence}", file=stream, flush=True)
     specs = _named(_comparable(specs), home, "ablate" if standard_list else "")
     prepared = [prepare(spec) for spec in specs]
     if standard_list:
@@ -61,6 +63,20 @@ def run_each(
         comparison = comparison_document(catalog, names, max_tpot_ratio=specs[0].max_tpot_ratio)
         _track(catalog, home, comparison, stream)
     return {"searches": documents, "comparison": comparison}
+
+
+def _unused(specs: Sequence[SearchSpec], standard_list: bool) -> list[str]:
+    """What a --config for one search asks for, and several that are to be compared do not do: in sentences."""
+    asked = {name: getattr(specs[0], name) for name in ("strategy", "budget", "stop_when")}
+    given = {name: value for name, value in asked.items() if value != getattr(SearchSpec(), name)}
+    if standard_list:
+        why = "the reference placements are trained to their end, and no others"
+    else:
+        given = {name: value for name, value in given.items() if name == "stop_when" and len(specs) > 1}
+        why = "trials of several data sets run to their end, so that they can be compared"
+        if asked["strategy"] != "auto":
+            return []
+    return [f"--{name.replace('_', '-')} {value} is not used: {why}" for name, value in given.items()]
 
 
 def _comparable(specs: Sequence[SearchSpec]) -> Sequence[SearchSpec]:

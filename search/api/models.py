@@ -55,7 +55,9 @@ class SearchRequest(BaseModel):
     task: str | None = _choice(TASKS, "Default: what the columns say.")
     metric: str | None = _choice(METRIC_CHOICES, "Default: accuracy, or rouge_l for generation.")
     budget: Count | None = Field(None, description="Placements to try. Default: 40.")
-    max_hours: Positive | None = Field(None, description="Begin no trial after so many hours.")
+    max_hours: Positive | None = Field(
+        None, description="Hours, after which no trial begins or goes on, but for a first result."
+    )
     steps: Count | None = Field(None, description="Training steps of a trial.")
     ranks: list[Count] | None = Field(None, min_length=1, max_length=16, description="LoRA ranks. Default: 4, 8, 16.")
     alpha: str | None = Field(
@@ -99,7 +101,7 @@ class ResumeRequest(BaseModel):
 
     budget: Count | None = None
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
-    max_hours: Positive | None = Field(None, description="Begin no trial after so many hours from now.")
+    max_hours: Positive | None = Field(None, description="As when it was submitted, from now on.")
 
 
 class Submission(BaseModel):

@@ -82,7 +82,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class OutboxRecord:
-    """`kind` is search, trial or result; `trial` is the number of the trial for the kind trial alone."""
+    """`kind` is search, trial, result or again; `trial` is the number of a trial, None where it is of the search."""
 
     id: int
     search_id: str

@@ -59,10 +59,9 @@ def test_axes_are_named_by_metric_and_latency() -> None:
     assert figure.layout.yaxis.title.text == "validation ROUGE-L"
 
 
-def test_stopped_trials_are_drawn_apart() -> None:
-    stopped = documents.point(9, "v_proj r8", 0.4, 1.1, status="stopped", reason="cannot reach the front")
-    drawn = traces(front_figure(documents.document(points=[stopped])))
-    assert set(drawn) == {"stopped early", "base model"}
+def test_a_trial_that_stopped_has_no_accuracy_to_be_drawn_at() -> None:
+    stopped = documents.point(9, "v_proj r8", None, 1.1, status="stopped", reason="cannot reach the front")
+    assert set(traces(front_figure(documents.document(points=[stopped])))) == {"base model"}
 
 
 def test_learning_curves_colour_the_front_and_keep_the_rest_in_one_trace() -> None:

@@ -20,7 +20,7 @@ from search.catalog import Catalog
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import EXPERIMENT
 from search.run import Home
-from search.several import _comparable, _named, run_each
+from search.several import _comparable, _named, _unused, run_each
 from search.spec import SearchSpec
 from search.terminal import print_comparison
 from tests.dashboards.documents import comparison
@@ -298,6 +298,29 @@ def test_trials_of_several_data_sets_all_run_to_their_end() -> None:
     assert strategies("auto", "auto") == ["tpe", "tpe"]
     assert strategies("random", "random") == ["random", "random"]
     assert strategies("auto") == ["auto"]
+
+
+@pytest.mark.parametrize(
+    ("given", "searches", "standard_list", "unused"),
+    [
+        ({}, 2, True, []),
+        ({"strategy": "tpe", "budget": 60}, 1, True, ["--strategy tpe", "--budget 60"]),
+        ({"stop_when": "settled"}, 2, True, ["--stop-when settled"]),
+        ({"stop_when": "settled", "budget": 60}, 2, False, ["--stop-when settled"]),
+        ({"stop_when": "settled", "strategy": "additive"}, 2, False, []),
+        ({"stop_when": "settled", "budget": 60}, 1, False, []),
+    ],
+)
+def test_what_several_searches_do_not_do_is_said(
+    given: dict[str, Any], searches: int, standard_list: bool, unused: list[str]
+) -> None:
+    said = _unused([SearchSpec(**given)] * searches, standard_list)
+    why = (
+        "the reference placements are trained to their end, and no others"
+        if standard_list
+        else "trials of several data sets run to their end, so that they can be compared"
+    )
+    assert said == [f"{setting} is not used: {why}" for setting in unused]
 
 
 def test_a_cap_that_leaves_no_reference_is_named(tmp_path: Path) -> None:
