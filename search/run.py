@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL
-
 from cluster.session import check_gpus, gpus_there, ray_session
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
@@ -93,8 +91,8 @@ class Home:
 
 
 def _sqlite(file: Path) -> str:
-    """With what a URL takes for its own (? and %) escaped, which a folder's name may hold."""
-    return URL.create("sqlite", database=str(file)).render_as_string()
+    """A folder's name may hold what a URL takes for its own; the rest as it is, since MLflow reads no escapes."""
+    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str, Any]:

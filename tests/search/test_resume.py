@@ -12,12 +12,14 @@ import pytest
 from mlflow import MlflowClient
 
 from objectives import demo
-from objectives.errors import RequestError
+from objectives.errors import NoTrialSucceeded, RequestError
 from search.catalog import Catalog, SearchRecord
 from search.doctor import examine
 from search.prepare import prepare
-from search.run import Home, _refuse_changes
+from search.run import Home, _refuse_changes, resume
 from search.spec import SearchSpec
+from search.strategy.space import PlacementSpace
+from search.study import Study
 from search.tracking import Tracker
 from tests.dashboards.documents import document
 from tests.faults.replayed import FACTS, SPEC
@@ -53,6 +55,23 @@ def test_a_search_keeps_its_mlflow_without_secrets(tmp_path: Path, monkeypatch: 
     assert [asked.mlflow(search) for search in (own, file, server, secret)] == [SECRET] * 4
     assert "SEARCH_TRACKING_URI" not in moved.environment()
     assert asked.environment()["SEARCH_TRACKING_URI"] == SECRET
+
+
+@pytest.mark.parametrize("name", ["feature%2Fx", "a?b=c", "ein Gerät", "a#b"])
+def test_a_home_may_be_called_anything(name: str, tmp_path: Path, migrated_mlflow: Path) -> None:
+    """What a URL takes for its own stands in names of folders too: Jenkins' workspaces have `%2F`."""
+    home = Home.at(tmp_path / name, None, None)
+    home.folder.mkdir()
+    shutil.copyfile(migrated_mlflow, home.folder / "mlflow.db")
+    with closing(Catalog(home.storage)) as catalog:
+        search = begin(catalog, home, "a")
+        tracker = Tracker(catalog, home.mlflow(), home.folder / "mlartifacts", lambda _: document())
+        assert tracker.drain() == 1
+        assert catalog.search("a").mlflow_run_id
+        assert home.mlflow(search) == home.mlflow()
+    # MLflow makes the folder of the URL as it is written, and leaves it empty.
+    assert [path.name for path in tmp_path.iterdir() if any(path.iterdir())] == [name]
+    assert (home.folder / "search.db").stat().st_size > 0
 
 
 def test_what_waits_is_sent_to_the_mlflow_of_its_search(catalog: Catalog, tracking_uri: str, tmp_path: Path) -> None:
@@ -118,3 +137,22 @@ def test_another_model_or_other_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as refusal:
         _refuse_changes(search, prepare(prepared.spec))
     assert str(refusal.value) == f"the data of search s {refused}".replace(str(model), str(data))
+
+
+def test_a_search_without_a_success_has_none_when_it_is_resumed(tmp_path: Path) -> None:
+    """Else a script that resumes until it is told 0 took it for one."""
+    home = Home.at(tmp_path, None, None)
+    with closing(Catalog(home.storage)) as catalog:
+        search = catalog.create_search("a", SearchSpec(steps=20, budget=1).to_json(), FACTS | {"tracking": ""})
+        space = PlacementSpace(("o_proj", "q_proj"), (8,))
+        with closing(Study(catalog.url, search.id, space, strategy="grid", references=(), budget=1, seed=0)) as study:
+            asked = study.ask()
+            assert asked is not None
+            catalog.add_trial(search.id, *asked, None)
+            catalog.record(search.id, asked[0], "failed", reason="out of memory", measurement=None)
+            study.tell(asked[0], "failed", None)
+        catalog.set_status(search.id, "complete")
+    with pytest.raises(
+        NoTrialSucceeded, match=r"^none of 1 trials of search a succeeded; the last one: out of memory$"
+    ):
+        resume("a", home)

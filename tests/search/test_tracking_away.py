@@ -40,6 +40,21 @@ def test_an_outage_costs_the_search_nothing(catalog: Catalog, tmp_path: Path, ca
     ]
 
 
+def test_an_outage_may_be_as_long_as_it_likes(
+    catalog: Catalog, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Seventeen hours of it: the pause between two attempts doubled until no float could hold it."""
+    begin(catalog)
+    tracker = Tracker(catalog, "http://127.0.0.1:1", tmp_path / "mlartifacts", lambda _: document())
+    tracker._failures = 1023
+    tracker.start()
+    while tracker._failures < 1025:
+        time.sleep(0.01)
+        tracker.notify()
+    assert tracker.stop(15) == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///home/mlruns", "ftp://u:secret@host/x", ""])
 def test_a_tracking_uri_of_no_known_kind(uri: str, catalog: Catalog, tmp_path: Path) -> None:
     with pytest.raises(RequestError) as refusal:

@@ -1,0 +1,39 @@
+"""The Python API asks where the command line asks: the same variables, the same home, the same adapters."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from objectives.errors import RequestError
+from search.notebook import Search
+from tests.api.conftest import Service, service
+
+__all__ = ["service"]  # a fixture of the API's tests
+
+
+def test_the_storage_of_the_environment_is_asked(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEARCH_STORAGE", service.home.storage)
+    monkeypatch.setenv("SEARCH_HOME", str(tmp_path / "mine"))
+    assert Search("demo").document["search"] == "demo"
+
+
+def test_a_question_makes_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEARCH_STORAGE", raising=False)
+    with pytest.raises(
+        RequestError, match=r"^no search is recorded in 'sqlite:///.*/none/search.db', which is not there"
+    ):
+        Search("demo", home=str(tmp_path / "none"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adapters_are_found_in_a_home_that_was_moved(service: Service, tmp_path: Path) -> None:
+    service.catalog.close()
+    shutil.move(service.home.folder, tmp_path / "moved")
+    moved = Search("demo", home=str(tmp_path / "moved"))
+    assert moved.export(tmp_path / "out", "best")["search"] == "demo"
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
