@@ -108,7 +108,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
                 raise RequestError(
                     f"a search named {spec.name!r} exists already and is being run by {holder}: choose another --name"
                 )
-            catalog.create_search(spec.name, {}, {})  # raises, and says how to go on
+            raise catalog.taken(spec.name)
         spec = seeded(catalog, spec)
         if spec.model is not None:
             resolve(spec.model, spec.trust_remote_code)  # the likeliest mistake is said before anything slow begins
@@ -117,9 +117,15 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
             prepared = following(catalog, prepare(spec))
 
             def create() -> SearchRecord:
-                name = spec.name or _free_name(catalog, spec, prepared)
                 facts = prepared.facts | {"tracking": home.mlflow_kept()}
-                return catalog.create_search(name, prepared.spec.to_json(), facts)
+                while True:
+                    name = spec.name or _free_name(catalog, spec, prepared)
+                    try:
+                        return catalog.create_search(name, prepared.spec.to_json(), facts)
+                    except RequestError:
+                        if spec.name is not None:
+                            raise
+                        # Another search has taken the free name at the same moment.
 
             return _search(catalog, create, prepared, home, began, ready, interruption, progress_stream)
 

@@ -101,7 +101,7 @@ def _named(specs: Sequence[SearchSpec], home: Home, kind: str) -> list[SearchSpe
             if spec.name is None:
                 name = free_name(stem, taken | own)
             elif (name := free_name(stem, own)) in taken:
-                catalog.create_search(name, {}, {})  # raises, and says how to go on
+                raise catalog.taken(name)
             named.append(replace(spec, name=name))
     return named
 

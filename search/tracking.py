@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Delivers the outbox of the catalog's searches to one MLflow. Its methods do not raise: what fails is tried again.
+    """Delivers the outbox of the catalog's searches to one MLflow. What MLflow raises is no error: it is tried again.
 
     Processes on one catalog take turns, so they should also share the folders that trials name their adapters in.
     """
@@ -81,10 +81,6 @@ class Tracker:
         self._uncompared = compare
         self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._thread.start()
-
-    def notify(self) -> None:
-        """Something was recorded: look at once."""
-        self._wake.set()
 
     def stop(self, timeout_s: float) -> int:
         """Delivers what is left, for at most so many seconds; returns how many rows are still pending."""

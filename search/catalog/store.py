@@ -145,13 +145,17 @@ class Catalog:
                 session.flush()
                 return record_of(SearchRecord, row)
         except IntegrityError:
-            known = self.search(name)
-            trials = len(self.trials(known.id))
-            count = f"{trials} trial" + "s" * (trials != 1)
-            raise RequestError(
-                f"a search named {name!r} exists already ({known.status}, {count}): choose another --name, "
-                f"or continue it with `python -m search resume {name}`"
-            ) from None
+            raise self.taken(name) from None
+
+    def taken(self, name: str) -> RequestError:
+        """What is wrong with the name of a search for another one."""
+        known = self.search(name)
+        trials = len(self.trials(known.id))
+        count = f"{trials} trial" + "s" * (trials != 1)
+        return RequestError(
+            f"a search named {name!r} exists already ({known.status}, {count}): choose another --name, "
+            f"or continue it with `python -m search resume {name}`"
+        )
 
     @retried
     def search(self, name: str) -> SearchRecord:

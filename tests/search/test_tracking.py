@@ -352,7 +352,6 @@ def test_many_trackers_at_once_deliver_once(
 def test_the_thread_delivers_while_the_search_goes_on(catalog: Catalog, tracker: Tracker, reader: Reader) -> None:
     tracker.start()
     search = begin(catalog)
-    tracker.notify()
     wait_for(lambda: catalog.backlog() == 0)
     end_trial(catalog, search, 7)
     end_trial(catalog, search, 4)
