@@ -384,12 +384,9 @@ def _get(session: Session, kind: type[Row], key: object, *, lock: bool = False) 
 
 def _with_earlier_seconds(earlier: dict[str, Any] | None, measurement: dict[str, Any]) -> dict[str, Any]:
     """Of a trial that stopped and went on: what its workers took for it adds up."""
-    before = (earlier or {}).get("seconds")
-    if not before:
-        return measurement
-    now = measurement.get("seconds", {})
+    before, now = ((each or {}).get("seconds", {}) for each in (earlier, measurement))
     added = {phase: before.get(phase, 0.0) + now.get(phase, 0.0) for phase in {**before, **now}}
-    return {**measurement, "seconds": added}
+    return {**measurement, "seconds": added} if before else measurement
 
 
 def _waits(tracking: str | None) -> list[ColumnElement[bool]]:
