@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ import numpy as np
 from objectives.errors import RequestError
 from objectives.latency.loading import identify
 from objectives.latency.paired import Axis, PairedRequest
+from objectives.latency.prompts import Prompts
 from objectives.latency.settings import LatencySettings
 from objectives.latency.stream import Answer, Endpoint
 from objectives.latency.timing import Timing
 from objectives.modules import ModuleSpace
 from objectives.placement import Placement
+
+#: Prompts that are tried for one request before answers of one token are refused.
+_TRIES = 5
 
 
 class ServerEngine:
@@ -37,6 +43,7 @@ class ServerEngine:
         self._loaded: list[str] = []
         self._opened = 0
         self._threads = ThreadPoolExecutor(settings.concurrency)
+        self._prompts = Prompts(folder, settings)
         self.facts = {
             "engine": self.name,
             "device": f"{self.name} {version}".strip() + f" at {self._endpoint.url}",
@@ -50,12 +57,15 @@ class ServerEngine:
 
     def open_mixed(self, placement: Placement, adapters: int, seed: int) -> ServerPair:
         self._unload()
-        prompt = _prompt(self._folder, self._settings.prompt_tokens, seed)
-        body = {"prompt": prompt, "max_tokens": self._settings.output_tokens, "temperature": 0, **self._options()}
-        body |= self._base
-        adapted = [{}] if placement.is_base else [self._load(placement, seed + number) for number in range(adapters)]
+        body = {"max_tokens": self._settings.output_tokens, "temperature": 0, **self._options(), **self._base}
+        named = [] if placement.is_base else [self._load(placement, seed + number) for number in range(adapters)]
         return ServerPair(
-            self._endpoint, body, [body | named for named in adapted], self._threads, self._settings.concurrency
+            self._endpoint,
+            body,
+            [body | each for each in named],
+            partial(self._prompts.next, seed),
+            self._threads,
+            self._settings.concurrency,
         )
 
     def close(self) -> None:
@@ -93,45 +103,51 @@ class ServerPair:
         endpoint: Endpoint,
         base: dict[str, Any],
         adapted: list[dict[str, Any]],
+        prompt: Callable[[], str],
         threads: ThreadPoolExecutor,
         concurrency: int,
     ) -> None:
-        """``base`` is the request to the base model, ``adapted`` those to the adapters, taken in turn."""
-        self._endpoint, self._threads = endpoint, threads
-        self._blocks = [[base] * concurrency, [adapted[row % len(adapted)] for row in range(concurrency)]]
+        """``base`` is the request to the base model, ``adapted`` those to the adapters, taken in turn; none for the
+        base model against itself. ``prompt`` gives another one with each call."""
+        self._endpoint, self._threads, self._prompt = endpoint, threads, prompt
+        self._itself = not adapted
+        others = adapted or [base]
+        self._blocks = [[base] * concurrency, [others[row % len(others)] for row in range(concurrency)]]
         self._turn = 0
 
     def request(self) -> PairedRequest:
         """One block of each; who goes first changes. The ratio is that of the blocks' mean TPOT, by the wall clock.
 
-        Raises RequestError for an answer of one token, which has no TPOT.
+        Each row of a block has a prompt that was not asked before. The other model's block has the same ones, since
+        what servers keep of a prefix is kept for each adapter apart; the base model against itself has others. Where
+        answers end after one token, which has no TPOT, other prompts are tried; raises RequestError if those do too.
         """
         self._turn += 1
+        for _ in range(_TRIES):
+            blocks = self._asked((0, 1) if self._turn % 2 else (1, 0))
+            tpots = [[each.tpot for each in blocks[which] if each.tpot] for which in (0, 1)]
+            if all(tpots):
+                return PairedRequest(np.array([np.mean(tpots[1]) / np.mean(tpots[0])]), blocks[0], blocks[1])
+        raise RequestError(
+            f"--endpoint {self._endpoint.url} ended the answers to {_TRIES} prompts in a row after one token, so that "
+            "they have no time per output token: choose another --seed, whose prompts are others"
+        )
+
+    def _asked(self, order: tuple[int, int]) -> dict[int, tuple[Timing, ...]]:
+        prompts: list[str] = []
         blocks: dict[int, tuple[Timing, ...]] = {}
-        for which in (0, 1) if self._turn % 2 else (1, 0):
-            blocks[which] = tuple(answer.timing for answer in self._block(self._blocks[which]))
-        tpots = [[each.tpot for each in blocks[which] if each.tpot] for which in (0, 1)]
-        if not all(tpots):
-            raise RequestError(
-                f"--endpoint {self._endpoint.url} ended an answer after one token, so it has no time per output token: "
-                "choose another --seed, whose prompt is another"
-            )
-        return PairedRequest(np.array([np.mean(tpots[1]) / np.mean(tpots[0])]), blocks[0], blocks[1])
+        for which in order:
+            bodies = self._blocks[which]
+            if self._itself or not prompts:
+                prompts = [self._prompt() for _ in bodies]
+            asked = [{**body, "prompt": prompt} for body, prompt in zip(bodies, prompts, strict=True)]
+            blocks[which] = tuple(answer.timing for answer in self._block(asked))
+        return blocks
 
     def _block(self, bodies: list[dict[str, Any]]) -> list[Answer]:
         if len(bodies) == 1:
             return [self._endpoint.complete(bodies[0])]
         return list(self._threads.map(self._endpoint.complete, bodies))
-
-
-def _prompt(folder: Path, tokens: int, seed: int) -> str:
-    """Text of about so many tokens: random ones, decoded, so that no cache of prefixes has seen it."""
-    from objectives.model import load_tokenizer
-
-    tokenizer = load_tokenizer(folder)
-    picks = np.random.default_rng(seed).integers(len(tokenizer), size=tokens)
-    text: str = tokenizer.decode(picks.tolist(), skip_special_tokens=True)
-    return text or "a"
 
 
 def write_random_adapter(folder: Path, space: ModuleSpace, placement: Placement, seed: int, out: Path) -> None:

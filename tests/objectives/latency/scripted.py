@@ -22,6 +22,7 @@ class Script:
     each: list[float] = field(default_factory=lambda: [0.001])
     bundles: list[int] = field(default_factory=lambda: [1])
     tokens: int = 8
+    answers: list[int] = field(default_factory=list)  # tokens of each answer in turn, instead of ``tokens``
     empty_first: bool = False  # a chunk without text before the first token, at once
     usage: bool = True
     owner: str = "somebody"
@@ -124,10 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
         if script.empty_first:
             self._event({"choices": [{"text": "", "finish_reason": None}]})
         due = sent.arrived + script.first[number % len(script.first)]
+        asked = script.answers[number % len(script.answers)] if script.answers else script.tokens
         tokens, bundle = 0, 0
-        while tokens < script.tokens:
+        while tokens < asked:
             # The first token leaves alone, later ones when the last of their bundle is made.
-            size = 1 if tokens == 0 else min(script.bundles[bundle % len(script.bundles)], script.tokens - tokens)
+            size = 1 if tokens == 0 else min(script.bundles[bundle % len(script.bundles)], asked - tokens)
             if tokens:
                 due += size * script.each[number % len(script.each)] * times
                 bundle += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,9 +142,56 @@ def test_an_answer_of_one_token_has_no_tpot(zoo: Zoo) -> None:
             opened.open(BASE, seed=0).request()
         opened.close()
     assert str(caught.value) == (
-        f"--endpoint {server.url} ended an answer after one token, so it has no time per output token: choose another "
-        "--seed, whose prompt is another"
+        f"--endpoint {server.url} ended the answers to 5 prompts in a row after one token, so that they have no time "
+        "per output token: choose another --seed, whose prompts are others"
     )
+
+
+def test_a_prompt_whose_answer_ends_at_once_is_passed_over(zoo: Zoo) -> None:
+    with serving(Script(answers=[1, 8, 8, 8])) as server:
+        opened = engine(zoo, server)
+        request = opened.open(BASE, seed=0).request()
+        opened.close()
+        assert len(server.sent) == 4
+    assert [each.output_tokens for each in (*request.base, *request.adapted)] == [8, 8]
+
+
+def prompts_of(server: ScriptedServer) -> list[str]:
+    return [sent.body["prompt"] for sent in server.sent]
+
+
+def test_no_prompt_is_one_whose_prefix_a_server_may_have_kept(zoo: Zoo) -> None:
+    """Warm-up, requests, rows of a block, openings: base and adapter are asked the same, and nothing else is."""
+    with serving(Script(first=[0.001], each=[0.0005], **VLLM)) as server:
+        opened = engine(zoo, server, concurrency=2)
+        for group in ("o_proj", "q_proj"):
+            pair = opened.open(Placement.of([group], 4), seed=0)
+            for _ in range(3):
+                pair.request()
+        opened.close()
+        asked = Counter(prompts_of(server))
+        assert len(asked) == 2 * 3 * 2, "placements, requests, rows"
+        assert set(asked.values()) == {2}
+        by_model = {(sent.body["model"] == "served-name", sent.body["prompt"]) for sent in server.sent}
+        assert len(by_model) == len(server.sent)
+        other = engine(zoo, server, concurrency=1)
+        before = len(server.sent)
+        other.open(BASE, seed=0).request()
+        other.close()
+        itself = prompts_of(server)[before:]
+        assert len({*itself}) == 2, "the base model against itself"
+        assert not {*itself} & asked.keys(), "requests at once have prompts of their own"
+
+
+def test_equal_seeds_ask_equal_prompts(zoo: Zoo) -> None:
+    with serving(Script(first=[0.001], each=[0.0005], **VLLM)) as server:
+        for seed in (0, 0, 1):
+            opened = engine(zoo, server)
+            opened.open(BASE, seed=seed).request()
+            opened.close()
+        one, again, other = (prompts_of(server)[at : at + 2] for at in (0, 2, 4))
+    assert one == again
+    assert not {*one} & {*other}
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])
