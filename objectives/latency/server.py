@@ -89,8 +89,11 @@ class ServerEngine:
         return named
 
     def _unload(self) -> None:
+        """Folders go with the adapters: no request names them again, and a server reads none that is not asked for."""
         while self._loaded:
-            self._loader.unload(self._loaded.pop())
+            name = self._loaded.pop()
+            self._loader.unload(name)
+            shutil.rmtree(self._scratch / name, ignore_errors=True)
 
 
 class ServerPair:

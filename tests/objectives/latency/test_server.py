@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_transformers_serve_takes_a_folder_of_model_and_adapter(zoo: Zoo) -> Non
         assert "ignore_eos" not in server.sent[0].body
         opened.close()
         assert not adapted.exists()
+
+
+@pytest.mark.parametrize("script", [Script(**VLLM), Script(paths=["/v1/completions", "/load_model"])])
+def test_adapters_do_not_pile_up(zoo: Zoo, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with serving(script) as server:
+        opened = engine(zoo, server)
+        for group in ("o_proj", "q_proj", "k_proj"):
+            opened.open(Placement.of([group], 4), seed=0).request()
+            assert len(list(tmp_path.glob("*/*"))) == 1, "that of the adapter that is served"
+        opened.close()
+    assert list(tmp_path.iterdir()) == []
+    assert (zoo.folder("llama") / "model.safetensors").is_file(), "links to the model's files went, not the files"
 
 
 def test_a_vllm_that_loads_nothing_while_it_runs(zoo: Zoo) -> None:
