@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from objectives.latency.paired import Axis, PairedRequest
 from objectives.latency.prompts import Prompts
 from objectives.latency.settings import LatencySettings
 from objectives.latency.stream import Answer, Endpoint
-from objectives.latency.timing import Timing
 from objectives.modules import ModuleSpace
 from objectives.placement import Placement
 
@@ -123,34 +122,53 @@ class ServerPair:
 
         Each row of a block has a prompt that was not asked before. The other model's block has the same ones, since
         what servers keep of a prefix is kept for each adapter apart; the base model against itself has others. Where
-        answers end after one token, which has no TPOT, other prompts are tried; raises RequestError if those do too.
+        answers have no TPOT, since they end after one token, other prompts are tried; raises RequestError, which tells
+        the cause, if those give none either.
         """
         self._turn += 1
         for _ in range(_TRIES):
-            blocks = self._asked((0, 1) if self._turn % 2 else (1, 0))
-            tpots = [[each.tpot for each in blocks[which] if each.tpot] for which in (0, 1)]
+            answers = self._asked((0, 1) if self._turn % 2 else (1, 0))
+            blocks = [tuple(answer.timing for answer in answers[which]) for which in (0, 1)]
+            tpots = [[each.tpot for each in block if each.tpot] for block in blocks]
             if all(tpots):
-                return PairedRequest(np.array([np.mean(tpots[1]) / np.mean(tpots[0])]), blocks[0], blocks[1])
-        raise RequestError(
-            f"--endpoint {self._endpoint.url} ended the answers to {_TRIES} prompts in a row after one token, so that "
-            "they have no time per output token: choose another --seed, whose prompts are others"
-        )
+                return PairedRequest(np.array([np.mean(tpots[1]) / np.mean(tpots[0])]), *blocks)
+        raise RequestError(f"--endpoint {self._endpoint.url} {_untimed([*answers[0], *answers[1]])}")
 
-    def _asked(self, order: tuple[int, int]) -> dict[int, tuple[Timing, ...]]:
+    def _asked(self, order: tuple[int, int]) -> dict[int, list[Answer]]:
         prompts: list[str] = []
-        blocks: dict[int, tuple[Timing, ...]] = {}
+        answers: dict[int, list[Answer]] = {}
         for which in order:
             bodies = self._blocks[which]
             if self._itself or not prompts:
                 prompts = [self._prompt() for _ in bodies]
             asked = [{**body, "prompt": prompt} for body, prompt in zip(bodies, prompts, strict=True)]
-            blocks[which] = tuple(answer.timing for answer in self._block(asked))
-        return blocks
+            answers[which] = self._block(asked)
+        return answers
 
     def _block(self, bodies: list[dict[str, Any]]) -> list[Answer]:
         if len(bodies) == 1:
             return [self._endpoint.complete(bodies[0])]
         return list(self._threads.map(self._endpoint.complete, bodies))
+
+
+def _untimed(answers: Sequence[Answer]) -> str:
+    """Why there is no time per output token."""
+    most = max(answer.timing.output_tokens for answer in answers)
+    if most > 1:
+        return (
+            f"sent {most} tokens in one chunk, so that they have no time per output token: let the server, and every "
+            "proxy before it, stream token by token"
+        )
+    if not all(answer.counted for answer in answers):
+        return (
+            f"sent the answers to {_TRIES} prompts in a row in one chunk without saying how many tokens they have, so "
+            "that there is no time per output token: let the server, and every proxy before it, stream token by token, "
+            "or choose another --seed, whose prompts are others"
+        )
+    return (
+        f"ended the answers to {_TRIES} prompts in a row after one token, so that they have no time per output token: "
+        "choose another --seed, whose prompts are others"
+    )
 
 
 def write_random_adapter(folder: Path, space: ModuleSpace, placement: Placement, seed: int, out: Path) -> None:

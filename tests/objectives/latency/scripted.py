@@ -24,6 +24,8 @@ class Script:
     tokens: int = 8
     answers: list[int] = field(default_factory=list)  # tokens of each answer in turn, instead of ``tokens``
     empty_first: bool = False  # a chunk without text before the first token, at once
+    whole: bool = False  # the whole answer in one chunk
+    cut: bool = False  # the stream ends inside an event
     usage: bool = True
     owner: str = "somebody"
     loads: bool = True  # whether /v1/load_lora_adapter exists
@@ -111,7 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream(sent, number)
             finally:
                 self.owner.end()  # before the client can know that it has all, and ask anew
-            self._chunk(b"data: [DONE]\n\n")
+            if not self.owner.script.cut:
+                self._chunk(b"data: [DONE]\n\n")
             self._chunk(b"")
 
     def _stream(self, sent: Sent, number: int) -> None:
@@ -130,6 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         while tokens < asked:
             # The first token leaves alone, later ones when the last of their bundle is made.
             size = 1 if tokens == 0 else min(script.bundles[bundle % len(script.bundles)], asked - tokens)
+            if script.whole:
+                size = asked
             if tokens:
                 due += size * script.each[number % len(script.each)] * times
                 bundle += 1
@@ -137,6 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
             sent.chunks.append(time.perf_counter())
             self._event({"choices": [{"text": script.text * size, "finish_reason": None}]})
             tokens += size
+            if script.cut:
+                self._chunk(b'data: {"choices": [{"text": "wo')
+                return
         usage = {"prompt_tokens": 5, "completion_tokens": tokens}
         self._event({"choices": [{"text": "", "finish_reason": "length"}]})
         if script.usage:

@@ -161,6 +161,32 @@ def test_an_answer_of_one_token_has_no_tpot(zoo: Zoo) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("usage", "sentence"),
+    [
+        (
+            True,
+            "sent 8 tokens in one chunk, so that they have no time per output token: let the server, and every proxy "
+            "before it, stream token by token",
+        ),
+        (
+            False,
+            "sent the answers to 5 prompts in a row in one chunk without saying how many tokens they have, so that "
+            "there is no time per output token: let the server, and every proxy before it, stream token by token, or "
+            "choose another --seed, whose prompts are others",
+        ),
+    ],
+    ids=["counted", "not counted"],
+)
+def test_an_answer_that_is_not_streamed_has_no_tpot(zoo: Zoo, usage: bool, sentence: str) -> None:
+    with serving(Script(whole=True, usage=usage)) as server:
+        opened = engine(zoo, server)
+        with pytest.raises(RequestError) as caught:
+            opened.open(BASE, seed=0).request()
+        opened.close()
+    assert str(caught.value) == f"--endpoint {server.url} {sentence}"
+
+
 def test_a_prompt_whose_answer_ends_at_once_is_passed_over(zoo: Zoo) -> None:
     with serving(Script(answers=[1, 8, 8, 8])) as server:
         opened = engine(zoo, server)
