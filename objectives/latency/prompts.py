@@ -16,11 +16,11 @@ class Prompts:
     None is given twice. The next object with equal settings and seed begins anew, with the same texts.
     """
 
-    def __init__(self, folder: Path, settings: LatencySettings) -> None:
+    def __init__(self, folder: Path, settings: LatencySettings, *, trust_remote_code: bool = False) -> None:
         """``folder`` holds the tokenizer. Raises ModelError if it cannot be read."""
         from objectives.model import load_tokenizer
 
-        self._tokenizer = load_tokenizer(folder)
+        self._tokenizer = load_tokenizer(folder, trust_remote_code)
         self._tokens, self._concurrency = settings.prompt_tokens, settings.concurrency
         self._given = count()
 

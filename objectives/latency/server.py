@@ -28,13 +28,16 @@ _TRIES = 5
 class ServerEngine:
     """A server that runs already. It must see the same file system, since adapters are handed over as folders."""
 
-    def __init__(self, url: str, folder: Path, space: ModuleSpace, settings: LatencySettings) -> None:
+    def __init__(
+        self, url: str, folder: Path, space: ModuleSpace, settings: LatencySettings, *, trust_remote_code: bool = False
+    ) -> None:
         """``folder`` holds the base model: its structure for adapters, its tokenizer for prompts.
 
-        Raises RequestError if nobody answers at ``url``.
+        Raises RequestError if nobody answers at ``url``, ModelError if the tokenizer cannot be read.
         """
         self._endpoint = Endpoint(url)
         self._folder, self._space, self._settings = folder, space, settings
+        self._trusted = trust_remote_code
         self._loader, version, served = identify(self._endpoint, folder)
         self.name, self.fused, self.unmerged = self._loader.name, self._loader.fused, self._loader.unmerged
         self._base = {"model": served or str(folder)}
@@ -42,7 +45,7 @@ class ServerEngine:
         self._loaded: list[str] = []
         self._opened = 0
         self._threads = ThreadPoolExecutor(settings.concurrency)
-        self._prompts = Prompts(folder, settings)
+        self._prompts = Prompts(folder, settings, trust_remote_code=trust_remote_code)
         self.facts = {
             "engine": self.name,
             "device": f"{self.name} {version}".strip() + f" at {self._endpoint.url}",
@@ -82,7 +85,7 @@ class ServerEngine:
         self._opened += 1
         name = f"target-search-{self._opened}"
         adapter = self._scratch / name
-        write_random_adapter(self._folder, self._space, placement, seed, adapter)
+        write_random_adapter(self._folder, self._space, placement, seed, adapter, trust_remote_code=self._trusted)
         named = self._loader.load(name, adapter)
         self._loaded.append(name)
         return named
@@ -171,7 +174,15 @@ def _untimed(answers: Sequence[Answer]) -> str:
     )
 
 
-def write_random_adapter(folder: Path, space: ModuleSpace, placement: Placement, seed: int, out: Path) -> None:
+def write_random_adapter(
+    folder: Path,
+    space: ModuleSpace,
+    placement: Placement,
+    seed: int,
+    out: Path,
+    *,
+    trust_remote_code: bool = False,
+) -> None:
     """An adapter of the placement's shape for the base model in ``folder``; none of that model's weights are read."""
     import torch
     from safetensors.torch import save_file
@@ -180,7 +191,7 @@ def write_random_adapter(folder: Path, space: ModuleSpace, placement: Placement,
     from objectives.backbone import attach
     from objectives.model import load_config, meta_model
 
-    model = meta_model(load_config(folder), space.kind)
+    model = meta_model(load_config(folder, trust_remote_code), space.kind)
     model.new_modules = []
     adapted = attach(model, space, placement, seed=seed)
     generator = torch.Generator().manual_seed(seed)
