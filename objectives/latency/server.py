@@ -38,9 +38,10 @@ class ServerEngine:
         self._endpoint = Endpoint(url)
         self._folder, self._space, self._settings = folder, space, settings
         self._trusted = trust_remote_code
-        self._loader, version, served = identify(self._endpoint, folder)
+        server = identify(self._endpoint, folder)
+        self._loader = server.loader
         self.name, self.fused, self.unmerged = self._loader.name, self._loader.fused, self._loader.unmerged
-        self._base = {"model": served or str(folder)}
+        self._base = {"model": server.model or str(folder)}
         self._scratch = Path(tempfile.mkdtemp(prefix="target-search-"))
         self._loaded: list[str] = []
         self._opened = 0
@@ -48,10 +49,11 @@ class ServerEngine:
         self._prompts = Prompts(folder, settings, trust_remote_code=trust_remote_code)
         self.facts = {
             "engine": self.name,
-            "device": f"{self.name} {version}".strip() + f" at {self._endpoint.url}",
+            "device": f"{self.name} {server.version}".strip() + f" at {self._endpoint.url}",
             "threads": "of the server",
             "dtype": "of the server",
-            "versions": version or "not said by the server",
+            "model": server.said or "not said by the server",
+            "versions": server.version or "not said by the server",
         }
 
     def open(self, placement: Placement, seed: int) -> ServerPair:

@@ -28,6 +28,7 @@ class Script:
     cut: bool = False  # the stream ends inside an event
     usage: bool = True
     owner: str = "somebody"
+    model: dict[str, Any] = field(default_factory=dict)  # what /v1/models says beside id and owner
     loads: bool = True  # whether /v1/load_lora_adapter exists
     slower: float = 1.0  # how many times longer a request to an adapter takes
     paths: list[str] = field(default_factory=list)  # of /openapi.json
@@ -88,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         script = self.owner.script
         self.owner.calls.append(self.path)
         answers = {
-            "/v1/models": {"data": [{"id": "served-name", "owned_by": script.owner}]},
+            "/v1/models": {"data": [{"id": "served-name", "owned_by": script.owner, **script.model}]},
             "/version": {"version": "0.9"},
             "/openapi.json": {"paths": {path: {} for path in script.paths}},
         }

@@ -88,6 +88,19 @@ def test_a_fused_server_is_measured_once_a_class(zoo: Zoo) -> None:
     assert all(row["cached"] for row in again.rows if row["source"] == "measured")
 
 
+def test_what_a_server_says_of_itself_is_part_of_its_facts(zoo: Zoo) -> None:
+    """A server that was started again with another model, or a newer one, has none of the profiles of before."""
+    facts = []
+    for model in ({"root": "/models/a", "max_model_len": 4096, "created": 1}, {"root": "/models/b", "created": 2}):
+        with serving(Script(owner="sglang", model=model)) as server:
+            opened = engine(zoo, server)
+            opened.close()
+            assert opened.facts["device"] == f"sglang 0.9 at {server.url}"
+            assert opened.facts["versions"] == "0.9"
+            facts.append(opened.facts["model"])
+    assert facts == ["id served-name, root /models/a, max_model_len 4096", "id served-name, root /models/b"]
+
+
 def test_sglang_takes_the_adapter_in_a_field_of_its_own(zoo: Zoo) -> None:
     with serving(Script(owner="sglang")) as server:
         opened = engine(zoo, server)
