@@ -66,6 +66,15 @@ def test_names_labels_and_training_are_no_computation(change: dict[str, Any]) ->
     assert context_of(LlamaConfig(**SIZES)) == context_of(LlamaConfig(**SIZES, **change))
 
 
+def test_bands_of_equal_names_share_no_profile() -> None:
+    """The first of two bands and the first of three are other layers."""
+    config = LlamaConfig(**SIZES | {"num_hidden_layers": 6})
+    two, three = (space_of(config, bands).group("q_proj@first") for bands in (2, 3))
+    assert (two.layers, three.layers) == (3, 2)
+    assert len({context_of(config, bands) for bands in (1, 2, 3)}) == 3
+    assert context_of(config, 2) == context_of(config, 2)
+
+
 def test_a_cpu_is_known_by_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On x86 Linux Python knows but ``x86_64`` of it, so that machines of a shared home took each other's profiles."""
     cpuinfo = tmp_path / "cpuinfo"
