@@ -1,19 +1,27 @@
-"""Whether a model is the one that was measured before, without reading all of its weights."""
+"""Whether a model is the one that was measured before, without reading all of its weights; or computes as it does."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from objectives.model import shards
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 #: Bytes of each tensor that are read, twice: at its beginning, and from its middle.
 _SAMPLE = 4096
-#: Of config.json, what tells who wrote it and not what is computed.
-_WRITER = ("_name_or_path", "transformers_version")
 #: Files of a tokenizer, by the names that transformers gives them.
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
+#: Fields of a configuration that name, train or label a model. What is not known to be one counts as computation.
+_SAYINGS = {
+    "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "num_labels",
+    "problem_type", "finetuning_task", "task_specific_params", "initializer_range", "use_cache", "output_attentions",
+    "output_hidden_states", "return_dict",
+}  # fmt: skip
 
 
 def model_digest(folder: Path) -> str:
@@ -37,9 +45,26 @@ def model_digest(folder: Path) -> str:
                     opened.seek(8 + size + start)
                     digest.update(opened.read(min(_SAMPLE, end - start)))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    told = {name: value for name, value in config.items() if name not in _WRITER}
-    digest.update(json.dumps(told, sort_keys=True).encode())
+    digest.update(json.dumps(_computation(config), sort_keys=True).encode())
     for name in _TOKENIZER:
         if (file := folder / name).is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def computation_digest(config: PreTrainedConfig) -> str:
+    """Sixteen hexadecimal digits over what decides the steps of a forward pass: shapes alone do not tell heads, windows
+    and activations. Names, labels, special tokens, dropout and the type of the weights are left out.
+    """
+    text = json.dumps(_computation(config.to_dict()), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _computation(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {str(name): _computation(each) for name, each in value.items() if not _says(str(name))}
+
+
+def _says(name: str) -> bool:
+    return name in _SAYINGS or name.startswith("_") or name.endswith("_token_id") or "drop" in name

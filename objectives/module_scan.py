@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from objectives.errors import ModelError
+from objectives.fingerprint import computation_digest
 from objectives.model import Kind
 from objectives.module_exclusions import Exclusions, Reason
 from objectives.module_layers import Layer, linear_maps
@@ -46,6 +47,7 @@ def scan(model: nn.Module, config: PreTrainedConfig, kind: Kind, bands: int) -> 
         left_out=tuple(left_out),
         full_rank=max((min(layer.inputs, layer.outputs) for layer in layers), default=0),
         structure=_digest(f"{path} {tuple(weight.shape)}" for path, weight in model.named_parameters()),
+        computation=computation_digest(config),
     )
 
 

@@ -146,7 +146,7 @@ def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: Late
             raise RequestError(
                 f"model {model} is an encoder, which no completion server serves: use --engine transformers"
             )
-        return ServerEngine(spec.endpoint, folder, space, settings)
+        return ServerEngine(spec.endpoint, folder, space, settings, trust_remote_code=spec.trust_remote_code)
     import torch
 
     from objectives.latency.in_process import TransformersEngine

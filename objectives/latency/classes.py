@@ -1,8 +1,10 @@
 """Latency classes: placements that an engine cannot serve at different speeds.
 
-Servers with fused projections wrap the fused layer whichever part of it an adapter targets, so q alone costs what
-q + k + v costs, and gate alone what gate + up costs. Their kernels compute at a rank that is fixed when the server
-starts (``--max-lora-rank``). In one process, with PEFT, all placements differ.
+Servers with fused projections wrap the fused layer whichever part of it an adapter targets, so q_proj alone costs what
+q_proj + k_proj + v_proj costs, and gate_proj alone what gate_proj + up_proj costs. Other projections, such as the two
+of a query of low rank (DeepSeek's q_a_proj and q_b_proj), are layers of their own, also where a newer server fuses some
+of them: a class too many costs a measurement, one too few a wrong figure. The servers' kernels compute at a rank that
+is fixed when the server starts (``--max-lora-rank``). In one process, with PEFT, all placements differ.
 """
 
 from __future__ import annotations
@@ -10,13 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from objectives.errors import RequestError
-from objectives.modules import ModuleSpace, Role
+from objectives.modules import ModuleSpace
 from objectives.placement import Placement
 
 #: What vLLM's ``--max-lora-rank`` takes (``vllm/config/lora.py``, ``MaxLoRARanks``).
 SERVER_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-#: vLLM's ``QKVParallelLinear`` and ``MergedColumnParallelLinear``, which SGLang has too.
-_FUSED: dict[Role, str] = {"query": "qkv", "key": "qkv", "value": "qkv", "gate": "gate_up", "up": "gate_up"}
+#: vLLM's ``QKVParallelLinear`` and ``MergedColumnParallelLinear``, which SGLang has too, and what they are made of.
+FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+_CLASSES = {part: whole.removesuffix("_proj") for whole, parts in FUSED.items() for part in parts}
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,12 @@ def class_of(space: ModuleSpace, placement: Placement, *, fused: bool) -> Latenc
     """
     if not fused or placement.is_base:
         return LatencyClass(placement.groups, placement.rank)
-    parts = {_fused_name(space, name) for name in placement.groups}
+    parts = {_fused_name(space.group(name).name) for name in placement.groups}
     return LatencyClass(tuple(sorted(parts)), server_rank(placement.rank))
 
 
-def _fused_name(space: ModuleSpace, name: str) -> str:
-    # Bands of layers stay apart: a layer that is not wrapped costs nothing.
-    fused = _FUSED.get(space.group(name).role)
-    _, at, band = name.partition("@")
-    return f"{fused}{at}{band}" if fused else name
+def _fused_name(name: str) -> str:
+    # Bands of layers stay apart: a layer that is not wrapped costs nothing. So do two places of one block.
+    whole, at, band = name.partition("@")
+    place, dot, leaf = whole.rpartition(".")
+    return f"{place}{dot}{_CLASSES.get(leaf, leaf)}{at}{band}"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from objectives.latency.paired import Ratio
 from objectives.latency.settings import LatencySettings
 from objectives.modules import ModuleSpace
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def in_process_facts(device: Any, dtype: Any) -> dict[str, str]:
@@ -19,24 +23,37 @@ def in_process_facts(device: Any, dtype: Any) -> dict[str, str]:
     import transformers
 
     on_gpu = device.type == "cuda"
-    processor = platform.processor() or platform.machine()
     return {
         "engine": "transformers",
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"{device.type} {processor}",
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"{device.type} {processor()}",
         "threads": "0" if on_gpu else str(torch.get_num_threads()),
         "dtype": str(dtype).removeprefix("torch."),
         "versions": f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}",
     }
 
 
+def processor() -> str:
+    """The CPU's model name, by which measurements of two machines are told apart; where Linux names none, what Python
+    knows of it."""
+    with suppress(OSError):
+        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, model = line.partition(":")
+            if name.strip() == "model name" and model.strip():
+                return " ".join(model.split())
+    return platform.processor() or platform.machine()
+
+
 def profile_context(space: ModuleSpace, facts: Mapping[str, str], settings: LatencySettings) -> str:
-    """Equal for equal model structure, engine, device, dtype, versions and shape of request.
+    """Equal for equal model (structure, computation, groups of layers), engine, device, dtype, versions and request.
 
     How long was measured is no part of it: see :func:`good_enough`.
     """
     shape = f"{settings.prompt_tokens}+{settings.output_tokens} tokens x {settings.concurrency}"
+    # A name such as q_proj@first means other layers with other --bands.
+    groups = hashlib.sha256(repr([(group.name, group.paths) for group in space.groups]).encode()).hexdigest()[:16]
+    model = f"{space.model_type} {space.structure} {space.computation} {groups}"
     steps = "graphs" if settings.graphs else "eager"
-    return "|".join([space.structure, shape, steps, *(f"{name}={facts[name]}" for name in sorted(facts))])
+    return "|".join([model, shape, steps, *(f"{name}={facts[name]}" for name in sorted(facts))])
 
 
 def profile_key(context: str, class_name: str) -> str:

@@ -12,13 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from objectives.latency.classes import SERVER_RANKS
-
-#: What vLLM fuses; it matches a fused layer by its own name and, from some version on, by the names of its parts.
-_PARENTS = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-}
+from objectives.latency.classes import FUSED, SERVER_RANKS
 
 
 def deployment(config: Mapping[str, Any], base_model: str, name: str, folder: str = ".") -> dict[str, Any]:
@@ -38,8 +32,9 @@ def deployment(config: Mapping[str, Any], base_model: str, name: str, folder: st
 
 
 def wrapped_names(targets: Sequence[str]) -> list[str]:
-    """The targets, and the names of the fused layers that hold them."""
-    parents = [parent for parent, parts in _PARENTS.items() if set(parts) & set(targets)]
+    """The targets, and the names of the fused layers that hold them: vLLM matches a fused layer by its own name and,
+    from some version on, by the names of its parts."""
+    parents = [parent for parent, parts in FUSED.items() if set(parts) & set(targets)]
     return sorted({*targets, *parents})
 
 

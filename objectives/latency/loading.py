@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,22 +115,37 @@ class NoLoader:
         """Nothing was loaded."""
 
 
-def identify(endpoint: Endpoint, base: Path) -> tuple[Loader, str, str | None]:
-    """The loader of a running server, its version where it says so, and the base model's name there if it names one.
+@dataclass(frozen=True)
+class Identity:
+    """What a running server says of itself."""
 
-    Raises RequestError if nobody answers at the address.
-    """
+    loader: Loader
+    version: str  # empty where it says none
+    model: str | None  # the base model's name there, if it names one
+    said: str  # of the base model, what a profile must agree in
+
+
+def identify(endpoint: Endpoint, base: Path) -> Identity:
+    """Raises RequestError if nobody answers at the address."""
     status, models = endpoint.call("GET", "/v1/models")
     listed = models.get("data") if status == 200 and isinstance(models, dict) else None
     first = next((m for m in listed or [] if isinstance(m, dict) and not m.get("parent")), {})
     owner, served = first.get("owned_by"), first.get("id")
+    # Not what differs from call to call, such as the time.
+    said = ", ".join(f"{name} {first[name]}" for name in ("id", "root", "max_model_len") if first.get(name) is not None)
     if owner == "vllm":
-        _, said = endpoint.call("GET", "/version")
-        return VllmLoader(endpoint), str(said.get("version", "")) if isinstance(said, dict) else "", served
+        return Identity(VllmLoader(endpoint), _version(endpoint), served, said)
     if owner == "sglang":
-        return SglangLoader(endpoint), "", served
+        return Identity(SglangLoader(endpoint), _version(endpoint), served, said)
     _, description = endpoint.call("GET", "/openapi.json")
     paths = description.get("paths", {}) if isinstance(description, dict) else {}
     if "/load_model" in paths and "/v1/completions" in paths:
-        return TransformersServeLoader(endpoint, base), "", str(base.absolute())
-    return NoLoader(endpoint), "", served
+        # What it lists are the models that it could load.
+        folder = str(base.absolute())
+        return Identity(TransformersServeLoader(endpoint, base), "", folder, folder)
+    return Identity(NoLoader(endpoint), _version(endpoint), served, said)
+
+
+def _version(endpoint: Endpoint) -> str:
+    _, said = endpoint.call("GET", "/version")
+    return str(said.get("version", "")) if isinstance(said, dict) else ""

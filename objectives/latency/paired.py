@@ -15,13 +15,16 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from objectives.latency.settings import LatencySettings
 from objectives.latency.timing import Timing, percentiles
 
 Axis = Literal["tpot", "ttft"]
+#: The normal distribution holds 95% within so many standard errors.
+_NORMAL = 1.96
 #: From a ratio's standard error to the reach of its interval: two equal measurements differ by more in 5% of cases.
-_REPETITION = 1.96 * math.sqrt(2)
+_REPETITION = _NORMAL * math.sqrt(2)
 _RESAMPLES = 1000
 
 
@@ -56,6 +59,11 @@ class Ratio:
         return cls(value, value, value)
 
     @classmethod
+    def reaching(cls, value: float, reach: float) -> Ratio:
+        """``reach`` is the distance of both ends from the value, in logarithms."""
+        return cls(value, value / math.exp(reach), value * math.exp(reach))
+
+    @classmethod
     def of(cls, profile: Mapping[str, Any]) -> Ratio:
         """From a trial's latency; one that was replayed from a table has no interval."""
         ratio = profile["ratio"]
@@ -68,35 +76,57 @@ class Ratio:
 
     @property
     def standard_error(self) -> float:
+        """That which a normal distribution with this interval has: of few requests more than their spread alone."""
         return (self.high - self.low) / 2 / _REPETITION
 
     @property
     def log_error(self) -> float:
         """Standard error of the ratio's logarithm, where the interval reaches as far in factors to both sides."""
-        return float(np.log(self.high / self.value)) / _REPETITION
+        return error_of(float(np.log(self.high / self.value)))
 
     def exceeds(self, other: Ratio) -> bool:
         """By more than one standard error of the difference."""
         return self.value - other.value > math.hypot(self.standard_error, other.standard_error)
 
 
+def error_of(reach: float) -> float:
+    """The standard error whose interval for a repetition reaches so far."""
+    return reach / _REPETITION
+
+
 def ratio_of(requests: Sequence[PairedRequest], seed: int, resamples: int = _RESAMPLES) -> Ratio:
     """The trimmed mean over all pairs of blocks: moments in which the machine does something else weigh nothing.
 
-    The interval is for a second, equal measurement: bootstrap means with requests resampled whole, and of these the
-    95% quantile of the ratio of two. It is wider by about the square root of two than an interval for the mean of
-    endless requests, which no one will ever compare with.
+    The interval is for a second, equal measurement: that of :func:`reach_of`, wider by what so few requests leave
+    unknown of their own spread. It is wider by about the square root of two than an interval for the mean of endless
+    requests, which no one will ever compare with.
     """
-    ratios = [request.ratios for request in requests]
-    value = float(_trimmed_mean(np.concatenate(ratios)))
-    if len(ratios) < 2:
-        return Ratio(value, 0.0, float("inf"))
+    if len(requests) < 2:
+        return Ratio(value_of(requests), 0.0, float("inf"))
+    return Ratio.reaching(value_of(requests), reach_of(requests, seed, resamples) * student(len(requests) - 1))
+
+
+def value_of(requests: Sequence[PairedRequest]) -> float:
+    return float(_trimmed_mean(np.concatenate([request.ratios for request in requests])))
+
+
+def reach_of(requests: Sequence[PairedRequest], seed: int, resamples: int = _RESAMPLES) -> float:
+    """How far, in logarithms, a second measurement is from this one in 95% of cases if requests spread as these do.
+
+    Bootstrap means with requests resampled whole, and of these the 95% quantile of the ratio of two. Two requests or
+    more.
+    """
+    ratios = np.stack([request.ratios for request in requests])
     picks = np.random.default_rng(seed).integers(len(ratios), size=(resamples, len(ratios)))
-    means = np.log(_trimmed_mean(np.stack(ratios)[picks].reshape(resamples, -1)))
+    means = np.log(_trimmed_mean(ratios[picks].reshape(resamples, -1)))
     # Resampling n requests shows the spread of n - 1.
     spread = np.abs(means - np.roll(means, 1)) * np.sqrt(len(ratios) / (len(ratios) - 1))
-    reach = float(np.exp(np.quantile(spread, 0.95)))
-    return Ratio(value, value / reach, value * reach)
+    return float(np.quantile(spread, 0.95))
+
+
+def student(freedom: int) -> float:
+    """How many times farther Student's t reaches than the normal distribution, at 95%."""
+    return float(stdtrit(freedom, 0.975)) / _NORMAL
 
 
 def _trimmed_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

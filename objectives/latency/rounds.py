@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from objectives.latency.engine import Engine
-from objectives.latency.paired import Axis, PairedRequest, Ratio, profile_of, ratio_of
+from objectives.latency.paired import (
+    Axis,
+    PairedRequest,
+    Ratio,
+    error_of,
+    profile_of,
+    reach_of,
+    student,
+    value_of,
+)
 from objectives.latency.settings import LatencySettings
 from objectives.placement import Placement
 
@@ -99,18 +108,15 @@ def _visit(engine: Engine, placement: Placement, visits: _Visits, settings: Late
 def pooled(placements: Sequence[Rounds], seed: int, resamples: int = 1000) -> list[Ratio]:
     """The ratio of each placement; its interval is its own, or where that is wider, what all placements let expect.
 
-    A dozen requests can agree by luck, and would then claim what a repetition does not keep.
+    A dozen requests can agree by luck, and would then claim what a repetition does not keep. What few requests leave
+    unknown of their spread is that of all placements together, which leave less of it unknown.
     """
     requests = [[request for visit in rounds for request in visit] for rounds in placements]
-    own = [ratio_of(each, seed, resamples) for each in requests]
     counts = np.array([len(each) for each in requests])
-    reach = np.log([ratio.high / ratio.value for ratio in own])
+    reach = np.array([reach_of(each, seed, resamples) for each in requests])
     common = np.sqrt(np.mean(reach**2 * counts) / counts)
-    widest = np.exp(np.maximum(reach, common) * disagreement(placements, seed))
-    return [
-        Ratio(ratio.value, ratio.value / float(times), ratio.value * float(times))
-        for ratio, times in zip(own, widest, strict=True)
-    ]
+    widest = np.maximum(reach, common) * disagreement(placements, seed) * student(int((counts - 1).sum()))
+    return [Ratio.reaching(value_of(each), float(times)) for each, times in zip(requests, widest, strict=True)]
 
 
 def disagreement(placements: Sequence[Rounds], seed: int) -> float:
@@ -121,11 +127,10 @@ def disagreement(placements: Sequence[Rounds], seed: int) -> float:
     """
     squares, freedom, inside = 0.0, 0, []
     for rounds in placements:
-        ratios = [ratio_of(visit, seed, 200) for visit in rounds]
-        logs = np.log([ratio.value for ratio in ratios])
+        logs = np.log([value_of(visit) for visit in rounds])
         squares += float(((logs - logs.mean()) ** 2).sum())
         freedom += len(rounds) - 1
-        inside += [ratio.log_error**2 for ratio in ratios]
+        inside += [error_of(reach_of(visit, seed, 200)) ** 2 for visit in rounds]
     if not freedom or not np.mean(inside) > 0:
         return 1.0
     return max(1.0, float(np.sqrt(squares / freedom / np.mean(inside))))

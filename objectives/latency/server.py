@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +15,45 @@ import numpy as np
 from objectives.errors import RequestError
 from objectives.latency.loading import identify
 from objectives.latency.paired import Axis, PairedRequest
+from objectives.latency.prompts import Prompts
 from objectives.latency.settings import LatencySettings
 from objectives.latency.stream import Answer, Endpoint
-from objectives.latency.timing import Timing
 from objectives.modules import ModuleSpace
 from objectives.placement import Placement
+
+#: Prompts that are tried for one request before answers of one token are refused.
+_TRIES = 5
 
 
 class ServerEngine:
     """A server that runs already. It must see the same file system, since adapters are handed over as folders."""
 
-    def __init__(self, url: str, folder: Path, space: ModuleSpace, settings: LatencySettings) -> None:
+    def __init__(
+        self, url: str, folder: Path, space: ModuleSpace, settings: LatencySettings, *, trust_remote_code: bool = False
+    ) -> None:
         """``folder`` holds the base model: its structure for adapters, its tokenizer for prompts.
 
-        Raises RequestError if nobody answers at ``url``.
+        Raises RequestError if nobody answers at ``url``, ModelError if the tokenizer cannot be read.
         """
         self._endpoint = Endpoint(url)
         self._folder, self._space, self._settings = folder, space, settings
-        self._loader, version, served = identify(self._endpoint, folder)
+        self._trusted = trust_remote_code
+        server = identify(self._endpoint, folder)
+        self._loader = server.loader
         self.name, self.fused, self.unmerged = self._loader.name, self._loader.fused, self._loader.unmerged
-        self._base = {"model": served or str(folder)}
+        self._base = {"model": server.model or str(folder)}
         self._scratch = Path(tempfile.mkdtemp(prefix="target-search-"))
         self._loaded: list[str] = []
         self._opened = 0
         self._threads = ThreadPoolExecutor(settings.concurrency)
+        self._prompts = Prompts(folder, settings, trust_remote_code=trust_remote_code)
         self.facts = {
             "engine": self.name,
-            "device": f"{self.name} {version}".strip() + f" at {self._endpoint.url}",
+            "device": f"{self.name} {server.version}".strip() + f" at {self._endpoint.url}",
             "threads": "of the server",
             "dtype": "of the server",
-            "versions": version or "not said by the server",
+            "model": server.said or "not said by the server",
+            "versions": server.version or "not said by the server",
         }
 
     def open(self, placement: Placement, seed: int) -> ServerPair:
@@ -50,12 +61,15 @@ class ServerEngine:
 
     def open_mixed(self, placement: Placement, adapters: int, seed: int) -> ServerPair:
         self._unload()
-        prompt = _prompt(self._folder, self._settings.prompt_tokens, seed)
-        body = {"prompt": prompt, "max_tokens": self._settings.output_tokens, "temperature": 0, **self._options()}
-        body |= self._base
-        adapted = [{}] if placement.is_base else [self._load(placement, seed + number) for number in range(adapters)]
+        body = {"max_tokens": self._settings.output_tokens, "temperature": 0, **self._options(), **self._base}
+        named = [] if placement.is_base else [self._load(placement, seed + number) for number in range(adapters)]
         return ServerPair(
-            self._endpoint, body, [body | named for named in adapted], self._threads, self._settings.concurrency
+            self._endpoint,
+            body,
+            [body | each for each in named],
+            partial(self._prompts.next, seed),
+            self._threads,
+            self._settings.concurrency,
         )
 
     def close(self) -> None:
@@ -73,14 +87,17 @@ class ServerEngine:
         self._opened += 1
         name = f"target-search-{self._opened}"
         adapter = self._scratch / name
-        write_random_adapter(self._folder, self._space, placement, seed, adapter)
+        write_random_adapter(self._folder, self._space, placement, seed, adapter, trust_remote_code=self._trusted)
         named = self._loader.load(name, adapter)
         self._loaded.append(name)
         return named
 
     def _unload(self) -> None:
+        """Folders go with the adapters: no request names them again, and a server reads none that is not asked for."""
         while self._loaded:
-            self._loader.unload(self._loaded.pop())
+            name = self._loaded.pop()
+            self._loader.unload(name)
+            shutil.rmtree(self._scratch / name, ignore_errors=True)
 
 
 class ServerPair:
@@ -93,30 +110,45 @@ class ServerPair:
         endpoint: Endpoint,
         base: dict[str, Any],
         adapted: list[dict[str, Any]],
+        prompt: Callable[[], str],
         threads: ThreadPoolExecutor,
         concurrency: int,
     ) -> None:
-        """``base`` is the request to the base model, ``adapted`` those to the adapters, taken in turn."""
-        self._endpoint, self._threads = endpoint, threads
-        self._blocks = [[base] * concurrency, [adapted[row % len(adapted)] for row in range(concurrency)]]
+        """``base`` is the request to the base model, ``adapted`` those to the adapters, taken in turn; none for the
+        base model against itself. ``prompt`` gives another one with each call."""
+        self._endpoint, self._threads, self._prompt = endpoint, threads, prompt
+        self._itself = not adapted
+        others = adapted or [base]
+        self._blocks = [[base] * concurrency, [others[row % len(others)] for row in range(concurrency)]]
         self._turn = 0
 
     def request(self) -> PairedRequest:
         """One block of each; who goes first changes. The ratio is that of the blocks' mean TPOT, by the wall clock.
 
-        Raises RequestError for an answer of one token, which has no TPOT.
+        Each row of a block has a prompt that was not asked before. The other model's block has the same ones, since
+        what servers keep of a prefix is kept for each adapter apart; the base model against itself has others. Where
+        answers have no TPOT, since they end after one token, other prompts are tried; raises RequestError, which tells
+        the cause, if those give none either.
         """
         self._turn += 1
-        blocks: dict[int, tuple[Timing, ...]] = {}
-        for which in (0, 1) if self._turn % 2 else (1, 0):
-            blocks[which] = tuple(answer.timing for answer in self._block(self._blocks[which]))
-        tpots = [[each.tpot for each in blocks[which] if each.tpot] for which in (0, 1)]
-        if not all(tpots):
-            raise RequestError(
-                f"--endpoint {self._endpoint.url} ended an answer after one token, so it has no time per output token: "
-                "choose another --seed, whose prompt is another"
-            )
-        return PairedRequest(np.array([np.mean(tpots[1]) / np.mean(tpots[0])]), blocks[0], blocks[1])
+        for _ in range(_TRIES):
+            answers = self._asked((0, 1) if self._turn % 2 else (1, 0))
+            blocks = [tuple(answer.timing for answer in answers[which]) for which in (0, 1)]
+            tpots = [[each.tpot for each in block if each.tpot] for block in blocks]
+            if all(tpots):
+                return PairedRequest(np.array([np.mean(tpots[1]) / np.mean(tpots[0])]), *blocks)
+        raise RequestError(f"--endpoint {self._endpoint.url} {_untimed([*answers[0], *answers[1]])}")
+
+    def _asked(self, order: tuple[int, int]) -> dict[int, list[Answer]]:
+        prompts: list[str] = []
+        answers: dict[int, list[Answer]] = {}
+        for which in order:
+            bodies = self._blocks[which]
+            if self._itself or not prompts:
+                prompts = [self._prompt() for _ in bodies]
+            asked = [{**body, "prompt": prompt} for body, prompt in zip(bodies, prompts, strict=True)]
+            answers[which] = self._block(asked)
+        return answers
 
     def _block(self, bodies: list[dict[str, Any]]) -> list[Answer]:
         if len(bodies) == 1:
@@ -124,17 +156,35 @@ class ServerPair:
         return list(self._threads.map(self._endpoint.complete, bodies))
 
 
-def _prompt(folder: Path, tokens: int, seed: int) -> str:
-    """Text of about so many tokens: random ones, decoded, so that no cache of prefixes has seen it."""
-    from objectives.model import load_tokenizer
+def _untimed(answers: Sequence[Answer]) -> str:
+    """Why there is no time per output token."""
+    most = max(answer.timing.output_tokens for answer in answers)
+    if most > 1:
+        return (
+            f"sent {most} tokens in one chunk, so that they have no time per output token: let the server, and every "
+            "proxy before it, stream token by token"
+        )
+    if not all(answer.counted for answer in answers):
+        return (
+            f"sent the answers to {_TRIES} prompts in a row in one chunk without saying how many tokens they have, so "
+            "that there is no time per output token: let the server, and every proxy before it, stream token by token, "
+            "or choose another --seed, whose prompts are others"
+        )
+    return (
+        f"ended the answers to {_TRIES} prompts in a row after one token, so that they have no time per output token: "
+        "choose another --seed, whose prompts are others"
+    )
 
-    tokenizer = load_tokenizer(folder)
-    picks = np.random.default_rng(seed).integers(len(tokenizer), size=tokens)
-    text: str = tokenizer.decode(picks.tolist(), skip_special_tokens=True)
-    return text or "a"
 
-
-def write_random_adapter(folder: Path, space: ModuleSpace, placement: Placement, seed: int, out: Path) -> None:
+def write_random_adapter(
+    folder: Path,
+    space: ModuleSpace,
+    placement: Placement,
+    seed: int,
+    out: Path,
+    *,
+    trust_remote_code: bool = False,
+) -> None:
     """An adapter of the placement's shape for the base model in ``folder``; none of that model's weights are read."""
     import torch
     from safetensors.torch import save_file
@@ -143,7 +193,7 @@ def write_random_adapter(folder: Path, space: ModuleSpace, placement: Placement,
     from objectives.backbone import attach
     from objectives.model import load_config, meta_model
 
-    model = meta_model(load_config(folder), space.kind)
+    model = meta_model(load_config(folder, trust_remote_code), space.kind)
     model.new_modules = []
     adapted = attach(model, space, placement, seed=seed)
     generator = torch.Generator().manual_seed(seed)

@@ -60,7 +60,7 @@ class Endpoint:
             return response.status, text
 
     def complete(self, body: dict[str, Any]) -> Answer:
-        """POST /v1/completions with ``stream`` on. Raises RequestError for a refusal or an answer without text."""
+        """POST /v1/completions with ``stream`` on. Raises RequestError for a refusal, a broken stream or no text."""
         try:
             with self._connection() as connection:
                 # Connected first: that is not the server's time to the first token.
@@ -69,7 +69,7 @@ class Endpoint:
                 response = self._send(connection, "POST", "/v1/completions", {**body, "stream": True})
                 if response.status != 200:
                     raise self.refused("/v1/completions", response.status, response.read().decode("utf-8", "replace"))
-                answer = _read(_events(response), sent, self.url)
+                answer = _read(_events(response, self.url), sent, self.url)
                 response.read()  # the end of the stream, so that the server sees no broken connection
                 return answer
         except (OSError, http.client.HTTPException) as error:
@@ -114,15 +114,22 @@ class _Closing:
         self._connection.close()
 
 
-def _events(response: http.client.HTTPResponse) -> Iterator[tuple[float, dict[str, Any]]]:
-    """Server-sent events with the time at which each was complete."""
+def _events(response: http.client.HTTPResponse, url: str) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Server-sent events with the time at which each was complete. Raises RequestError for one that is no JSON."""
     while line := response.readline():
         arrived = time.perf_counter()
         data = line.decode("utf-8", "replace").strip().removeprefix("data:").strip()
         if data == "[DONE]":
             return
         if data.startswith("{"):
-            yield arrived, json.loads(data)
+            try:
+                event = json.loads(data)
+            except ValueError as error:
+                raise RequestError(
+                    f"--endpoint {url} sent an event that is no JSON, perhaps cut off ({data[:80]}): look into the "
+                    "log of the server, and of proxies before it"
+                ) from error
+            yield arrived, event
 
 
 def _read(events: Iterator[tuple[float, dict[str, Any]]], sent: float, url: str) -> Answer:

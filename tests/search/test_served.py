@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,39 @@ def test_a_search_on_a_server(tmp_path: Path) -> None:
         assert server.loaded == {}
         assert all(point["tpot_ratio"] > 1.05 for point in document["points"])
     assert "served unmerged by vllm" in latency_meaning(document)
+
+
+_OWN_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "own-llama"
+
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_code_of_a_model_that_is_trusted_makes_its_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])  # transformers adds to it
+    folder = tmp_path / "own"
+    shutil.copytree(demo.model_dir(), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own-llama", "architectures": ["OwnModel"]}
+    config["auto_map"] = {"AutoConfig": "own_code.OwnConfig", "AutoModelForCausalLM": "own_code.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own_code.py").write_text(_OWN_CODE)
+    with serving(Script(**FAST)) as server:
+        spec = SearchSpec(model=str(folder), engine="openai", endpoint=server.url, trust_remote_code=True)
+        model, space = structure_of(spec)
+        assert space.model_type == "own-llama"
+        engine = open_engine(spec, model, space, LatencySettings())
+        engine.open(Placement.of(["o_proj"], 4), seed=0).request()
+        assert len(server.loaded) == 1
+        engine.close()
 
 
 def test_an_endpoint_without_its_engine_is_refused() -> None:

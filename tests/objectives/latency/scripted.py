@@ -22,9 +22,13 @@ class Script:
     each: list[float] = field(default_factory=lambda: [0.001])
     bundles: list[int] = field(default_factory=lambda: [1])
     tokens: int = 8
+    answers: list[int] = field(default_factory=list)  # tokens of each answer in turn, instead of ``tokens``
     empty_first: bool = False  # a chunk without text before the first token, at once
+    whole: bool = False  # the whole answer in one chunk
+    cut: bool = False  # the stream ends inside an event
     usage: bool = True
     owner: str = "somebody"
+    model: dict[str, Any] = field(default_factory=dict)  # what /v1/models says beside id and owner
     loads: bool = True  # whether /v1/load_lora_adapter exists
     slower: float = 1.0  # how many times longer a request to an adapter takes
     paths: list[str] = field(default_factory=list)  # of /openapi.json
@@ -85,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         script = self.owner.script
         self.owner.calls.append(self.path)
         answers = {
-            "/v1/models": {"data": [{"id": "served-name", "owned_by": script.owner}]},
+            "/v1/models": {"data": [{"id": "served-name", "owned_by": script.owner, **script.model}]},
             "/version": {"version": "0.9"},
             "/openapi.json": {"paths": {path: {} for path in script.paths}},
         }
@@ -110,7 +114,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream(sent, number)
             finally:
                 self.owner.end()  # before the client can know that it has all, and ask anew
-            self._chunk(b"data: [DONE]\n\n")
+            if not self.owner.script.cut:
+                self._chunk(b"data: [DONE]\n\n")
             self._chunk(b"")
 
     def _stream(self, sent: Sent, number: int) -> None:
@@ -124,10 +129,13 @@ class _Handler(BaseHTTPRequestHandler):
         if script.empty_first:
             self._event({"choices": [{"text": "", "finish_reason": None}]})
         due = sent.arrived + script.first[number % len(script.first)]
+        asked = script.answers[number % len(script.answers)] if script.answers else script.tokens
         tokens, bundle = 0, 0
-        while tokens < script.tokens:
+        while tokens < asked:
             # The first token leaves alone, later ones when the last of their bundle is made.
-            size = 1 if tokens == 0 else min(script.bundles[bundle % len(script.bundles)], script.tokens - tokens)
+            size = 1 if tokens == 0 else min(script.bundles[bundle % len(script.bundles)], asked - tokens)
+            if script.whole:
+                size = asked
             if tokens:
                 due += size * script.each[number % len(script.each)] * times
                 bundle += 1
@@ -135,6 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
             sent.chunks.append(time.perf_counter())
             self._event({"choices": [{"text": script.text * size, "finish_reason": None}]})
             tokens += size
+            if script.cut:
+                self._chunk(b'data: {"choices": [{"text": "wo')
+                return
         usage = {"prompt_tokens": 5, "completion_tokens": tokens}
         self._event({"choices": [{"text": "", "finish_reason": "length"}]})
         if script.usage:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
+from transformers import DeepseekV3Config
 
 from objectives.errors import RequestError
 from objectives.latency.classes import class_of, server_rank
@@ -41,6 +42,41 @@ def test_a_llama_has_fifteen_classes_on_a_fusing_server(zoo: Zoo) -> None:
 
 def test_what_is_fused_already_keeps_its_name(zoo: Zoo) -> None:
     assert class_of(zoo.space("gpt2"), Placement.of(["c_attn"], 8), fused=True).name == "c_attn r8"
+
+
+@pytest.mark.parametrize(
+    ("groups", "name"),
+    [
+        (["q_a_proj"], "q_a_proj r8"),
+        (["q_b_proj"], "q_b_proj r8"),
+        (["q_a_proj", "q_b_proj"], "q_a_proj+q_b_proj r8"),
+        (["kv_a_proj_with_mqa", "gate_proj"], "gate_up+kv_a_proj_with_mqa r8"),
+        (["experts.gate_up_proj"], "experts.gate_up_proj r8"),
+    ],
+)
+def test_only_layers_that_servers_fuse_are_one_class(groups: list[str], name: str) -> None:
+    """Both parts of a query of low rank are queries by their role, and layers of their own all the same."""
+    config = DeepseekV3Config(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        moe_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        n_group=1,
+        topk_group=1,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=8,
+        first_k_dense_replace=1,
+    )
+    space = module_space(meta_model(config, "causal"), config, "causal")
+    assert class_of(space, Placement.of(groups, 8), fused=True).name == name
 
 
 def test_bands_stay_apart() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from objectives.latency.engine import measure
-from objectives.latency.paired import PairedRequest, ratio_of, sample
+from objectives.latency.paired import PairedRequest, ratio_of, reach_of, sample, value_of
 from objectives.latency.rounds import disagreement, measure_in_rounds, pooled
 from objectives.latency.settings import LatencySettings
 from objectives.placement import BASE, Placement
@@ -29,6 +29,34 @@ def test_two_measurements_lie_in_each_others_intervals() -> None:
         one, other = (ratio_of([pair.request() for _ in range(12)], seed) for pair in pairs)
         inside.append(one.low <= other.value <= one.high and other.low <= one.value <= other.high)
     assert np.mean(inside) >= 0.9
+
+
+@pytest.mark.parametrize("count", [5, 10])
+def test_few_requests_leave_their_own_spread_unknown(count: int) -> None:
+    """What makes requests differ acts on each as a whole; without Student's t 91% of repetitions would be inside."""
+    generator = np.random.default_rng(0)
+    template = SimulatedEngine(COSTS).open(O_PROJ, 0).request()
+    inside = []
+    for seed in range(400):
+        logs = generator.normal(scale=0.04, size=(2, count, 1)) + generator.normal(scale=0.02, size=(2, count, 8))
+        one, other = (
+            ratio_of([replace(template, ratios=np.exp(each)) for each in measurement], seed, 400)
+            for measurement in logs
+        )
+        inside += [one.low <= other.value <= one.high, other.low <= one.value <= other.high]
+    assert np.mean(inside) >= 0.94
+
+
+def test_the_interval_of_few_requests_reaches_as_far_as_students_t() -> None:
+    pair = SimulatedEngine(COSTS).open(O_PROJ, 0)
+    requests = [pair.request() for _ in range(5)]
+    reach = reach_of(requests, 0)
+    assert np.log(ratio_of(requests, 0).high / value_of(requests)) == pytest.approx(reach * 2.776 / 1.96, rel=1e-3)
+    # Of many placements together the spread is known, and nothing is made wider twice.
+    (alone,) = pooled([[requests]], seed=0)
+    assert np.log(alone.high / alone.value) == pytest.approx(reach * 2.776 / 1.96, rel=1e-3)
+    together = pooled([[requests]] * 30, seed=0)[0]
+    assert np.log(together.high / together.value) == pytest.approx(reach * 1.980 / 1.96, rel=1e-3)
 
 
 def test_rounds_that_disagree_widen_every_interval() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,19 @@ def test_a_fused_server_is_measured_once_a_class(zoo: Zoo) -> None:
     assert all(row["cached"] for row in again.rows if row["source"] == "measured")
 
 
+def test_what_a_server_says_of_itself_is_part_of_its_facts(zoo: Zoo) -> None:
+    """A server that was started again with another model, or a newer one, has none of the profiles of before."""
+    facts = []
+    for model in ({"root": "/models/a", "max_model_len": 4096, "created": 1}, {"root": "/models/b", "created": 2}):
+        with serving(Script(owner="sglang", model=model)) as server:
+            opened = engine(zoo, server)
+            opened.close()
+            assert opened.facts["device"] == f"sglang 0.9 at {server.url}"
+            assert opened.facts["versions"] == "0.9"
+            facts.append(opened.facts["model"])
+    assert facts == ["id served-name, root /models/a, max_model_len 4096", "id served-name, root /models/b"]
+
+
 def test_sglang_takes_the_adapter_in_a_field_of_its_own(zoo: Zoo) -> None:
     with serving(Script(owner="sglang")) as server:
         opened = engine(zoo, server)
@@ -107,6 +122,19 @@ def test_transformers_serve_takes_a_folder_of_model_and_adapter(zoo: Zoo) -> Non
         assert "ignore_eos" not in server.sent[0].body
         opened.close()
         assert not adapted.exists()
+
+
+@pytest.mark.parametrize("script", [Script(**VLLM), Script(paths=["/v1/completions", "/load_model"])])
+def test_adapters_do_not_pile_up(zoo: Zoo, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with serving(script) as server:
+        opened = engine(zoo, server)
+        for group in ("o_proj", "q_proj", "k_proj"):
+            opened.open(Placement.of([group], 4), seed=0).request()
+            assert len(list(tmp_path.glob("*/*"))) == 1, "that of the adapter that is served"
+        opened.close()
+    assert list(tmp_path.iterdir()) == []
+    assert (zoo.folder("llama") / "model.safetensors").is_file(), "links to the model's files went, not the files"
 
 
 def test_a_vllm_that_loads_nothing_while_it_runs(zoo: Zoo) -> None:
@@ -141,9 +169,82 @@ def test_an_answer_of_one_token_has_no_tpot(zoo: Zoo) -> None:
             opened.open(BASE, seed=0).request()
         opened.close()
     assert str(caught.value) == (
-        f"--endpoint {server.url} ended an answer after one token, so it has no time per output token: choose another "
-        "--seed, whose prompt is another"
+        f"--endpoint {server.url} ended the answers to 5 prompts in a row after one token, so that they have no time "
+        "per output token: choose another --seed, whose prompts are others"
     )
+
+
+@pytest.mark.parametrize(
+    ("usage", "sentence"),
+    [
+        (
+            True,
+            "sent 8 tokens in one chunk, so that they have no time per output token: let the server, and every proxy "
+            "before it, stream token by token",
+        ),
+        (
+            False,
+            "sent the answers to 5 prompts in a row in one chunk without saying how many tokens they have, so that "
+            "there is no time per output token: let the server, and every proxy before it, stream token by token, or "
+            "choose another --seed, whose prompts are others",
+        ),
+    ],
+    ids=["counted", "not counted"],
+)
+def test_an_answer_that_is_not_streamed_has_no_tpot(zoo: Zoo, usage: bool, sentence: str) -> None:
+    with serving(Script(whole=True, usage=usage)) as server:
+        opened = engine(zoo, server)
+        with pytest.raises(RequestError) as caught:
+            opened.open(BASE, seed=0).request()
+        opened.close()
+    assert str(caught.value) == f"--endpoint {server.url} {sentence}"
+
+
+def test_a_prompt_whose_answer_ends_at_once_is_passed_over(zoo: Zoo) -> None:
+    with serving(Script(answers=[1, 8, 8, 8])) as server:
+        opened = engine(zoo, server)
+        request = opened.open(BASE, seed=0).request()
+        opened.close()
+        assert len(server.sent) == 4
+    assert [each.output_tokens for each in (*request.base, *request.adapted)] == [8, 8]
+
+
+def prompts_of(server: ScriptedServer) -> list[str]:
+    return [sent.body["prompt"] for sent in server.sent]
+
+
+def test_no_prompt_is_one_whose_prefix_a_server_may_have_kept(zoo: Zoo) -> None:
+    """Warm-up, requests, rows of a block, openings: base and adapter are asked the same, and nothing else is."""
+    with serving(Script(first=[0.001], each=[0.0005], **VLLM)) as server:
+        opened = engine(zoo, server, concurrency=2)
+        for group in ("o_proj", "q_proj"):
+            pair = opened.open(Placement.of([group], 4), seed=0)
+            for _ in range(3):
+                pair.request()
+        opened.close()
+        asked = Counter(prompts_of(server))
+        assert len(asked) == 2 * 3 * 2, "placements, requests, rows"
+        assert set(asked.values()) == {2}
+        by_model = {(sent.body["model"] == "served-name", sent.body["prompt"]) for sent in server.sent}
+        assert len(by_model) == len(server.sent)
+        other = engine(zoo, server, concurrency=1)
+        before = len(server.sent)
+        other.open(BASE, seed=0).request()
+        other.close()
+        itself = prompts_of(server)[before:]
+        assert len({*itself}) == 2, "the base model against itself"
+        assert not {*itself} & asked.keys(), "requests at once have prompts of their own"
+
+
+def test_equal_seeds_ask_equal_prompts(zoo: Zoo) -> None:
+    with serving(Script(first=[0.001], each=[0.0005], **VLLM)) as server:
+        for seed in (0, 0, 1):
+            opened = engine(zoo, server)
+            opened.open(BASE, seed=seed).request()
+            opened.close()
+        one, again, other = (prompts_of(server)[at : at + 2] for at in (0, 2, 4))
+    assert one == again
+    assert not {*one} & {*other}
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])

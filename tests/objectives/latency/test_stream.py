@@ -75,6 +75,15 @@ def test_an_answer_without_text_is_no_measurement() -> None:
     )
 
 
+def test_a_stream_that_ends_inside_an_event() -> None:
+    with serving(Script(cut=True)) as server, pytest.raises(RequestError) as caught:
+        Endpoint(server.url).complete({"model": "m", "prompt": "a"})
+    assert str(caught.value) == (
+        f"--endpoint {server.url} sent an event that is no JSON, perhaps cut off "
+        '({"choices": [{"text": "wo): look into the log of the server, and of proxies before it'
+    )
+
+
 def test_nobody_at_the_address() -> None:
     with serving(Script()) as server:
         url = server.url
