@@ -51,6 +51,7 @@ class Assignment:
     max_ratio: float | None = None
     checkpoint_seconds: float = 30.0  # of training, from one checkpoint to the next
     trust_remote_code: bool = False
+    uses_gpu: bool = True  # where torch sees one
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Workbench:
 
     def __init__(self, assignment: Assignment) -> None:
         """Raises ModelError if the model cannot be loaded, or if it should be causal and is not."""
-        on_gpu = torch.cuda.is_available()
+        on_gpu = assignment.uses_gpu and torch.cuda.is_available()
         torch.set_num_threads(assignment.threads)
         self._given = assignment
         self.device = torch.device("cuda" if on_gpu else "cpu")

@@ -167,6 +167,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         max_ratio=spec.max_tpot_ratio,
         checkpoint_seconds=spec.checkpoint_seconds,
         trust_remote_code=spec.trust_remote_code,
+        uses_gpu=bool(spec.gpus_per_trial),  # Ray leaves a worker that asked for none those of its machine
     )
     named = {Placement.of(reference.groups, middle): reference.name for reference in references(space)}
     return Prepared(spec, facts, assignment, placements, named)

@@ -82,6 +82,14 @@ def test_the_base_model_is_measured_against_itself(zoo: Zoo, tmp_path: Path) -> 
     assert 0.3 < base["latency"]["ratio"] < 3
 
 
+def test_a_bench_that_uses_no_gpu_leaves_one_alone(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was given none may see those of its machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    bench = Workbench(assignment(zoo, "llama", tmp_path, uses_gpu=False))
+    assert (bench.device.type, bench.base.device.type, bench.base.dtype) == ("cpu", "cpu", torch.float32)
+    assert bench.measure_base()["device"] == "cpu, 1 thread"
+
+
 def test_a_trial_does_not_depend_on_those_before_it(zoo: Zoo, tmp_path: Path) -> None:
     first, second = Placement.of(["q_proj"], 4), Placement.of(["down_proj", "o_proj"], 8)
     bench = Workbench(assignment(zoo, "llama", tmp_path))

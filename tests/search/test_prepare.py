@@ -38,6 +38,12 @@ def test_a_worker_on_a_gpu_trains_a_pack(gpus: float, budget: int, workers: int,
     assert prepare(spec).spec.pack == pack
 
 
+@pytest.mark.parametrize(("gpus", "uses"), [(0.0, False), (0.5, True), (None, False)])
+def test_trials_without_gpus_are_given_none(monkeypatch: pytest.MonkeyPatch, gpus: float | None, uses: bool) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert prepare(SearchSpec(gpus_per_trial=gpus, workers=1)).assignment.uses_gpu is uses
+
+
 @pytest.mark.parametrize(
     ("argv", "command"),
     [
