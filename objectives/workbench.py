@@ -188,7 +188,7 @@ class Workbench:
             with self._answering(trial), _timed(trial.seconds, "training"):
                 trial.before = load_checkpoint(self._given.adapters, trial.checkpoint, trial.model)
                 if trial.before is not None:
-                    trial.measurement["continued_from"] = trial.before.steps
+                    trial.outcome["steps"] = trial.measurement["continued_from"] = trial.before.steps
                 by_start.setdefault(trial.before.steps if trial.before else 0, []).append(trial)
         packs = [
             alike[first : first + self._most]
@@ -267,7 +267,9 @@ class Workbench:
         with _timed(trial.seconds, "evaluation"):
             validation = self._evaluate(trial.model, "validation")
         if not math.isfinite(validation["loss"]):  # the last step did it
-            raise TrainingDiverged(f"the validation loss became {validation['loss']} by step {trained.steps}")
+            raise TrainingDiverged(
+                f"the validation loss became {validation['loss']} by step {trained.steps}", trained.steps
+            )
         trial.measurement["validation"] = validation
         with _timed(trial.seconds, "saving"):
             trial.outcome["adapter"] = given.adapters.at(trial.request.name)
@@ -281,6 +283,7 @@ class Workbench:
         try:
             yield
         except TrainingDiverged as error:
+            trial.outcome["steps"] = error.step
             trial.close("failed", f"{error}: try a lower --learning-rate")
         except (MemoryError, RuntimeError) as error:
             trial.close("failed", self._memory_reason(error))

@@ -18,6 +18,7 @@ from transformers import (
     BertForMaskedLM,
 )
 
+from objectives import workbench
 from objectives.accuracy import evaluate
 from objectives.adapter import check_adapter
 from objectives.errors import ModelError, StoreError
@@ -153,12 +154,32 @@ def test_a_training_that_diverges_fails_with_a_remedy(
     training = TrainingSettings(steps=steps, batch_size=8, learning_rate=1e30)
     bench = Workbench(assignment(zoo, name, tmp_path, training=training))
     outcome = plain(bench.measure([Request(all_groups(zoo.space(name)), "0")])[0])
-    assert outcome["status"] == "failed"
+    assert (outcome["status"], outcome["steps"]) == ("failed", step)
     what = "training loss" if steps == 30 else "validation loss"
     assert outcome["reason"] == f"the {what} became nan by step {step}: try a lower --learning-rate"
     assert "adapter" not in outcome
     assert not (tmp_path / "adapters").exists()
     assert math.isfinite(bench.measure_base()["validation"]["loss"]), "the next trial starts from a clean base"
+
+
+def test_a_training_that_goes_on_and_fails_keeps_its_steps(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were spent, and count as that: up to where it diverged, or to its checkpoint."""
+    given = assignment(zoo, "llama", tmp_path)
+    some = [Request(all_groups(zoo.space("llama")), str(number), {"ratio": 1.2}) for number in range(3)]
+    bench = Workbench(given)
+    assert [stopped["steps"] for stopped in bench.measure(some, until=10)] == [10] * 3
+    hot = Workbench(replace(given, training=replace(TRAINING, learning_rate=1e30)))
+    ended = [*hot.measure(some[:1]), *hot.measure(some[1:])]
+    assert [(outcome["status"], outcome["steps"]) for outcome in ended] == [("failed", 20)] * 3
+
+    def out_of_memory(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(workbench, "train", out_of_memory)
+    short = bench.measure(some[:1])[0]
+    assert (short["status"], short["steps"], short["measurement"]["continued_from"]) == ("failed", 10, 10)
 
 
 def test_memory_that_is_not_there_fails_the_trial_alone(zoo: Zoo, tmp_path: Path) -> None:
