@@ -11,7 +11,7 @@ from torch import Tensor
 
 from objectives.backbone import decoding_state, positions_argument
 from objectives.batches import pad
-from objectives.cut import Cut, logits_at
+from objectives.cut import LOGITS, Cut, logits_at
 from objectives.encoding import EncodedRow
 from objectives.training import completion_batch
 
@@ -134,7 +134,10 @@ def _pass(
 
 
 def _log_p(logits: Tensor, trie: LabelTrie) -> Tensor:
-    return logits.float().log_softmax(-1)[:, trie.vocabulary.to(logits.device)].cpu().double()
+    """(positions, tokens that occur in labels); all other tokens of few positions at once, since they are many."""
+    wanted = trie.vocabulary.to(logits.device)
+    parts = torch.split(logits, max(1, LOGITS // logits.shape[-1]))
+    return torch.cat([part.float().log_softmax(-1)[:, wanted] for part in parts]).cpu().double()
 
 
 @torch.inference_mode()
