@@ -9,6 +9,7 @@ from ray.tune import Trainable
 
 from cluster.jobs import Job
 from objectives.errors import SearchError
+from objectives.memory import is_out_of_memory
 from objectives.workbench import Assignment, Request, Workbench
 
 
@@ -59,6 +60,10 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
         if job.kind in ("trial", "pack"):
             return {"failed": reason}
         what = f"adapter {job.adapter}" if job.adapter else f"base model {self._assignment.model}"
+        if is_out_of_memory(error):
+            when = f"{what} was measured" if job.kind == "base" else f"the test split was read with {what}"
+            remedy = "free memory, then resume, with fewer --workers if there are several"
+            return {"refused": f"memory ran out when {when}: {remedy}", "refused_type": "SearchError"}
         sentence = f"{what} cannot be measured ({reason}): check that its files are whole and fit the task, then resume"
         return {"refused": sentence, "refused_type": "RequestError"}
 

@@ -26,6 +26,7 @@ from objectives.latency import LatencySettings
 from objectives.latency.context import profile_context
 from objectives.latency.engine import measure
 from objectives.latency.in_process import InProcessPair, TransformersEngine
+from objectives.memory import free_memory, is_out_of_memory
 from objectives.model import load_model, load_tokenizer
 from objectives.modules import ModuleSpace
 from objectives.packable import why_not_packed
@@ -33,6 +34,11 @@ from objectives.packed import Outcome, train_packed
 from objectives.placement import BASE, CUSTOMARY_ALPHA, Alpha, Placement
 from objectives.storage import Storage
 from objectives.training import TrainingDiverged, TrainingResult, TrainingSettings, train
+
+#: Where memory ran out in a trial, what may help.
+_ADAPTER = "lower --ranks, or fewer --workers"
+_TRAINING = "a smaller --batch-size with --accumulate, or --gradient-checkpointing"
+_EVALUATION = "a smaller --max-tokens, or fewer --workers: it takes no --batch-size"
 
 
 @dataclass(frozen=True)
@@ -153,12 +159,12 @@ class Workbench:
         """
         trials = [_Trial(request, self._given.space.parameters(request.placement)) for request in requests]
         for trial in trials:
-            with self._answering(trial):
+            with self._answering(trial, _ADAPTER):
                 self._begin(trial)
         self._train([trial for trial in trials if trial.is_open], until)
         for trial in trials:
             if trial.is_open:
-                with self._answering(trial):
+                with self._answering(trial, _EVALUATION):
                     self._end(trial)
         return [trial.outcome for trial in trials]
 
@@ -203,7 +209,7 @@ class Workbench:
             elif not self._train_packed(alike, until):
                 self._most = len(alike) // 2
                 for trial in alike:
-                    with self._answering(trial):
+                    with self._answering(trial, _ADAPTER):
                         self._attach(trial)  # it may be on its way: back to its start, or its checkpoint
                 self._train([trial for trial in alike if trial.is_open], until)
 
@@ -241,7 +247,7 @@ class Workbench:
                     keep=keep,
                 )
         except (MemoryError, RuntimeError):
-            self._free_memory()
+            free_memory()
             return False
         finally:
             for trial in trials:
@@ -278,15 +284,22 @@ class Workbench:
         trial.close("complete")
 
     @contextmanager
-    def _answering(self, trial: _Trial) -> Iterator[None]:
-        """What goes wrong within is the trial's, and ends it; a disk or server that refuses is not its fault."""
+    def _answering(self, trial: _Trial, remedy: str = _TRAINING) -> Iterator[None]:
+        """What goes wrong within is the trial's, and ends it; a disk or server that refuses is not its fault.
+
+        ``remedy`` is that for memory that is short.
+        """
         try:
             yield
         except TrainingDiverged as error:
             trial.outcome["steps"] = error.step
             trial.close("failed", f"{error}: try a lower --learning-rate")
         except (MemoryError, RuntimeError) as error:
-            trial.close("failed", self._memory_reason(error))
+            if is_out_of_memory(error):
+                free_memory()
+                trial.close("failed", f"out of memory: try {remedy}")
+            else:
+                trial.close("failed", f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
 
     def test(self, adapter: str | None) -> dict[str, Any]:
         """The test split with a stored adapter, read back from its location; with the base model for ``None``."""
@@ -317,17 +330,6 @@ class Workbench:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return f"cpu, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
-
-    def _memory_reason(self, error: BaseException) -> str:
-        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if not out_of_memory:
-            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        self._free_memory()
-        return "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
-
-    def _free_memory(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def load_adapter(base: Any, location: str) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cluster.jobs import Job
 from cluster.worker import Worker
@@ -15,7 +16,7 @@ from objectives.latency import LatencySettings
 from objectives.placement import Placement
 from objectives.storage import Folder
 from objectives.training import TrainingSettings
-from objectives.workbench import Assignment
+from objectives.workbench import Assignment, Workbench
 from tests.objectives.tiny import VOCABULARY, Zoo, make_task
 
 
@@ -50,6 +51,30 @@ def test_a_base_model_that_cannot_be_measured(broken: Assignment) -> None:
         "refused": f"base model {broken.model} cannot be measured (IndexError: index out of range in self): check that "
         "its files are whole and fit the task, then resume",
         "refused_type": "RequestError",
+        "done": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("job", "what"),
+    [
+        (Job("base"), "base model {} was measured"),
+        (Job("test"), "the test split was read with base model {}"),
+        (Job("test", 3, adapter="a/3"), "the test split was read with adapter a/3"),
+    ],
+)
+def test_memory_that_is_short_is_no_fault_of_files(
+    broken: Assignment, monkeypatch: pytest.MonkeyPatch, job: Job, what: str
+) -> None:
+    def short(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Workbench, "measure_base", short)
+    monkeypatch.setattr(Workbench, "test", short)
+    assert step(job, broken) == {
+        "refused": f"memory ran out when {what.format(broken.model)}: free memory, then resume, with fewer --workers "
+        "if there are several",
+        "refused_type": "SearchError",
         "done": True,
     }
 

@@ -186,10 +186,31 @@ def test_memory_that_is_not_there_fails_the_trial_alone(zoo: Zoo, tmp_path: Path
     bench = Workbench(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=2)))
     outcome = plain(bench.measure([Request(Placement.of(["q_proj"], 10**13), "0")])[0])
     assert outcome["status"] == "failed"
-    assert outcome["reason"] == (
-        "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
-    )
+    assert outcome["reason"] == "out of memory: try lower --ranks, or fewer --workers"
     assert bench.measure([Request(Placement.of(["q_proj"], 4), "1")])[0]["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), torch.AcceleratorError("CUDA error: out of memory")]
+)
+@pytest.mark.parametrize(
+    ("phase", "remedy"),
+    [
+        ("attach", "lower --ranks, or fewer --workers"),
+        ("train", "a smaller --batch-size with --accumulate, or --gradient-checkpointing"),
+        ("evaluate", "a smaller --max-tokens, or fewer --workers: it takes no --batch-size"),
+    ],
+)
+def test_the_remedy_for_short_memory_is_that_of_the_phase(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, remedy: str, error: Exception
+) -> None:
+    def short(*_: Any, **__: Any) -> None:
+        raise error
+
+    bench = Workbench(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=1)))
+    monkeypatch.setattr(workbench, phase, short)
+    outcome = plain(bench.measure([Request(Placement.of(["q_proj"], 4), "0", {"ratio": 1.2})])[0])
+    assert (outcome["status"], outcome["reason"]) == ("failed", f"out of memory: try {remedy}")
 
 
 def test_a_disk_that_refuses_is_no_result(zoo: Zoo, tmp_path: Path, no_file_larger_than: Any) -> None:
