@@ -8,8 +8,8 @@ from typing import Any
 from ray.tune import Trainable
 
 from cluster.jobs import Job
+from objectives.device_errors import is_broken_for_good, is_out_of_memory
 from objectives.errors import SearchError
-from objectives.memory import is_out_of_memory
 from objectives.workbench import Assignment, Request, Workbench
 
 
@@ -38,6 +38,8 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
             # Sent back as words: an exception would end the actor and reach the driver as a traceback.
             return {"refused": str(error), "refused_type": type(error).__name__, "done": True}
         except Exception as error:
+            if is_broken_for_good(error):
+                raise  # which ends the process: the job is done again in another
             # What is to blame is known here alone; for Tune, a worker that raises is a worker that died.
             return self._failed(error) | {"done": True}
 

@@ -19,6 +19,7 @@ from objectives.backbone import attach
 from objectives.causality import sees_ahead
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
+from objectives.device_errors import free_memory, is_broken_for_good, is_out_of_memory
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError
 from objectives.label_scoring import prompt_is_shareable
@@ -26,7 +27,6 @@ from objectives.latency import LatencySettings
 from objectives.latency.context import profile_context
 from objectives.latency.engine import measure
 from objectives.latency.in_process import InProcessPair, TransformersEngine
-from objectives.memory import free_memory, is_out_of_memory
 from objectives.model import load_model, load_tokenizer
 from objectives.modules import ModuleSpace
 from objectives.packable import why_not_packed
@@ -155,7 +155,7 @@ class Workbench:
         the way. Trainings from the same step are made in one pass of the base model where that is possible.
 
         A diverged or out-of-memory training is a result ("failed" with its reason), not an exception; a disk or server
-        that refuses is a StoreError.
+        that refuses is a StoreError. Lets through an error after which the device does no more in this process.
         """
         trials = [_Trial(request, self._given.space.parameters(request.placement)) for request in requests]
         for trial in trials:
@@ -246,7 +246,9 @@ class Workbench:
                     before=before,
                     keep=keep,
                 )
-        except (MemoryError, RuntimeError):
+        except (MemoryError, RuntimeError) as error:
+            if is_broken_for_good(error):
+                raise
             free_memory()
             return False
         finally:
@@ -295,6 +297,8 @@ class Workbench:
             trial.outcome["steps"] = error.step
             trial.close("failed", f"{error}: try a lower --learning-rate")
         except (MemoryError, RuntimeError) as error:
+            if is_broken_for_good(error):
+                raise
             if is_out_of_memory(error):
                 free_memory()
                 trial.close("failed", f"out of memory: try {remedy}")

@@ -11,6 +11,7 @@ import torch
 
 from cluster.jobs import Job
 from cluster.worker import Worker
+from objectives import workbench
 from objectives.encoding import EncodedRow
 from objectives.latency import LatencySettings
 from objectives.placement import Placement
@@ -77,6 +78,20 @@ def test_memory_that_is_short_is_no_fault_of_files(
         "refused_type": "SearchError",
         "done": True,
     }
+
+
+@pytest.mark.parametrize("job", [Job("base"), Job("trial", 0, Placement.of(["o_proj"], 4))])
+def test_a_device_that_is_broken_for_good_ends_the_process(
+    broken: Assignment, monkeypatch: pytest.MonkeyPatch, job: Job
+) -> None:
+    """Every later call on it would raise too: the job, and all after it, need another process."""
+
+    def illegal(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(workbench, "measure", illegal)
+    with pytest.raises(torch.AcceleratorError):
+        step(job, broken)
 
 
 def test_a_trial_that_raises(broken: Assignment) -> None:

@@ -140,6 +140,23 @@ def test_a_trial_that_fails_leaves_the_others_alone(zoo: Zoo, tmp_path: Path) ->
     assert outcomes[0]["measurement"]["packed"] == 3
 
 
+def test_a_device_that_is_broken_for_good_is_no_result(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of a pack, which is not tried again here, nor of a trial alone."""
+
+    def illegal(*_: Any, **__: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    bench = workbench_of(assignment(zoo, "llama", tmp_path))
+    monkeypatch.setattr(workbench, "train_packed", illegal)
+    with pytest.raises(torch.AcceleratorError):
+        bench.measure(requests(zoo, "a"))
+    monkeypatch.setattr(workbench, "train", illegal)
+    with pytest.raises(torch.AcceleratorError):
+        bench.measure(requests(zoo, "a")[:1])
+
+
 def test_every_one_that_diverges_says_so(zoo: Zoo, tmp_path: Path) -> None:
     bench = workbench_of(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, learning_rate=1e30)))
     together, others = bench.measure(requests(zoo, "a")), alone(bench, requests(zoo, "b"))

@@ -1,4 +1,4 @@
-"""Memory that runs out: which errors say so, and what there is again after one."""
+"""What an error says of the device: that memory is short, or that this process can use it no more."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ _WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_A
 def is_out_of_memory(error: BaseException) -> bool:
     """Of the machine or of a device."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in _WORDS)
+
+
+def is_broken_for_good(error: BaseException) -> bool:
+    """After an illegal access or a failed assertion every later call on the device raises, in this process alone."""
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
 
 
 def free_memory() -> None:
