@@ -18,6 +18,10 @@ def is_broken_for_good(error: BaseException) -> bool:
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
 
 
+def in_a_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+
+
 def free_memory() -> None:
     """Give back what a device's allocator holds in vain."""
     torch.cuda.empty_cache()  # nothing, where no GPU is in use

@@ -19,7 +19,7 @@ from objectives.backbone import attach
 from objectives.causality import sees_ahead
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
-from objectives.device_errors import free_memory, is_broken_for_good, is_out_of_memory
+from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_out_of_memory
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError
 from objectives.label_scoring import prompt_is_shareable
@@ -161,7 +161,7 @@ class Workbench:
         for trial in trials:
             with self._answering(trial, _ADAPTER):
                 self._begin(trial)
-        self._train([trial for trial in trials if trial.is_open], until)
+        self._train([trial for trial in trials if trial.is_open], until, self._most)
         for trial in trials:
             if trial.is_open:
                 with self._answering(trial, _EVALUATION):
@@ -187,8 +187,8 @@ class Workbench:
             )
             trial.model = trial.adapted.get_base_model()
 
-    def _train(self, trials: Sequence[_Trial], until: int | None) -> None:
-        """In one pass, as far as that is possible."""
+    def _train(self, trials: Sequence[_Trial], until: int | None, most: int) -> None:
+        """As many as ``most`` in one pass, as far as that is possible."""
         by_start: dict[int, list[_Trial]] = {}
         for trial in trials:
             with self._answering(trial), _timed(trial.seconds, "training"):
@@ -196,22 +196,17 @@ class Workbench:
                 if trial.before is not None:
                     trial.outcome["steps"] = trial.measurement["continued_from"] = trial.before.steps
                 by_start.setdefault(trial.before.steps if trial.before else 0, []).append(trial)
-        packs = [
-            alike[first : first + self._most]
-            for alike in by_start.values()
-            for first in range(0, len(alike), self._most)
-        ]
+        packs = [alike[first : first + most] for alike in by_start.values() for first in range(0, len(alike), most)]
         for alike in packs:
             if len(alike) == 1 or why_not_packed(self.base, [trial.model for trial in alike], self._given.task):
                 for trial in alike:
                     with self._answering(trial):
                         self._train_alone(trial, until)
-            elif not self._train_packed(alike, until):
-                self._most = len(alike) // 2
+            elif (fewer := self._train_packed(alike, until)) is not None:
                 for trial in alike:
                     with self._answering(trial, _ADAPTER):
                         self._attach(trial)  # it may be on its way: back to its start, or its checkpoint
-                self._train([trial for trial in alike if trial.is_open], until)
+                self._train([trial for trial in alike if trial.is_open], until, fewer)
 
     def _train_alone(self, trial: _Trial, until: int | None) -> None:
         given = self._given
@@ -221,8 +216,8 @@ class Workbench:
                 trial.model, given.task, given.training, cut=self.cut, until=until, before=trial.before, keep=keep
             )
 
-    def _train_packed(self, trials: Sequence[_Trial], until: int | None) -> bool:
-        """False if the pack cannot be trained, which most often means that memory is short."""
+    def _train_packed(self, trials: Sequence[_Trial], until: int | None) -> int | None:
+        """None, or how many to train at once instead: half where memory is short, as of all packs to come, else one."""
         given = self._given
         keepers = [Keeper(given.adapters, t.checkpoint, t.model, given.checkpoint_seconds) for t in trials]
 
@@ -234,6 +229,8 @@ class Workbench:
 
         seconds: dict[str, float] = {}
         before = [trial.before for trial in trials if trial.before is not None]
+        outcomes: list[Outcome] = []
+        refused, is_short = None, False
         try:
             with _timed(seconds, "training"):
                 outcomes = train_packed(
@@ -249,18 +246,25 @@ class Workbench:
         except (MemoryError, RuntimeError) as error:
             if is_broken_for_good(error):
                 raise
-            free_memory()
-            return False
+            refused, is_short = in_a_line(error), is_out_of_memory(error)
         finally:
             for trial in trials:
                 trial.seconds["training"] += seconds["training"] / len(trials)
+        if refused is not None:
+            if is_short:
+                free_memory()
+                self._most = len(trials) // 2
+                return self._most
+            for trial in trials:
+                trial.measurement["not_packed"] = refused
+            return 1
         for trial, outcome in zip(trials, outcomes, strict=True):
             trial.measurement["packed"] = len(trials)
             with self._answering(trial):
                 if isinstance(outcome, TrainingDiverged):
                     raise outcome
                 trial.trained = outcome
-        return True
+        return None
 
     def _end(self, trial: _Trial) -> None:
         given, trained = self._given, trial.trained
@@ -303,7 +307,7 @@ class Workbench:
                 free_memory()
                 trial.close("failed", f"out of memory: try {remedy}")
             else:
-                trial.close("failed", f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
+                trial.close("failed", in_a_line(error))
 
     def test(self, adapter: str | None) -> dict[str, Any]:
         """The test split with a stored adapter, read back from its location; with the base model for ``None``."""

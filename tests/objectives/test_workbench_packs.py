@@ -109,6 +109,31 @@ def test_a_pack_that_does_not_fit_is_halved_once_and_for_all(
     assert sizes == [4, 2, 2, 2, 2]
 
 
+def test_a_pack_that_meets_another_error_is_trained_one_by_one_this_once(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of memory; the packs to come are as large as ever."""
+    sizes: list[int] = []
+
+    def fails_once(base: Any, models: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(models))
+        if len(sizes) == 1:
+            train_packed(base, models, *args, **kwargs | {"until": 10})
+            raise RuntimeError("shapes do not match\nmore lines")
+        return train_packed(base, models, *args, **kwargs)
+
+    monkeypatch.setattr(workbench, "train_packed", fails_once)
+    bench = workbench_of(assignment(zoo, "llama", tmp_path))
+    apart = bench.measure(requests(zoo, "a"))
+    assert_alike(apart, alone(bench, requests(zoo, "b")))
+    assert [each["measurement"]["not_packed"] for each in apart] == ["RuntimeError: shapes do not match"] * 3
+    assert not any("packed" in each["measurement"] for each in apart)
+    together = bench.measure(requests(zoo, "c"))
+    assert [each["measurement"]["packed"] for each in together] == [3] * 3
+    assert not any("not_packed" in each["measurement"] for each in together)
+    assert sizes == [3, 3]
+
+
 def test_what_is_kept_on_the_way_outlives_the_process(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
