@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 #: What errors of no class of their own say: of torch on a CPU, of CUDA outside torch's own allocator, and of cuBLAS.
@@ -23,5 +25,9 @@ def in_a_line(error: BaseException) -> str:
 
 
 def free_memory() -> None:
-    """Give back what a device's allocator holds in vain."""
+    """Let go of what refers to itself, and give back what a device's allocator holds in vain.
+
+    Not where the error is still handled: its traceback holds the tensors of every frame.
+    """
+    gc.collect()
     torch.cuda.empty_cache()  # nothing, where no GPU is in use

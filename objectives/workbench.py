@@ -121,6 +121,7 @@ class Workbench:
         pad_id = assignment.task.pad_id
         self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)
         self._most = sys.maxsize  # trainings of one pass for which there was memory
+        self._was_short = False  # of memory, a moment ago
         self.engine = TransformersEngine(self.base, assignment.space, assignment.latency)
 
     def measure_base(self, profile: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -252,7 +253,7 @@ class Workbench:
                 trial.seconds["training"] += seconds["training"] / len(trials)
         if refused is not None:
             if is_short:
-                free_memory()
+                self._was_short = True
                 self._most = len(trials) // 2
                 return self._most
             for trial in trials:
@@ -295,6 +296,9 @@ class Workbench:
 
         ``remedy`` is that for memory that is short.
         """
+        if self._was_short:  # not when the error came: whoever handles one holds its tensors
+            free_memory()
+            self._was_short = False
         try:
             yield
         except TrainingDiverged as error:
@@ -304,7 +308,7 @@ class Workbench:
             if is_broken_for_good(error):
                 raise
             if is_out_of_memory(error):
-                free_memory()
+                self._was_short = True
                 trial.close("failed", f"out of memory: try {remedy}")
             else:
                 trial.close("failed", in_a_line(error))

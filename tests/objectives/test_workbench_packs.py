@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,31 @@ def test_a_pack_that_does_not_fit_is_halved_once_and_for_all(
     assert_alike(together[:3], alone(bench, requests(zoo, "b")))
     bench.measure([replace(request, name=f"c{request.name}") for request in some])
     assert sizes == [4, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_memory_is_freed_when_no_error_holds_it_any_more(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    still: list[bool] = []
+
+    def short(*_: Any, **__: Any) -> None:
+        activations = torch.zeros(3)
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    bench = workbench_of(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=1)))
+    with monkeypatch.context() as patched:
+        patched.setattr(workbench, "train_packed", short)
+        patched.setattr(workbench, "train", short)
+        patched.setattr(workbench, "free_memory", lambda: still.append(held[-1]() is not None))
+        failed = bench.measure(requests(zoo, "a")[:trials])
+        bench.measure(requests(zoo, "b")[:1])
+    assert [outcome["status"] for outcome in failed] == ["failed"] * trials
+    assert still == [False] * len(still)
+    assert len(still) == len(held) - 1
+    assert bench.measure(requests(zoo, "c")[:1])[0]["status"] == "complete"
 
 
 def test_a_pack_that_meets_another_error_is_trained_one_by_one_this_once(
