@@ -22,6 +22,7 @@ from objectives.cut import narrowest_cut
 from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_out_of_memory
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError
+from objectives.heads import head_parameters
 from objectives.label_scoring import prompt_is_shareable
 from objectives.latency import LatencySettings
 from objectives.latency.context import profile_context
@@ -158,7 +159,8 @@ class Workbench:
         A diverged or out-of-memory training is a result ("failed" with its reason), not an exception; a disk or server
         that refuses is a StoreError. Lets through an error after which the device does no more in this process.
         """
-        trials = [_Trial(request, self._given.space.parameters(request.placement)) for request in requests]
+        head = head_parameters(self.base)
+        trials = [_Trial(request, self._given.space.parameters(request.placement) + head) for request in requests]
         for trial in trials:
             with self._answering(trial, _ADAPTER):
                 self._begin(trial)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,
@@ -22,6 +23,7 @@ from objectives import workbench
 from objectives.accuracy import evaluate
 from objectives.adapter import check_adapter
 from objectives.errors import ModelError, StoreError
+from objectives.heads import head_parameters, head_parameters_of
 from objectives.latency import LatencySettings
 from objectives.model import kind_of, load_config, load_tokenizer, meta_model
 from objectives.modules import module_space
@@ -246,6 +248,22 @@ def bart() -> Any:
     return BartForConditionalGeneration(config)
 
 
+def values(adapter: str) -> int:
+    """Numbers that the files of an adapter hold."""
+    return sum(tensor.numel() for tensor in load_file(Path(adapter) / "adapter_model.safetensors").values())
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "distilbert"])
+def test_the_parameters_are_all_that_is_stored(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    """An encoder's head too, but not a pooler that came with the model."""
+    bench = Workbench(assignment(zoo, name, tmp_path, training=replace(TRAINING, steps=1)))
+    outcome = bench.measure([Request(all_groups(zoo.space(name)), "0", {"ratio": 1.2})])[0]
+    assert outcome["measurement"]["parameters"] == values(outcome["adapter"])
+    if name != "llama":
+        structure = meta_model(load_config(zoo.folder(name)), "encoder", 3)
+        assert head_parameters_of(structure, zoo.folder(name)) == head_parameters(bench.base) > 0
+
+
 @pytest.mark.parametrize("make", [bert_without_pooler, bart])
 def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo, tmp_path: Path) -> None:
     """Whoever loads the checkpoint gets another random head; with the adapter it must not matter."""
@@ -262,6 +280,9 @@ def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo,
     )
     bench = Workbench(given)
     outcome = bench.measure([Request(all_groups(space), "0")])[0]
+    head = head_parameters_of(meta_model(config, "encoder", 3), folder)
+    assert outcome["measurement"]["parameters"] == space.parameters(all_groups(space)) + head
+    assert outcome["measurement"]["parameters"] == values(outcome["adapter"])
 
     torch.manual_seed(99)
     base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, dtype=bench.base.dtype)
