@@ -13,6 +13,7 @@ from objectives.backbone import decoding_state, positions_argument
 from objectives.batches import pad
 from objectives.cut import LOGITS, Cut, logits_at
 from objectives.encoding import EncodedRow
+from objectives.probing import CANNOT, same_but_for_rounding
 from objectives.training import completion_batch
 
 #: Gives log p (pairs, longest label, tokens that occur in labels), zero behind a label's end, of pairs (row, label).
@@ -151,6 +152,6 @@ def prompt_is_shareable(model: Any, pad_id: int, cut: Cut) -> bool:
     expected = whole_pass_scorer(model, rows, trie, pad_id, cut)(asked, labels)
     try:
         shared = shared_prompt_scorer(model, rows, trie, pad_id, cut)(asked, labels)
-    except (AttributeError, RuntimeError, ValueError, IndexError, TypeError, KeyError):
+    except CANNOT:
         return False
-    return torch.allclose(shared, expected, rtol=1e-3, atol=1e-3 if model.dtype == torch.float32 else 0.1)
+    return same_but_for_rounding(shared, expected, model.dtype)

@@ -131,8 +131,17 @@ def test_a_shared_prompt_gives_the_same_labels(zoo: Zoo, name: str, cut: Any) ->
     check_against_brute_force(model, few, cut, by_prompt=True)
 
 
-def test_a_model_that_counts_positions_otherwise_cannot_share_a_prompt(zoo: Zoo) -> None:
-    model = zoo.copy("gpt2")
+def test_rounding_alone_does_not_hinder_sharing_a_prompt(zoo: Zoo) -> None:
+    """A model that is sure has log-probabilities far from zero, which bfloat16 rounds the more coarsely."""
+    model = zoo.copy("llama")
+    model.lm_head.weight.data.mul_(8)
+    model.to(torch.bfloat16)
+    assert prompt_is_shareable(model, 2, narrowest_cut(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_counts_positions_otherwise_cannot_share_a_prompt(zoo: Zoo, dtype: torch.dtype) -> None:
+    model = zoo.copy("gpt2").to(dtype)
     forward = model.forward
 
     def wrong(*args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
