@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from objectives.accuracy import Evaluation, evaluate
-from objectives.adapter import adapter_at, save_adapter
-from objectives.backbone import attach
+from objectives.adapter import WEIGHTS, adapter_at, save_adapter
+from objectives.backbone import attach, twin, widen_head
 from objectives.causality import sees_ahead
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
@@ -348,12 +348,14 @@ class Workbench:
 
 def load_adapter(base: Any, location: str) -> Any:
     """A PEFT model in eval mode with a stored adapter, on a twin of ``base``. Raises RequestError for a pickle."""
-    from peft import PeftModel
-
-    from objectives.backbone import twin
+    from peft import PeftModel, set_peft_model_state_dict
+    from safetensors.torch import load_file
 
     with adapter_at(location, None) as folder:
-        return PeftModel.from_pretrained(twin(base), str(folder)).eval().get_base_model()
+        adapted = PeftModel.from_pretrained(twin(base), str(folder)).eval()
+        if widen_head(adapted):  # whose weights were rounded when PEFT read them
+            set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
+    return adapted.get_base_model()
 
 
 @contextmanager

@@ -278,7 +278,7 @@ def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo,
     given = assignment(
         zoo, "bert", tmp_path, model=folder, space=space, task=task, training=replace(TRAINING, steps=20)
     )
-    bench = Workbench(given)
+    bench = Workbench(replace(given, uses_gpu=False))
     outcome = bench.measure([Request(all_groups(space), "0")])[0]
     head = head_parameters_of(meta_model(config, "encoder", 3), folder)
     assert outcome["measurement"]["parameters"] == space.parameters(all_groups(space)) + head
@@ -290,3 +290,31 @@ def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo,
     read = PeftModel.from_pretrained(base, outcome["adapter"]).eval()
     figures = evaluate(read, task, "test", metric="accuracy", tokenizer=load_tokenizer(folder))
     assert figures.to_json(seed=0) == bench.test(outcome["adapter"])
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_in_half_precision_what_is_trained_is_in_float32(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    """PEFT casts LoRA weights alone, and small updates of a head in half precision are rounded away."""
+    task = make_task(zoo, name)
+    task = replace(task, splits={**task.splits, "test": task.splits["validation"]})
+    bench = Workbench(assignment(zoo, name, tmp_path, task=task, uses_gpu=False))
+    bench.base.bfloat16()
+    placement = all_groups(zoo.space(name))
+    stopped = bench.measure([Request(placement, "0", {"ratio": 1.2})], until=10)[0]
+    ended = bench.measure([Request(placement, "0", {"ratio": 1.2})])[0]
+    whole = bench.measure([Request(placement, "1", {"ratio": 1.2})])[0]
+    assert (stopped["status"], ended["measurement"]["continued_from"]) == ("stopped", 10)
+    assert ended["adapter_sha256"] == whole["adapter_sha256"]
+    assert bench.test(whole["adapter"]) == whole["measurement"]["validation"], "read back as it was"
+
+    stored = load_file(Path(whole["adapter"]) / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+    head = {key: tensor for key, tensor in stored.items() if "lora_" not in key}
+    assert head
+    assert not any(torch.equal(tensor, tensor.bfloat16().float()) for tensor in head.values())
+    plain = PeftModel.from_pretrained(zoo.copy(name).bfloat16(), whole["adapter"]).eval()
+    read = plain.get_base_model().classifier.modules_to_save["default"].weight
+    assert torch.equal(read, head["base_model.model.classifier.weight"].bfloat16()), "PEFT rounds it to the base's"
+    assert evaluate(plain, task, "test", metric="accuracy").loss == pytest.approx(
+        whole["measurement"]["validation"]["loss"], rel=0.05
+    )
