@@ -18,6 +18,7 @@ _CAUSES = {
     "running low on memory": "the worker was killed, since its machine ran out of memory",
     "node has died": "the machine of the worker died or could not be reached",
     "node was terminated": "the machine of the worker died or could not be reached",
+    "AcceleratorError": "the worker was ended, since its GPU met an error that lasts as long as the process",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from cluster.jobs import Job
+from objectives.device_errors import is_broken_for_good, is_out_of_memory
 from objectives.errors import SearchError
 from objectives.workbench import Assignment, Request, Workbench
 
@@ -37,6 +38,8 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
             # Sent back as words: an exception would end the actor and reach the driver as a traceback.
             return {"refused": str(error), "refused_type": type(error).__name__, "done": True}
         except Exception as error:
+            if is_broken_for_good(error):
+                raise  # which ends the process: the job is done again in another
             # What is to blame is known here alone; for Tune, a worker that raises is a worker that died.
             return self._failed(error) | {"done": True}
 
@@ -59,6 +62,10 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
         if job.kind in ("trial", "pack"):
             return {"failed": reason}
         what = f"adapter {job.adapter}" if job.adapter else f"base model {self._assignment.model}"
+        if is_out_of_memory(error):
+            when = f"{what} was measured" if job.kind == "base" else f"the test split was read with {what}"
+            remedy = "free memory, then resume, with fewer --workers if there are several"
+            return {"refused": f"memory ran out when {when}: {remedy}", "refused_type": "SearchError"}
         sentence = f"{what} cannot be measured ({reason}): check that its files are whole and fit the task, then resume"
         return {"refused": sentence, "refused_type": "RequestError"}
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from objectives.batches import evaluation_order, pad
-from objectives.cut import Cut, logits_at
+from objectives.cut import LOGITS, Cut, logits_at
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.label_scoring import LabelTrie, likeliest, shared_prompt_scorer, whole_pass_scorer
 from objectives.metrics import mean_interval, score, standard_error
@@ -20,9 +20,6 @@ _ROWS = 64
 #: On a GPU, where a pass of few tokens takes as long as one of many, more rows go together, up to so many tokens: those
 #: of 64 rows that have the default of --max-tokens.
 _TOKENS = 64 * 512
-#: Logits that are held at once, thrice. Those of 64 rows of 255 tokens in a vocabulary of 150,000 would take 10 GB
-#: each time.
-_LOGITS = 1 << 26
 
 
 def batches_of(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
@@ -126,7 +123,7 @@ def _parts(rows: Sequence[EncodedRow], vocabulary: int) -> Iterator[list[Encoded
     held = 0
     for row in rows:
         size = len(row.completion) * vocabulary
-        if part and held + size > _LOGITS:
+        if part and held + size > LOGITS:
             yield part
             part, held = [], 0
         part.append(row)

@@ -28,6 +28,7 @@ def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int, al
     """A PEFT model of ``placement`` on a twin of ``base``; LoRA initialised from ``seed``, B at zero.
 
     What is new in an encoder (see :func:`objectives.model.load_model`) is trained beside, and saved with the adapter.
+    All that is trained is in float32, whatever the base is in.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -46,7 +47,33 @@ def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int, al
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
         # PEFT 0.21 asks for it by the name that transformers 5.24 replaces.
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.* is deprecated", FutureWarning)
-        return get_peft_model(twin(base), config)
+        adapted = get_peft_model(twin(base), config)
+    widen_head(adapted)
+    return adapted
+
+
+def widen_head(adapted: nn.Module) -> bool:
+    """Cast an encoder's head and what else of a PEFT model is no LoRA from half precision to float32, and its inputs.
+
+    PEFT does that for LoRA weights alone. In bfloat16 an update below a 512th of its weight is rounded away.
+    False if there was nothing to cast.
+    """
+    from peft.utils.other import ModulesToSaveWrapper
+
+    found = False
+    for module in list(adapted.modules()):
+        for own in module.modules_to_save.values() if isinstance(module, ModulesToSaveWrapper) else ():
+            if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in own.parameters()):
+                own.float().register_forward_pre_hook(_widened, with_kwargs=True)
+                found = True
+    return found
+
+
+def _widened(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def wide(value: Any) -> Any:
+        return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    return tuple(map(wide, args)), {name: wide(value) for name, value in kwargs.items()}
 
 
 def decoding_state(output: Any) -> dict[str, Any]:

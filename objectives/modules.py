@@ -78,10 +78,11 @@ class ModuleSpace:
         return sorted(target for group in groups if group.kind == kind for target in group.targets)
 
     def parameters(self, placement: Placement) -> int:
-        """Trainable adapter parameters: rank x (inputs + outputs), summed over layers and experts."""
+        """Of the LoRA layers: rank x (inputs + outputs), summed over layers and experts; no encoder's head."""
         return placement.rank * sum(self.group(name).parameters_per_rank for name in placement.groups)
 
     def adapter_bytes(self, placement: Placement, bytes_per_parameter: int = 4) -> int:
+        """Of these parameters."""
         return bytes_per_parameter * self.parameters(placement)
 
     def check_ranks(self, ranks: Iterable[int]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from objectives.backbone import twin
 from objectives.cut import logits_at
 from objectives.encoding import EncodedTask
+from objectives.probing import same_but_for_rounding
 
 
 def why_not_packed(base: Any, models: Sequence[Any], task: EncodedTask) -> str | None:
@@ -73,11 +74,8 @@ def _mixing_layer(base: Any, paths: Collection[str]) -> str | None:
             seen.append(("output head", logits_at(model, some, positions, cut="none")))
             passes.append([(path, numbers.float().flatten(0, -2)) for path, numbers in seen])
             seen.clear()
-    # Products of more rows may be summed in another order.
-    tolerance = 1e-3 if model.dtype in (torch.float32, torch.float64) else 5e-2
     both, one, other = passes
     for (path, together), (_, first), (_, second) in zip(both, one, other, strict=False):
-        apart = torch.cat((first, second))
-        if together.shape != apart.shape or not (together - apart).norm() <= tolerance * apart.norm():
+        if not same_but_for_rounding(together, torch.cat((first, second)), model.dtype):
             return path
     return None

@@ -11,6 +11,7 @@ What it gains is in benchmarks/README.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -89,7 +90,7 @@ def train_packed(
             for outcome, own in zip(outcomes, moments, strict=True)
         ]
 
-    with lean_training(carrier.train()):
+    with _in_place(layers), lean_training(carrier.train()):
         for step, batches in islice(enumerate(step_batches(task, settings), start=1), began, last):
             for rows, share in batches:
                 objectives, cross_entropies = _losses(carrier, len(models), rows, task.pad_id, cut, completion_loss)
@@ -138,7 +139,7 @@ class _StackedLayer:
 
     def __init__(self, path: str, base: Any, adapters: dict[int, Any], slots: int) -> None:
         self._path = path
-        self._base = base
+        self.base = base
         self._adapters = adapters
         some = next(iter(adapters.values()))
         rank = max(len(lora_weights(adapter)[0]) for adapter in adapters.values())
@@ -170,10 +171,10 @@ class _StackedLayer:
         if self._merged:
             weight = torch.baddbmm(self._frozen.expand(len(up), -1, -1), self.down.mT, up)
             out = by_slot.bmm(weight)
-            if self._base.bias is not None:
-                out.add_(self._base.bias)
+            if self.base.bias is not None:
+                out.add_(self.base.bias)
         else:
-            out = type(self._base).forward(self._base, x).view(len(up), -1, up.shape[-1])
+            out = type(self.base).forward(self.base, x).view(len(up), -1, up.shape[-1])
             out.add_(by_slot.to(up.dtype).bmm(self.down.mT).bmm(up))
         return out.view(*x.shape[:-1], -1)
 
@@ -202,18 +203,27 @@ class _StackedLayer:
 
 
 def _carry(base: Any, models: Sequence[Any]) -> tuple[Any, list[_StackedLayer]]:
-    """A twin of ``base`` in whose passes each slot has the adapter of its model, and the layers that make it so."""
+    """A twin of ``base``, and the layers with which its passes give each slot the adapter of its model."""
     carrier = twin(base)
     adapters: dict[str, dict[int, Any]] = {}
     for slot, model in enumerate(models):
         for path, layer in plain_layers(model).items():
             adapters.setdefault(path, {})[slot] = layer
-    layers = []
-    for path, here in adapters.items():
-        module = carrier.get_submodule(path)
-        layers.append(_StackedLayer(path, module, here, len(models)))
-        module.forward = layers[-1].forward
-    return carrier, layers
+    return carrier, [
+        _StackedLayer(path, carrier.get_submodule(path), here, len(models)) for path, here in adapters.items()
+    ]
+
+
+@contextmanager
+def _in_place(layers: Sequence[_StackedLayer]) -> Iterator[None]:
+    """Within, the carrier computes by them. After, nothing refers to itself, so that stacks and moments go at once."""
+    for layer in layers:
+        layer.base.forward = layer.forward
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.base.forward
 
 
 def _losses(

@@ -46,7 +46,7 @@ class TrainingResult:
     def record(self, step: int, mean: float) -> None:
         """Raises TrainingDiverged if the mean loss since the entry before is no finite number."""
         if not math.isfinite(mean):
-            raise TrainingDiverged(f"the training loss became {mean} by step {step}")
+            raise TrainingDiverged(f"the training loss became {mean} by step {step}", step)
         self.losses.append((step, mean))
 
 
@@ -60,7 +60,11 @@ def default_learning_rate(hidden_size: int) -> float:
 
 
 class TrainingDiverged(Exception):
-    """The loss is not a number, or infinite. The message names the step."""
+    """The loss is not a number, or infinite. The message names the step, which is ``step``."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 def completion_batch(rows: list[EncodedRow], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

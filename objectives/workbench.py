@@ -14,13 +14,15 @@ from typing import Any
 import torch
 
 from objectives.accuracy import Evaluation, evaluate
-from objectives.adapter import adapter_at, save_adapter
-from objectives.backbone import attach
+from objectives.adapter import WEIGHTS, adapter_at, save_adapter
+from objectives.backbone import attach, twin, widen_head
 from objectives.causality import sees_ahead
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
+from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_out_of_memory
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError
+from objectives.heads import head_parameters
 from objectives.label_scoring import prompt_is_shareable
 from objectives.latency import LatencySettings
 from objectives.latency.context import profile_context
@@ -33,6 +35,11 @@ from objectives.packed import Outcome, train_packed
 from objectives.placement import BASE, CUSTOMARY_ALPHA, Alpha, Placement
 from objectives.storage import Storage
 from objectives.training import TrainingDiverged, TrainingResult, TrainingSettings, train
+
+#: Where memory ran out in a trial, what may help.
+_ADAPTER = "lower --ranks, or fewer --workers"
+_TRAINING = "a smaller --batch-size with --accumulate, or --gradient-checkpointing"
+_EVALUATION = "a smaller --max-tokens, or fewer --workers: it takes no --batch-size"
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Assignment:
     max_ratio: float | None = None
     checkpoint_seconds: float = 30.0  # of training, from one checkpoint to the next
     trust_remote_code: bool = False
+    uses_gpu: bool = True  # where torch sees one
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Workbench:
 
     def __init__(self, assignment: Assignment) -> None:
         """Raises ModelError if the model cannot be loaded, or if it should be causal and is not."""
-        on_gpu = torch.cuda.is_available()
+        on_gpu = assignment.uses_gpu and torch.cuda.is_available()
         torch.set_num_threads(assignment.threads)
         self._given = assignment
         self.device = torch.device("cuda" if on_gpu else "cpu")
@@ -114,6 +122,7 @@ class Workbench:
         pad_id = assignment.task.pad_id
         self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)
         self._most = sys.maxsize  # trainings of one pass for which there was memory
+        self._was_short = False  # of memory, a moment ago
         self.engine = TransformersEngine(self.base, assignment.space, assignment.latency)
 
     def measure_base(self, profile: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -148,16 +157,17 @@ class Workbench:
         the way. Trainings from the same step are made in one pass of the base model where that is possible.
 
         A diverged or out-of-memory training is a result ("failed" with its reason), not an exception; a disk or server
-        that refuses is a StoreError.
+        that refuses is a StoreError. Lets through an error after which the device does no more in this process.
         """
-        trials = [_Trial(request, self._given.space.parameters(request.placement)) for request in requests]
+        head = head_parameters(self.base)
+        trials = [_Trial(request, self._given.space.parameters(request.placement) + head) for request in requests]
         for trial in trials:
-            with self._answering(trial):
+            with self._answering(trial, _ADAPTER):
                 self._begin(trial)
-        self._train([trial for trial in trials if trial.is_open], until)
+        self._train([trial for trial in trials if trial.is_open], until, self._most)
         for trial in trials:
             if trial.is_open:
-                with self._answering(trial):
+                with self._answering(trial, _EVALUATION):
                     self._end(trial)
         return [trial.outcome for trial in trials]
 
@@ -180,31 +190,26 @@ class Workbench:
             )
             trial.model = trial.adapted.get_base_model()
 
-    def _train(self, trials: Sequence[_Trial], until: int | None) -> None:
-        """In one pass, as far as that is possible."""
+    def _train(self, trials: Sequence[_Trial], until: int | None, most: int) -> None:
+        """As many as ``most`` in one pass, as far as that is possible."""
         by_start: dict[int, list[_Trial]] = {}
         for trial in trials:
             with self._answering(trial), _timed(trial.seconds, "training"):
                 trial.before = load_checkpoint(self._given.adapters, trial.checkpoint, trial.model)
                 if trial.before is not None:
-                    trial.measurement["continued_from"] = trial.before.steps
+                    trial.outcome["steps"] = trial.measurement["continued_from"] = trial.before.steps
                 by_start.setdefault(trial.before.steps if trial.before else 0, []).append(trial)
-        packs = [
-            alike[first : first + self._most]
-            for alike in by_start.values()
-            for first in range(0, len(alike), self._most)
-        ]
+        packs = [alike[first : first + most] for alike in by_start.values() for first in range(0, len(alike), most)]
         for alike in packs:
             if len(alike) == 1 or why_not_packed(self.base, [trial.model for trial in alike], self._given.task):
                 for trial in alike:
                     with self._answering(trial):
                         self._train_alone(trial, until)
-            elif not self._train_packed(alike, until):
-                self._most = len(alike) // 2
+            elif (fewer := self._train_packed(alike, until)) is not None:
                 for trial in alike:
-                    with self._answering(trial):
+                    with self._answering(trial, _ADAPTER):
                         self._attach(trial)  # it may be on its way: back to its start, or its checkpoint
-                self._train([trial for trial in alike if trial.is_open], until)
+                self._train([trial for trial in alike if trial.is_open], until, fewer)
 
     def _train_alone(self, trial: _Trial, until: int | None) -> None:
         given = self._given
@@ -214,8 +219,8 @@ class Workbench:
                 trial.model, given.task, given.training, cut=self.cut, until=until, before=trial.before, keep=keep
             )
 
-    def _train_packed(self, trials: Sequence[_Trial], until: int | None) -> bool:
-        """False if the pack cannot be trained, which most often means that memory is short."""
+    def _train_packed(self, trials: Sequence[_Trial], until: int | None) -> int | None:
+        """None, or how many to train at once instead: half where memory is short, as of all packs to come, else one."""
         given = self._given
         keepers = [Keeper(given.adapters, t.checkpoint, t.model, given.checkpoint_seconds) for t in trials]
 
@@ -227,6 +232,8 @@ class Workbench:
 
         seconds: dict[str, float] = {}
         before = [trial.before for trial in trials if trial.before is not None]
+        outcomes: list[Outcome] = []
+        refused, is_short = None, False
         try:
             with _timed(seconds, "training"):
                 outcomes = train_packed(
@@ -239,19 +246,28 @@ class Workbench:
                     before=before,
                     keep=keep,
                 )
-        except (MemoryError, RuntimeError):
-            self._free_memory()
-            return False
+        except (MemoryError, RuntimeError) as error:
+            if is_broken_for_good(error):
+                raise
+            refused, is_short = in_a_line(error), is_out_of_memory(error)
         finally:
             for trial in trials:
                 trial.seconds["training"] += seconds["training"] / len(trials)
+        if refused is not None:
+            if is_short:
+                self._was_short = True
+                self._most = len(trials) // 2
+                return self._most
+            for trial in trials:
+                trial.measurement["not_packed"] = refused
+            return 1
         for trial, outcome in zip(trials, outcomes, strict=True):
             trial.measurement["packed"] = len(trials)
             with self._answering(trial):
                 if isinstance(outcome, TrainingDiverged):
                     raise outcome
                 trial.trained = outcome
-        return True
+        return None
 
     def _end(self, trial: _Trial) -> None:
         given, trained = self._given, trial.trained
@@ -266,7 +282,9 @@ class Workbench:
         with _timed(trial.seconds, "evaluation"):
             validation = self._evaluate(trial.model, "validation")
         if not math.isfinite(validation["loss"]):  # the last step did it
-            raise TrainingDiverged(f"the validation loss became {validation['loss']} by step {trained.steps}")
+            raise TrainingDiverged(
+                f"the validation loss became {validation['loss']} by step {trained.steps}", trained.steps
+            )
         trial.measurement["validation"] = validation
         with _timed(trial.seconds, "saving"):
             trial.outcome["adapter"] = given.adapters.at(trial.request.name)
@@ -275,14 +293,27 @@ class Workbench:
         trial.close("complete")
 
     @contextmanager
-    def _answering(self, trial: _Trial) -> Iterator[None]:
-        """What goes wrong within is the trial's, and ends it; a disk or server that refuses is not its fault."""
+    def _answering(self, trial: _Trial, remedy: str = _TRAINING) -> Iterator[None]:
+        """What goes wrong within is the trial's, and ends it; a disk or server that refuses is not its fault.
+
+        ``remedy`` is that for memory that is short.
+        """
+        if self._was_short:  # not when the error came: whoever handles one holds its tensors
+            free_memory()
+            self._was_short = False
         try:
             yield
         except TrainingDiverged as error:
+            trial.outcome["steps"] = error.step
             trial.close("failed", f"{error}: try a lower --learning-rate")
         except (MemoryError, RuntimeError) as error:
-            trial.close("failed", self._memory_reason(error))
+            if is_broken_for_good(error):
+                raise
+            if is_out_of_memory(error):
+                self._was_short = True
+                trial.close("failed", f"out of memory: try {remedy}")
+            else:
+                trial.close("failed", in_a_line(error))
 
     def test(self, adapter: str | None) -> dict[str, Any]:
         """The test split with a stored adapter, read back from its location; with the base model for ``None``."""
@@ -314,26 +345,17 @@ class Workbench:
             return torch.cuda.get_device_name(self.device)
         return f"cpu, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
-    def _memory_reason(self, error: BaseException) -> str:
-        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if not out_of_memory:
-            return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        self._free_memory()
-        return "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
-
-    def _free_memory(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
 
 def load_adapter(base: Any, location: str) -> Any:
     """A PEFT model in eval mode with a stored adapter, on a twin of ``base``. Raises RequestError for a pickle."""
-    from peft import PeftModel
-
-    from objectives.backbone import twin
+    from peft import PeftModel, set_peft_model_state_dict
+    from safetensors.torch import load_file
 
     with adapter_at(location, None) as folder:
-        return PeftModel.from_pretrained(twin(base), str(folder)).eval().get_base_model()
+        adapted = PeftModel.from_pretrained(twin(base), str(folder)).eval()
+        if widen_head(adapted):  # whose weights were rounded when PEFT read them
+            set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
+    return adapted.get_base_model()
 
 
 @contextmanager

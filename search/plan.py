@@ -321,7 +321,8 @@ class SearchPlan:
             return
         times = f"{reason}: {deaths} times" if deaths > 1 else reason
         if job.kind != "trial":
-            raise SearchError(f"{times}, while {what}: free memory, then resume the search")
+            remedy = "check the GPU" if "GPU" in reason else "free memory"
+            raise SearchError(f"{times}, while {what}: {remedy}, then resume the search")
         self.failed(job, times)
 
     def _deaths(self, job: Job) -> int:

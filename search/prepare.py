@@ -51,6 +51,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.data import load_data
     from objectives.encoding import encode, within_vocabulary
     from objectives.fingerprint import model_digest
+    from objectives.heads import head_parameters_of
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
     from objectives.model import (
@@ -120,11 +121,12 @@ def prepare(spec: SearchSpec) -> Prepared:
     assert spec.learning_rate is not None
     assert spec.training_seed is not None
     limit = spec.max_adapter_mb
+    head = 4 * head_parameters_of(structure, folder) if kind == "encoder" else 0  # bytes
     middle = spec.ranks[len(spec.ranks) // 2]
     placements = PlacementSpace(
         tuple(group.name for group in space.groups),
         spec.ranks,
-        (lambda p: space.adapter_bytes(p) <= limit * 1e6) if limit is not None else (lambda _: True),
+        (lambda p: space.adapter_bytes(p) + head <= limit * 1e6) if limit is not None else (lambda _: True),
     )
     if placements.untried(()) is None:
         raise RequestError(f"--max-adapter-mb {limit:g} allows no placement: even the smallest adapter is larger")
@@ -167,6 +169,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         max_ratio=spec.max_tpot_ratio,
         checkpoint_seconds=spec.checkpoint_seconds,
         trust_remote_code=spec.trust_remote_code,
+        uses_gpu=bool(spec.gpus_per_trial),  # Ray leaves a worker that asked for none those of its machine
     )
     named = {Placement.of(reference.groups, middle): reference.name for reference in references(space)}
     return Prepared(spec, facts, assignment, placements, named)

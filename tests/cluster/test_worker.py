@@ -7,15 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cluster.jobs import Job
 from cluster.worker import Worker
+from objectives import workbench
 from objectives.encoding import EncodedRow
 from objectives.latency import LatencySettings
 from objectives.placement import Placement
 from objectives.storage import Folder
 from objectives.training import TrainingSettings
-from objectives.workbench import Assignment
+from objectives.workbench import Assignment, Workbench
 from tests.objectives.tiny import VOCABULARY, Zoo, make_task
 
 
@@ -52,6 +54,44 @@ def test_a_base_model_that_cannot_be_measured(broken: Assignment) -> None:
         "refused_type": "RequestError",
         "done": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("job", "what"),
+    [
+        (Job("base"), "base model {} was measured"),
+        (Job("test"), "the test split was read with base model {}"),
+        (Job("test", 3, adapter="a/3"), "the test split was read with adapter a/3"),
+    ],
+)
+def test_memory_that_is_short_is_no_fault_of_files(
+    broken: Assignment, monkeypatch: pytest.MonkeyPatch, job: Job, what: str
+) -> None:
+    def short(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Workbench, "measure_base", short)
+    monkeypatch.setattr(Workbench, "test", short)
+    assert step(job, broken) == {
+        "refused": f"memory ran out when {what.format(broken.model)}: free memory, then resume, with fewer --workers "
+        "if there are several",
+        "refused_type": "SearchError",
+        "done": True,
+    }
+
+
+@pytest.mark.parametrize("job", [Job("base"), Job("trial", 0, Placement.of(["o_proj"], 4))])
+def test_a_device_that_is_broken_for_good_ends_the_process(
+    broken: Assignment, monkeypatch: pytest.MonkeyPatch, job: Job
+) -> None:
+    """Every later call on it would raise too: the job, and all after it, need another process."""
+
+    def illegal(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(workbench, "measure", illegal)
+    with pytest.raises(torch.AcceleratorError):
+        step(job, broken)
 
 
 def test_a_trial_that_raises(broken: Assignment) -> None:

@@ -17,7 +17,9 @@ import pytest
 from safetensors import SafetensorError, safe_open
 
 from benchmarks.replay import Silent
+from cluster.jobs import Job
 from objectives.checkpoint import SUFFIX
+from objectives.errors import SearchError
 from search.catalog.store import Catalog
 from search.plan import SearchPlan
 from search.strategy.space import PlacementSpace
@@ -179,6 +181,39 @@ def test_memory_that_runs_out_again_and_again_is_said(tmp_path: Path) -> None:
     assert search.stderr.splitlines()[-1] == (
         f"error: {cause}: 2 times, while the base model was measured: free memory, then resume the search"
     )
+
+
+@pytest.mark.slow
+def test_a_worker_whose_gpu_is_broken_for_good_gives_way_to_another(tmp_path: Path) -> None:
+    args = [sys.executable, "-m", "tests.faults.broken_gpu", str(tmp_path)]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=180, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        "lost: the worker was ended, since its GPU met an error that lasts as long as the process",
+        "finished: cpu, 1 thread",
+    ]
+    first, second = (tmp_path / "processes").read_text().split()
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("cause", "remedy"),
+    [("the worker died", "free memory"), ("the worker was ended, since its GPU met an error", "check the GPU")],
+)
+def test_a_base_model_that_kills_its_workers_ends_the_search(tmp_path: Path, cause: str, remedy: str) -> None:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        search = catalog.create_search("poison", {}, {})
+        space = PlacementSpace(("q_proj",), (4,))
+        study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=1, seed=0)
+        plan = SearchPlan(catalog, study, search.id, budget=1, references={}, watcher=Silent(), retries=1)
+        job = plan.next(0)
+        assert job == Job("base")
+        plan.lost(job, cause)
+        with pytest.raises(SearchError) as caught:
+            plan.lost(job, cause)
+        assert str(caught.value) == (
+            f"{cause}: 2 times, while the base model was measured: {remedy}, then resume the search"
+        )
 
 
 def test_a_trial_that_kills_its_workers_fails_and_one_that_raises_is_not_tried_again(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from objectives.accuracy import Evaluation, batches_of, evaluate
 from objectives.backbone import attach
@@ -130,8 +131,17 @@ def test_a_shared_prompt_gives_the_same_labels(zoo: Zoo, name: str, cut: Any) ->
     check_against_brute_force(model, few, cut, by_prompt=True)
 
 
-def test_a_model_that_counts_positions_otherwise_cannot_share_a_prompt(zoo: Zoo) -> None:
-    model = zoo.copy("gpt2")
+def test_rounding_alone_does_not_hinder_sharing_a_prompt(zoo: Zoo) -> None:
+    """A model that is sure has log-probabilities far from zero, which bfloat16 rounds the more coarsely."""
+    model = zoo.copy("llama")
+    model.lm_head.weight.data.mul_(8)
+    model.to(torch.bfloat16)
+    assert prompt_is_shareable(model, 2, narrowest_cut(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_counts_positions_otherwise_cannot_share_a_prompt(zoo: Zoo, dtype: torch.dtype) -> None:
+    model = zoo.copy("gpt2").to(dtype)
     forward = model.forward
 
     def wrong(*args: Any, position_ids: Any = None, **kwargs: Any) -> Any:
@@ -236,7 +246,7 @@ def test_logits_of_a_large_vocabulary_are_made_for_few_rows_at_once(
     whole = evaluate(model, task, "test", metric="rouge_l", tokenizer=tokenizer)
     longest = max(len(row.completion) for row in task.splits["test"])
     limit = int(rows_at_once * longest) * model.config.vocab_size
-    monkeypatch.setattr("objectives.accuracy._LOGITS", limit)
+    monkeypatch.setattr("objectives.accuracy.LOGITS", limit)
     sizes: list[int] = []
 
     def logits_at_(*args: Any, **named: Any) -> torch.Tensor:
@@ -250,6 +260,31 @@ def test_logits_of_a_large_vocabulary_are_made_for_few_rows_at_once(
     assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
     assert len(sizes) > 1
     assert max(sizes) <= max(limit, longest * model.config.vocab_size)
+
+
+@pytest.mark.parametrize("by_prompt", [False, True])
+def test_log_probabilities_of_a_large_vocabulary_are_taken_of_few_positions_at_once(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, by_prompt: bool
+) -> None:
+    """Labels of several tokens have several positions a row; the result is the same to the bit."""
+    model = zoo.base("llama")
+    task = labelled([(10 + i, 20 + i, 21, EOS) for i in range(8)], rows=24)
+    whole = evaluate(model, task, "test", metric="accuracy", by_prompt=by_prompt)
+    limit = 3 * model.config.vocab_size
+    monkeypatch.setattr("objectives.label_scoring.LOGITS", limit)
+    sizes: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "log_softmax" in str(func):
+                sizes.append(args[0].numel())
+            return func(*args, **(kwargs or {}))
+
+    with Sizes():
+        parts = evaluate(model, task, "test", metric="accuracy", by_prompt=by_prompt)
+    assert parts == whole
+    assert len(sizes) > 1
+    assert max(sizes) == limit
 
 
 @pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "token_f1", "bleu"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +76,35 @@ def assert_equal(
         for key, weight in one.named_parameters():
             torch.testing.assert_close(weights[key], weight, rtol=0, atol=within if weight.requires_grad else 0)
         assert not any(module.training for module in other.modules())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_pack_leaves_nothing_for_the_garbage_collector(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Its stacks and their moments are as large as all adapters together, and the next pack needs the memory."""
+    base, stacks = zoo.base("llama"), []
+    carry = packed._carry
+
+    def spied(*args: Any) -> Any:
+        carrier, layers = carry(*args)
+        stacks.extend(weakref.ref(stack) for layer in layers for stack in (layer.down, layer.up))
+        return carrier, layers
+
+    def short(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(packed, "_carry", spied)
+    if fails:
+        monkeypatch.setattr(packed, "update", short)
+    gc.disable()
+    try:
+        with pytest.raises(torch.OutOfMemoryError) if fails else nullcontext():
+            train_packed(base, attached(zoo, "llama", base), make_task(zoo, "llama"), SETTINGS)
+        assert stacks
+        assert not [stack for stack in stacks if stack() is not None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "opt", "mixtral"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,
@@ -18,9 +19,11 @@ from transformers import (
     BertForMaskedLM,
 )
 
+from objectives import workbench
 from objectives.accuracy import evaluate
 from objectives.adapter import check_adapter
 from objectives.errors import ModelError, StoreError
+from objectives.heads import head_parameters, head_parameters_of
 from objectives.latency import LatencySettings
 from objectives.model import kind_of, load_config, load_tokenizer, meta_model
 from objectives.modules import module_space
@@ -80,6 +83,14 @@ def test_the_base_model_is_measured_against_itself(zoo: Zoo, tmp_path: Path) -> 
     assert base.keys() == {"validation", "latency", "latency_context", "seconds", "device"}
     assert base["device"] == (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu, 1 thread")
     assert 0.3 < base["latency"]["ratio"] < 3
+
+
+def test_a_bench_that_uses_no_gpu_leaves_one_alone(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was given none may see those of its machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    bench = Workbench(assignment(zoo, "llama", tmp_path, uses_gpu=False))
+    assert (bench.device.type, bench.base.device.type, bench.base.dtype) == ("cpu", "cpu", torch.float32)
+    assert bench.measure_base()["device"] == "cpu, 1 thread"
 
 
 def test_a_trial_does_not_depend_on_those_before_it(zoo: Zoo, tmp_path: Path) -> None:
@@ -145,7 +156,7 @@ def test_a_training_that_diverges_fails_with_a_remedy(
     training = TrainingSettings(steps=steps, batch_size=8, learning_rate=1e30)
     bench = Workbench(assignment(zoo, name, tmp_path, training=training))
     outcome = plain(bench.measure([Request(all_groups(zoo.space(name)), "0")])[0])
-    assert outcome["status"] == "failed"
+    assert (outcome["status"], outcome["steps"]) == ("failed", step)
     what = "training loss" if steps == 30 else "validation loss"
     assert outcome["reason"] == f"the {what} became nan by step {step}: try a lower --learning-rate"
     assert "adapter" not in outcome
@@ -153,14 +164,55 @@ def test_a_training_that_diverges_fails_with_a_remedy(
     assert math.isfinite(bench.measure_base()["validation"]["loss"]), "the next trial starts from a clean base"
 
 
+def test_a_training_that_goes_on_and_fails_keeps_its_steps(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were spent, and count as that: up to where it diverged, or to its checkpoint."""
+    given = assignment(zoo, "llama", tmp_path)
+    some = [Request(all_groups(zoo.space("llama")), str(number), {"ratio": 1.2}) for number in range(3)]
+    bench = Workbench(given)
+    assert [stopped["steps"] for stopped in bench.measure(some, until=10)] == [10] * 3
+    hot = Workbench(replace(given, training=replace(TRAINING, learning_rate=1e30)))
+    ended = [*hot.measure(some[:1]), *hot.measure(some[1:])]
+    assert [(outcome["status"], outcome["steps"]) for outcome in ended] == [("failed", 20)] * 3
+
+    def out_of_memory(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(workbench, "train", out_of_memory)
+    short = bench.measure(some[:1])[0]
+    assert (short["status"], short["steps"], short["measurement"]["continued_from"]) == ("failed", 10, 10)
+
+
 def test_memory_that_is_not_there_fails_the_trial_alone(zoo: Zoo, tmp_path: Path) -> None:
     bench = Workbench(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=2)))
     outcome = plain(bench.measure([Request(Placement.of(["q_proj"], 10**13), "0")])[0])
     assert outcome["status"] == "failed"
-    assert outcome["reason"] == (
-        "out of memory: try a smaller --batch-size with --accumulate, or --gradient-checkpointing"
-    )
+    assert outcome["reason"] == "out of memory: try lower --ranks, or fewer --workers"
     assert bench.measure([Request(Placement.of(["q_proj"], 4), "1")])[0]["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), torch.AcceleratorError("CUDA error: out of memory")]
+)
+@pytest.mark.parametrize(
+    ("phase", "remedy"),
+    [
+        ("attach", "lower --ranks, or fewer --workers"),
+        ("train", "a smaller --batch-size with --accumulate, or --gradient-checkpointing"),
+        ("evaluate", "a smaller --max-tokens, or fewer --workers: it takes no --batch-size"),
+    ],
+)
+def test_the_remedy_for_short_memory_is_that_of_the_phase(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, remedy: str, error: Exception
+) -> None:
+    def short(*_: Any, **__: Any) -> None:
+        raise error
+
+    bench = Workbench(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=1)))
+    monkeypatch.setattr(workbench, phase, short)
+    outcome = plain(bench.measure([Request(Placement.of(["q_proj"], 4), "0", {"ratio": 1.2})])[0])
+    assert (outcome["status"], outcome["reason"]) == ("failed", f"out of memory: try {remedy}")
 
 
 def test_a_disk_that_refuses_is_no_result(zoo: Zoo, tmp_path: Path, no_file_larger_than: Any) -> None:
@@ -196,6 +248,22 @@ def bart() -> Any:
     return BartForConditionalGeneration(config)
 
 
+def values(adapter: str) -> int:
+    """Numbers that the files of an adapter hold."""
+    return sum(tensor.numel() for tensor in load_file(Path(adapter) / "adapter_model.safetensors").values())
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "distilbert"])
+def test_the_parameters_are_all_that_is_stored(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    """An encoder's head too, but not a pooler that came with the model."""
+    bench = Workbench(assignment(zoo, name, tmp_path, training=replace(TRAINING, steps=1)))
+    outcome = bench.measure([Request(all_groups(zoo.space(name)), "0", {"ratio": 1.2})])[0]
+    assert outcome["measurement"]["parameters"] == values(outcome["adapter"])
+    if name != "llama":
+        structure = meta_model(load_config(zoo.folder(name)), "encoder", 3)
+        assert head_parameters_of(structure, zoo.folder(name)) == head_parameters(bench.base) > 0
+
+
 @pytest.mark.parametrize("make", [bert_without_pooler, bart])
 def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo, tmp_path: Path) -> None:
     """Whoever loads the checkpoint gets another random head; with the adapter it must not matter."""
@@ -210,8 +278,11 @@ def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo,
     given = assignment(
         zoo, "bert", tmp_path, model=folder, space=space, task=task, training=replace(TRAINING, steps=20)
     )
-    bench = Workbench(given)
+    bench = Workbench(replace(given, uses_gpu=False))
     outcome = bench.measure([Request(all_groups(space), "0")])[0]
+    head = head_parameters_of(meta_model(config, "encoder", 3), folder)
+    assert outcome["measurement"]["parameters"] == space.parameters(all_groups(space)) + head
+    assert outcome["measurement"]["parameters"] == values(outcome["adapter"])
 
     torch.manual_seed(99)
     base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3, dtype=bench.base.dtype)
@@ -219,3 +290,31 @@ def test_an_adapter_brings_all_that_an_encoder_learned_anew(make: Any, zoo: Zoo,
     read = PeftModel.from_pretrained(base, outcome["adapter"]).eval()
     figures = evaluate(read, task, "test", metric="accuracy", tokenizer=load_tokenizer(folder))
     assert figures.to_json(seed=0) == bench.test(outcome["adapter"])
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_in_half_precision_what_is_trained_is_in_float32(zoo: Zoo, name: str, tmp_path: Path) -> None:
+    """PEFT casts LoRA weights alone, and small updates of a head in half precision are rounded away."""
+    task = make_task(zoo, name)
+    task = replace(task, splits={**task.splits, "test": task.splits["validation"]})
+    bench = Workbench(assignment(zoo, name, tmp_path, task=task, uses_gpu=False))
+    bench.base.bfloat16()
+    placement = all_groups(zoo.space(name))
+    stopped = bench.measure([Request(placement, "0", {"ratio": 1.2})], until=10)[0]
+    ended = bench.measure([Request(placement, "0", {"ratio": 1.2})])[0]
+    whole = bench.measure([Request(placement, "1", {"ratio": 1.2})])[0]
+    assert (stopped["status"], ended["measurement"]["continued_from"]) == ("stopped", 10)
+    assert ended["adapter_sha256"] == whole["adapter_sha256"]
+    assert bench.test(whole["adapter"]) == whole["measurement"]["validation"], "read back as it was"
+
+    stored = load_file(Path(whole["adapter"]) / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+    head = {key: tensor for key, tensor in stored.items() if "lora_" not in key}
+    assert head
+    assert not any(torch.equal(tensor, tensor.bfloat16().float()) for tensor in head.values())
+    plain = PeftModel.from_pretrained(zoo.copy(name).bfloat16(), whole["adapter"]).eval()
+    read = plain.get_base_model().classifier.modules_to_save["default"].weight
+    assert torch.equal(read, head["base_model.model.classifier.weight"].bfloat16()), "PEFT rounds it to the base's"
+    assert evaluate(plain, task, "test", metric="accuracy").loss == pytest.approx(
+        whole["measurement"]["validation"]["loss"], rel=0.05
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,56 @@ def test_a_pack_that_does_not_fit_is_halved_once_and_for_all(
     assert sizes == [4, 2, 2, 2, 2]
 
 
+@pytest.mark.parametrize("trials", [1, 3])
+def test_memory_is_freed_when_no_error_holds_it_any_more(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
+) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    still: list[bool] = []
+
+    def short(*_: Any, **__: Any) -> None:
+        activations = torch.zeros(3)
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    bench = workbench_of(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, steps=1)))
+    with monkeypatch.context() as patched:
+        patched.setattr(workbench, "train_packed", short)
+        patched.setattr(workbench, "train", short)
+        patched.setattr(workbench, "free_memory", lambda: still.append(held[-1]() is not None))
+        failed = bench.measure(requests(zoo, "a")[:trials])
+        bench.measure(requests(zoo, "b")[:1])
+    assert [outcome["status"] for outcome in failed] == ["failed"] * trials
+    assert still == [False] * len(still)
+    assert len(still) == len(held) - 1
+    assert bench.measure(requests(zoo, "c")[:1])[0]["status"] == "complete"
+
+
+def test_a_pack_that_meets_another_error_is_trained_one_by_one_this_once(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of memory; the packs to come are as large as ever."""
+    sizes: list[int] = []
+
+    def fails_once(base: Any, models: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(models))
+        if len(sizes) == 1:
+            train_packed(base, models, *args, **kwargs | {"until": 10})
+            raise RuntimeError("shapes do not match\nmore lines")
+        return train_packed(base, models, *args, **kwargs)
+
+    monkeypatch.setattr(workbench, "train_packed", fails_once)
+    bench = workbench_of(assignment(zoo, "llama", tmp_path))
+    apart = bench.measure(requests(zoo, "a"))
+    assert_alike(apart, alone(bench, requests(zoo, "b")))
+    assert [each["measurement"]["not_packed"] for each in apart] == ["RuntimeError: shapes do not match"] * 3
+    assert not any("packed" in each["measurement"] for each in apart)
+    together = bench.measure(requests(zoo, "c"))
+    assert [each["measurement"]["packed"] for each in together] == [3] * 3
+    assert not any("not_packed" in each["measurement"] for each in together)
+    assert sizes == [3, 3]
+
+
 def test_what_is_kept_on_the_way_outlives_the_process(
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +189,23 @@ def test_a_trial_that_fails_leaves_the_others_alone(zoo: Zoo, tmp_path: Path) ->
     assert [outcome["status"] for outcome in outcomes] == ["complete", "infeasible", "failed", "complete", "complete"]
     assert outcomes[2]["reason"].startswith("out of memory")
     assert outcomes[0]["measurement"]["packed"] == 3
+
+
+def test_a_device_that_is_broken_for_good_is_no_result(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of a pack, which is not tried again here, nor of a trial alone."""
+
+    def illegal(*_: Any, **__: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    bench = workbench_of(assignment(zoo, "llama", tmp_path))
+    monkeypatch.setattr(workbench, "train_packed", illegal)
+    with pytest.raises(torch.AcceleratorError):
+        bench.measure(requests(zoo, "a"))
+    monkeypatch.setattr(workbench, "train", illegal)
+    with pytest.raises(torch.AcceleratorError):
+        bench.measure(requests(zoo, "a")[:1])
 
 
 def test_every_one_that_diverges_says_so(zoo: Zoo, tmp_path: Path) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from objectives.errors import RequestError
 from search.prepare import prepare, threads_for
 from search.spec import SearchSpec
+from tests.objectives.tiny import Zoo
 
 
 @pytest.mark.parametrize(
@@ -36,6 +41,27 @@ def test_a_worker_on_a_gpu_trains_a_pack(gpus: float, budget: int, workers: int,
     """Also where only the cluster has GPUs: the driver goes by what it was told of them."""
     spec = SearchSpec(gpus_per_trial=gpus, budget=budget, workers=workers, pack=asked)
     assert prepare(spec).spec.pack == pack
+
+
+@pytest.mark.parametrize(("gpus", "uses"), [(0.0, False), (0.5, True), (None, False)])
+def test_trials_without_gpus_are_given_none(monkeypatch: pytest.MonkeyPatch, gpus: float | None, uses: bool) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert prepare(SearchSpec(gpus_per_trial=gpus, workers=1)).assignment.uses_gpu is uses
+
+
+def test_the_head_of_an_encoder_counts_for_the_size_of_an_adapter(tmp_path: Path) -> None:
+    zoo = Zoo(tmp_path)
+    rows = "".join(f'{{"text": "where is the cat {n}", "label": "{n % 3}"}}\n' for n in range(60))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    spec = SearchSpec(model=str(zoo.folder("bert")), data=str(tmp_path / "rows.jsonl"), ranks=(4,), workers=1)
+    smallest = min(4 * 4 * group.parameters_per_rank for group in zoo.space("bert").groups)  # bytes
+    head = 4 * (32 * 3 + 3)
+    assert prepare(replace(spec, max_adapter_mb=(smallest + head) / 1e6)).space.untried(()) is not None
+    with pytest.raises(RequestError) as caught:
+        prepare(replace(spec, max_adapter_mb=(smallest + head - 1) / 1e6))
+    assert str(caught.value) == (
+        f"--max-adapter-mb {(smallest + head - 1) / 1e6:g} allows no placement: even the smallest adapter is larger"
+    )
 
 
 @pytest.mark.parametrize(
