@@ -25,6 +25,7 @@ from benchmarks.asking import LARGE, STEPS, worth
 from benchmarks.databases import BACKENDS, database
 from benchmarks.replay import Silent
 from cluster.jobs import Job
+from search import plan
 from search.catalog.store import Catalog
 from search.lease import Lease
 from search.plan import SearchPlan
@@ -37,13 +38,13 @@ PARTS = (
     (Lease, "check", "lease"),
     (Catalog, "add_trial", "record"),
     (Catalog, "record", "record"),
-    (Catalog, "profile", "record"),
-    (Catalog, "store_profile", "record"),
+    (plan, "good_profile", "record"),
+    (plan, "store_profile", "record"),
     (Study, "tell", "tell"),
 )
 
 
-def timed(kind: type, method: str, part: str, spent: Counter[str]) -> None:
+def timed(kind: Any, method: str, part: str, spent: Counter[str]) -> None:
     real = getattr(kind, method)
 
     def measured(*args: Any, **named: Any) -> Any:
@@ -116,7 +117,7 @@ def outcome(job: Job, random: np.random.Generator) -> dict[str, Any]:
     accuracy, ratio, course = worth(job.placement, random)
     losses = [(step, course[-1] + 1 - step / STEPS) for step in range(10, STEPS + 1, 10)]
     validation = {"accuracy": accuracy, "loss": course[-1], "standard_error": 0.02, "accuracy_ci": [accuracy, accuracy]}
-    latency = {"ratio": ratio, "tpot_p95_ms": 4.0 * ratio}
+    latency = {"ratio": ratio, "ratio_ci": [ratio, ratio], "tpot_p95_ms": 4.0 * ratio}
     measurement = {"parameters": 1, "seconds": {}, "losses": losses, "latency": latency, "validation": validation}
     return {"status": "complete", "reason": None, "steps": STEPS, "measurement": measurement, "adapter": "replayed"}
 

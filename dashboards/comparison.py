@@ -128,6 +128,8 @@ def default_why(document: dict[str, Any], passed_over: Sequence[dict[str, Any]] 
     under = "" if cap is None else f" of those up to {latency} ratio {cap:g}"
     but = faster_by_noise([(called(each), each["tpot_ratio"]) for each in passed_over], default["tpot_ratio"])
     if best is default:
+        if all(each["tpot_ratio"] >= default["tpot_ratio"] for each in allowed):
+            return f"it has the smallest worst regret{under}, and none is faster"
         return (
             f"it has the smallest worst regret{under}, and every faster one has a larger one beyond its interval{but}"
         )
@@ -177,7 +179,8 @@ def left_out_sentence(document: dict[str, Any]) -> str:
         return ""
     total, listed = reasons.total(), [f"{n} {why}" for why, n in reasons.most_common(3)]
     if len(reasons) > 3:
-        listed.append(f"others for {len(reasons) - 3} more reasons, which --json has")
+        more = len(reasons) - 3
+        listed.append(f"others for {more} more reason{'' if more == 1 else 's'}, which --json has")
     return f"{total} placement{' is' if total == 1 else 's are'} not compared: {'; '.join(listed)}."
 
 

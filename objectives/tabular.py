@@ -47,7 +47,7 @@ class Table:
             "parameters": 0,
             "seconds": {},
             "losses": [(LOSS_EVERY * i, loss) for i, loss in entries if LOSS_EVERY * i <= steps],
-            "latency": {"ratio": self.ratio(placement)},
+            "latency": {"ratio": self.ratio(placement), "ratio_ci": [self.ratio(placement)] * 2},
         }
         outcome = {"reason": None, "steps": steps, "measurement": measurement}
         if steps < last["step"]:

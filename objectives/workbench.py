@@ -21,7 +21,7 @@ from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoi
 from objectives.cut import narrowest_cut
 from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_out_of_memory
 from objectives.encoding import EncodedTask
-from objectives.errors import ModelError
+from objectives.errors import ModelError, RequestError
 from objectives.heads import head_parameters
 from objectives.label_scoring import prompt_is_shareable
 from objectives.latency import LatencySettings
@@ -347,12 +347,23 @@ class Workbench:
 
 
 def load_adapter(base: Any, location: str) -> Any:
-    """A PEFT model in eval mode with a stored adapter, on a twin of ``base``. Raises RequestError for a pickle."""
+    """A PEFT model in eval mode with a stored adapter, on a twin of ``base``.
+
+    Raises RequestError for a pickle, and for an adapter that its own configuration does not fit.
+    """
     from peft import PeftModel, set_peft_model_state_dict
     from safetensors.torch import load_file
 
     with adapter_at(location, None) as folder:
-        adapted = PeftModel.from_pretrained(twin(base), str(folder)).eval()
+        try:
+            adapted = PeftModel.from_pretrained(twin(base), str(folder)).eval()
+        except (RuntimeError, ValueError, TypeError) as error:
+            if is_out_of_memory(error) or is_broken_for_good(error):
+                raise
+            said = in_a_line(error).rstrip(".:")
+            raise RequestError(
+                f"adapter {location} does not fit its own configuration ({said}): export it again"
+            ) from error
         if widen_head(adapted):  # whose weights were rounded when PEFT read them
             set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
     return adapted.get_base_model()

@@ -197,7 +197,7 @@ def run(home: str | None, storage: str | None, tracking_uri: str | None, debug: 
         Daemon(catalog, place.folder / "nights", command, environment=place.environment()).run()
 
 
-@click.command("run")
+@click.command("run", add_help_option=False)
 @request
 @stores
 def _run_flags(config: str | None, data: tuple[str, ...], debug: bool, **flags: Any) -> None:

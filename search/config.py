@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from objectives.errors import RequestError
 from objectives.placement import ALPHA
 from search.outside import ADAPTERS, NAME
-from search.spec import ABOVE_ZERO, AT_LEAST, CHOICES, FROM_ZERO, LARGEST_SEED, NOT_EMPTY, SEEDS, SearchSpec
+from search.spec import ABOVE_ZERO, AT_LEAST, CHOICES, FROM_ZERO, LARGEST_SEED, MOST, NOT_EMPTY, SEEDS, SearchSpec
 
 _WHOLE, _NUMBER, _YES_NO, _TEXT = (
     "a whole number",
@@ -48,13 +49,20 @@ def read_config(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        written = yaml.compose(text, yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
     if not isinstance(content, dict):
         raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}
+    # As they are written: YAML itself would take the last of two.
+    assert isinstance(written, yaml.MappingNode)
+    keys = Counter(key.value.replace("-", "_") for key, _ in written.value)
+    if twice := [key for key, count in keys.items() if count > 1]:
+        raise RequestError(f"--config {file}: {twice[0]} is given twice: give it once")
     known = {field.name for field in fields(SearchSpec)}
     for key, value in settings.items():
         if key not in known:
@@ -114,7 +122,7 @@ def _values(name: str) -> dict[str, Any]:
         return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 999_999}, text, {"type": "null"}]}
     values: dict[str, Any] = {"type": [_JSON[kind], "null"]}
     if name in AT_LEAST:
-        values["minimum"] = AT_LEAST[name]
+        values |= {"minimum": AT_LEAST[name], "maximum": MOST}
     if name in ABOVE_ZERO:
         values["exclusiveMinimum"] = 0
     if name == "max_tpot_ratio":

@@ -140,7 +140,7 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
         )
     check_adapter(folder, manifest["adapter_sha256"])
     adapter_config(folder)
-    spec = replace(spec, model=model or spec.model, data=data or spec.data)
+    spec = replace(spec, model=spec.model if model is None else model, data=spec.data if data is None else data)
     measured = test_adapter(spec, folder, manifest["data_hash"], manifest["structure"])
     return {
         "metric": manifest["metric"],

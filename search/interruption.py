@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 from objectives.errors import Interrupted
 
+#: A search that is interrupted ends within these.
+_DEAF_S = 10.0
+
 
 class Interruption:
     """Within it, both signals raise KeyboardInterrupt in the main thread, and are remembered.
+
+    For some seconds after the first others are not heard: what has to be written and said at the end is not cut off.
 
     Remembered, since the exception can get lost: Python drops it where a finaliser runs at that moment, and libraries
     turn it into errors of their own. Leaving the context with another error raises KeyboardInterrupt again.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked: float | None = None
         self._before: dict[int, Any] = {}
         self._hook = sys.unraisablehook
 
@@ -35,12 +41,14 @@ class Interruption:
 
     def check(self) -> None:
         """Raises KeyboardInterrupt if a signal came."""
-        if self._asked:
+        if self._asked is not None:
             raise KeyboardInterrupt
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        raise KeyboardInterrupt
+        now = time.monotonic()
+        if self._asked is None or now > self._asked + _DEAF_S:
+            self._asked = now
+            raise KeyboardInterrupt
 
     def _unraisable(self, lost: sys.UnraisableHookArgs) -> None:
         if not isinstance(lost.exc_value, KeyboardInterrupt):
@@ -52,5 +60,5 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         sys.unraisablehook = self._hook
-        if self._asked and error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+        if self._asked is not None and error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
             raise KeyboardInterrupt from error

@@ -11,7 +11,7 @@ from cluster.jobs import Job, Plan
 from objectives.errors import SearchError
 from objectives.latency.context import profile_key
 from objectives.placement import BASE, Placement
-from search.catalog.profiles import profile_of, store_profile
+from search.catalog.profiles import good_profile, store_profile
 from search.catalog.store import Catalog
 from search.pareto import front
 from search.served import ServedProfiles
@@ -250,7 +250,7 @@ class SearchPlan:
         if self._served:
             return self._served.of(placement)
         key = self._profile_key(placement)
-        return profile_of(self._catalog, key) if key and placement != self._champion else None
+        return good_profile(self._catalog, key) if key and placement != self._champion else None
 
     def _profile_key(self, placement: Placement) -> str | None:
         if self._base is None:

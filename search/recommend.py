@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dashboards.format import faster_by_noise, latency_name
+from dashboards.format import faster_by_noise, latency_name, metric_name
 from objectives.latency.paired import Ratio
 from objectives.placement import Placement
 from search.pareto import front
@@ -60,6 +60,7 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     )
     chosen = ordered[picked]
     cost = f"{latency_name(axis)} {chosen.ratio.value:.2f} times the base model's"
+    metric = metric_name(metric)
     figure = f"expected {metric}" if found else f"validation {metric}"
     passed_over = [ordered[i] for i in within if ordered[i].ratio.value < chosen.ratio.value]
     but = faster_by_noise([(c.placement.label, c.ratio.value) for c in passed_over], chosen.ratio.value)

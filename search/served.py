@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from objectives.latency.classes import class_of
-from objectives.latency.context import good_enough, profile_context, profile_key
+from objectives.latency.context import profile_context, profile_key
 from objectives.latency.engine import Engine, measure
 from objectives.latency.settings import LatencySettings
 from objectives.modules import ModuleSpace
 from objectives.placement import Placement
-from search.catalog.profiles import profile_of, replace_profile
+from search.catalog.profiles import good_profile, replace_profile
 from search.catalog.store import Catalog
 
 #: A request to a server gives one ratio, one in this process gives eight; a class is measured once, not each trial.
@@ -34,8 +34,8 @@ class ServedProfiles:
         """
         name = class_of(self.space, placement, fused=self.engine.fused).name
         key = profile_key(profile_context(self.space, self.engine.facts, SETTINGS), name)
-        kept = profile_of(self.catalog, key)
-        if kept is None or not good_enough(kept, SETTINGS):
+        kept = good_profile(self.catalog, key, SETTINGS)
+        if kept is None:
             pair = self.engine.open(placement, self.seed)
             kept = measure(pair, SETTINGS, seed=self.seed, engine=self.engine.name) | {"class": name}
             replace_profile(self.catalog, key, kept)

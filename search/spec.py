@@ -15,6 +15,8 @@ from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
 
 #: NumPy, which draws for the strategies, takes 32 bits.
 LARGEST_SEED = 2**32 - 1
+#: Of what is counted: trials, steps, rows, tokens, ranks.
+MOST = 1_000_000
 SEEDS = ("seed", "training_seed")
 #: The least of each whole number.
 AT_LEAST = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0, "retries": 0}
@@ -84,6 +86,8 @@ class SearchSpec:
             value = getattr(self, field)
             if value is not None and value < least:
                 raise RequestError(f"{_flag(field)} {value} is too small: give {least} or more")
+            if value is not None and value > MOST and field not in SEEDS:
+                raise RequestError(f"{_flag(field)} {value} is too large: give {MOST} or less")
         for field in SEEDS:
             value = getattr(self, field)
             if value is not None and value > LARGEST_SEED:

@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from objectives.placement import ALPHA
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
 from search.outside import NAME
-from search.spec import LARGEST_SEED
+from search.spec import LARGEST_SEED, MOST
 
-_MANY = 1_000_000
-Count = Annotated[int, Field(ge=1, le=_MANY)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -88,10 +87,10 @@ class SearchRequest(BaseModel):
         description="Of the choice among labels beside their likelihood, in a causal model's training. Default: 4.",
     )
     gradient_checkpointing: bool | None = None
-    max_tokens: int | None = Field(None, ge=8, le=_MANY)
+    max_tokens: int | None = Field(None, ge=8, le=MOST)
     template: str | None = Field(None, max_length=10_000, description="'chat', or text with {text}.")
-    validation_rows: int | None = Field(None, ge=2, le=_MANY)
-    test_rows: int | None = Field(None, ge=2, le=_MANY)
+    validation_rows: int | None = Field(None, ge=2, le=MOST)
+    test_rows: int | None = Field(None, ge=2, le=MOST)
 
 
 class ResumeRequest(BaseModel):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
+from objectives.latency.context import good_enough
+from objectives.latency.settings import LatencySettings
 from search.catalog.models import LatencyProfile
 from search.catalog.retry import retried
 from search.catalog.store import Catalog
+
+#: What workers measure by.
+_WORKERS = LatencySettings()
 
 
 @retried
@@ -19,14 +25,17 @@ def profile_of(catalog: Catalog, key: str) -> dict[str, Any] | None:
         return session.scalar(select(LatencyProfile.profile).where(LatencyProfile.key == key))
 
 
-@retried
+def good_profile(catalog: Catalog, key: str, settings: LatencySettings = _WORKERS) -> dict[str, Any] | None:
+    """None also for a profile that another command was content with, and ``settings`` are not."""
+    kept = profile_of(catalog, key)
+    return kept if kept is not None and good_enough(kept, settings) else None
+
+
 def store_profile(catalog: Catalog, key: str, profile: dict[str, Any]) -> None:
-    """Keeps the profile that is there already, if any: the first measurement stands."""
-    try:
-        with catalog.writing() as session:
-            session.add(LatencyProfile(key=key, profile=profile, created_at=datetime.now(UTC)))
-    except IntegrityError:
-        return
+    """Of a worker. Keeps a profile that is there already and good enough: the first such measurement stands."""
+    if good_profile(catalog, key) is None:
+        with contextlib.suppress(IntegrityError):  # another has stored one in the same moment
+            replace_profile(catalog, key, profile)
 
 
 @retried

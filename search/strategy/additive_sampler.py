@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.placement import Placement
 from search.pareto import area
-from search.strategy.belief import Observation, believe, bent, design, explains, tells
+from search.strategy.belief import Observation, believe, bent, design, expected_ratios, explains, tells
 from search.strategy.fidelity import rungs
 from search.strategy.gain import axes, gains
 from search.strategy.space import PlacementSpace
@@ -124,7 +124,7 @@ class AdditiveSampler(BaseSampler):
         it all that may begin do, and stopped ones go on while there are steps to share.
         """
         history = self._history(study, running)
-        if may_begin and self._is_first_batch(history):
+        if may_begin and self._is_first_batch(history) and self._within_cap(history, self._untried(history)):
             return Decision("begin", early=self.stops_early)
         if not self._is_explained(history):
             return self._without_model(history, may_begin)
@@ -134,7 +134,7 @@ class AdditiveSampler(BaseSampler):
         if settle and history.finished and chance < _UNLIKELY:
             return Decision("settled", chance=chance)
         best = about[int(gain.argmax())]
-        if gain.max() < 0:  # nothing is left to begin, or to go on with
+        if gain.max() <= -1:  # nothing is left to begin, or to go on with
             return Decision("begin" if may_begin else "settled", early=self.stops_early, chance=chance)
         if best in history.open:
             return Decision("continue", history.open[best], chance=chance)
@@ -160,6 +160,9 @@ class AdditiveSampler(BaseSampler):
         if self._is_first_batch(history):
             return self._space.params(self._most_telling(history))
         if not self._is_explained(history):
+            untried = self._untried(history)
+            if len(self._within_cap(history, untried)) < len(untried):  # `otherwise` knows nothing of latencies to come
+                return self._space.params(self._most_telling(history))
             return self._otherwise.sample_relative(
                 study, trial, self._otherwise.infer_relative_search_space(study, trial)
             )
@@ -213,16 +216,30 @@ class AdditiveSampler(BaseSampler):
         self._random = np.random.default_rng([self._seed, len(history.begun), rungs_known])
         return history
 
+    def _untried(self, history: _History) -> list[Placement]:
+        return [placement for placement in self._candidates(()) if placement not in history.begun]
+
+    def _within_cap(self, history: _History, candidates: Sequence[Placement]) -> list[Placement]:
+        """Those that are expected to be fast enough, as far as anything is known."""
+        if self._max_ratio is None or len(history.seen) < 2:
+            return list(candidates)
+        ratios = expected_ratios(history.seen, candidates, self._space.groups)
+        return [placement for placement, ratio in zip(candidates, ratios, strict=True) if ratio <= self._max_ratio]
+
     def _most_telling(self, history: _History) -> Placement:
-        candidates = [placement for placement in self._candidates(()) if placement not in history.begun]
-        if not candidates:
+        untried = self._untried(history)
+        if not untried:
             return next(iter(history.begun))
+        candidates = self._within_cap(history, untried)
+        if not candidates:
+            return untried[int(expected_ratios(history.seen, untried, self._space.groups).argmin())]
         return candidates[int(design(sorted(history.begun), candidates, self._space.groups).argmax())]
 
     def _weigh(self, history: _History, may_begin: bool) -> tuple[list[Placement], NDArray[np.float64], float]:
         """Placements, the gain of each per step that it still takes, and the chance that the front changes.
 
         The gain is -1 where nothing is to be done: the trial runs or has ended, or there are too few steps left for it.
+        It is a little more where a placement is expected to be too slow, the more the faster it is: these come last.
         """
         known = {o.placement: o for o in history.seen}
         others = [p for p in self._candidates(list(known)) if p not in history.begun] if may_begin else []
@@ -234,13 +251,14 @@ class AdditiveSampler(BaseSampler):
         heights, speeds = axes(belief)
         held = np.array([placement in history.held for placement in about])
         gained = gains(heights, speeds, held)
-        if self._max_ratio is not None:
-            gained[:, belief.ratio > self._max_ratio] = 0.0
+        slow = belief.ratio > (np.inf if self._max_ratio is None else self._max_ratio)
+        gained[:, slow] = 0.0
         done = [self._rungs[len(known[p].course) - 1] if p in known and known[p].course else 0 for p in about]
         left = self._rungs[-1] - np.array(done)
         front = area(zip(heights.mean(0)[held].tolist(), speeds[held].tolist(), strict=True))
         chance = float((gained.max(1) > NOTABLE * front).mean())
         gain = gained.mean(0) / np.maximum(left, 1)
+        gain[slow] = -1 + 1 / (1 + belief.ratio[slow])
         unaffordable = left > self._room(history)
         gain[held | (unaffordable & [placement in history.open for placement in about])] = -1.0
         return about, gain, chance

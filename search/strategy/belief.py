@@ -77,9 +77,15 @@ def believe(
     index = np.array([number.get(placement, -1) for placement in about])
     draws = _to_accuracy(learned, posterior.draws(rows, index, _DRAWS, random))
     measured = {o.placement: o.ratio for o in seen}
-    ratios = LinearPosterior(known, np.log([o.ratio for o in seen]))
-    expected = np.exp(ratios.expected(rows))
+    expected = expected_ratios(seen, about, groups)
     return Belief(draws, np.array([measured.get(p, e) for p, e in zip(about, expected, strict=True)]))
+
+
+def expected_ratios(seen: Sequence[Observation], about: Sequence[Placement], groups: Sequence[str]) -> Array:
+    """(about,) latency ratios by what the groups of those ``seen`` add, two or more: their logarithms are a sum."""
+    ratios = LinearPosterior(features([o.placement for o in seen], groups), np.log([o.ratio for o in seen]))
+    expected: Array = np.exp(ratios.expected(features(about, groups)))
+    return expected
 
 
 class _Line:

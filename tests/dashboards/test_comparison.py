@@ -99,6 +99,11 @@ def test_why_this_default() -> None:
     )
 
 
+def test_the_fastest_of_all_has_no_faster_rival() -> None:
+    document = documents.comparison(placements=[documents.compared("o_proj r8", 1.2, (0.0, 0.0))])
+    assert words.default_why(document) == "it has the smallest worst regret, and none is faster"
+
+
 def test_why_this_default_although_another_may_be_faster() -> None:
     document = documents.comparison()
     faster = document["placements"][0]

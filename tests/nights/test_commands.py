@@ -25,6 +25,7 @@ def test_stores_of_the_environment_are_no_flags_of_a_night(tmp_path: Path, monke
     add = ("schedule", "add", "s", "--cron", "0 2 * * *", "--home", str(tmp_path))
     refused = call(*add, "--", "--storage", "sqlite:///mine.db", code=2).stderr
     assert refused.startswith("error: --storage after -- is not a night's to choose")
+    assert "No such option" in call(*add, "--", "--help", code=2).stderr, "a night that only prints help"
     call(*add, "--", "--budget", "3")
     assert [row["name"] for row in call_json("schedule", "list", "--home", str(tmp_path))] == ["s"]
     assert (tmp_path / "elsewhere.db").exists()

@@ -18,6 +18,7 @@ from objectives.adapter import WEIGHTS, adapter_config, check_adapter, save_adap
 from objectives.backbone import attach, twin
 from objectives.errors import RequestError, StoreError
 from objectives.storage import Folder
+from objectives.workbench import load_adapter
 from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, shake
 
 Limit = Callable[[int], AbstractContextManager[None]]
@@ -61,6 +62,19 @@ def test_a_folder_holds_safetensors_and_json_that_everyone_may_read(zoo: Zoo, tm
 
 def test_the_same_adapter_has_the_same_digest(zoo: Zoo, tmp_path: Path) -> None:
     assert save_adapter(adapter_of(zoo), Folder(tmp_path), "a") == save_adapter(adapter_of(zoo), Folder(tmp_path), "b")
+
+
+@pytest.mark.parametrize("change", [{"r": 3}, {"target_modules": ["nope"]}])
+def test_an_adapter_that_its_configuration_does_not_fit_is_refused(
+    zoo: Zoo, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    save_adapter(adapter_of(zoo), Folder(tmp_path), "a")
+    config = tmp_path / "a" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(RequestError) as caught:
+        load_adapter(zoo.base("llama"), str(tmp_path / "a"))
+    assert str(caught.value).startswith(f"adapter {tmp_path}/a does not fit its own configuration (")
+    assert str(caught.value).endswith("): export it again")
 
 
 def test_an_adapter_that_was_there_is_replaced(zoo: Zoo, tmp_path: Path) -> None:

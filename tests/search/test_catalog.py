@@ -24,7 +24,7 @@ from objectives.placement import BASE, Placement
 from search.catalog import Catalog
 from search.catalog.migrate import config
 from search.catalog.models import Base
-from search.catalog.profiles import profile_of, replace_profile, store_profile
+from search.catalog.profiles import good_profile, profile_of, replace_profile, store_profile
 
 O_PROJ = Placement.of(["o_proj"], 8)
 
@@ -176,10 +176,13 @@ def test_the_test_split_joins_the_base_measurement(catalog: Catalog) -> None:
 
 def test_the_first_latency_profile_of_a_key_stands(catalog: Catalog) -> None:
     assert profile_of(catalog, "k") is None
-    repeated(lambda number: store_profile(catalog, "k", {"by": number}))
-    first = profile_of(catalog, "k")
-    store_profile(catalog, "k", {"by": "later"})
-    assert profile_of(catalog, "k") == first is not None
+    good = {"ratio": 1.2, "ratio_ci": [1.19, 1.21]}
+    store_profile(catalog, "k", good | {"ratio_ci": [0.9, 1.5]})  # of a command that was content with less
+    assert good_profile(catalog, "k") is None
+    repeated(lambda number: store_profile(catalog, "k", good | {"by": number}))
+    first = good_profile(catalog, "k")
+    store_profile(catalog, "k", good | {"by": "later"})
+    assert profile_of(catalog, "k") == good_profile(catalog, "k") == first is not None
 
 
 def test_a_profile_that_was_asked_for_anew_replaces_the_old_one(catalog: Catalog) -> None:

@@ -74,6 +74,23 @@ def test_a_handler_that_another_installs_is_replaced_again(number: signal.Signal
         send(number)
 
 
+@SIGNALS
+def test_a_second_signal_does_not_cut_off_what_the_first_one_ends(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    with pytest.raises(KeyboardInterrupt), Interruption():
+        try:
+            send(number)
+        except KeyboardInterrupt:
+            send(number)
+            said.append("continue with ...")
+            monkeypatch.setattr("search.interruption._DEAF_S", -1.0)  # as if the end took for ever
+            send(number)
+            said.append("never")
+    assert said == ["continue with ..."]
+
+
 def test_other_lost_errors_are_shown_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
     monkeypatch.setattr(sys, "unraisablehook", lambda lost: shown.append(lost.exc_type))

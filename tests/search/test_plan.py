@@ -30,7 +30,8 @@ def outcome(placement: Placement, until: int | None, *, fails: bool = False) -> 
     gain = 0.08 * len(placement.groups) + noise
     steps = until or STEPS
     losses = [[step, 2.0 - gain * step / STEPS] for step in range(10, steps + 1, 10)]
-    latency = {"ratio": 1 + 0.1 * len(placement.groups)}
+    ratio = 1 + 0.1 * len(placement.groups)
+    latency = {"ratio": ratio, "ratio_ci": [ratio, ratio]}
     seconds = {"training": 1.0} | ({"latency": 0.5} if steps == 20 else {"evaluation": 0.25})
     measurement: dict[str, Any] = {"losses": losses, "latency": latency, "seconds": seconds, "parameters": 1}
     if steps < STEPS:
@@ -46,25 +47,31 @@ class Searched:
     """A search with workers that answer in the order in which they were asked."""
 
     def __init__(
-        self, folder: Path, strategy: str, pack: int, budget: int = 24, groups: tuple[str, ...] = GROUPS
+        self,
+        folder: Path,
+        strategy: str,
+        pack: int,
+        budget: int = 24,
+        groups: tuple[str, ...] = GROUPS,
+        cap: float | None = None,
     ) -> None:
         self.catalog = Catalog(f"sqlite:///{folder / 'search.db'}")
         self.search = self.catalog.create_search("packs", {}, {})
         self.pack, self.space = pack, PlacementSpace(groups, (8,))
         self.given: list[Job] = []
         self.reached: Counter[int] = Counter()
-        self.fails = False
+        self.fails, self.cap = False, cap
         self.begin(strategy, budget)
 
     def begin(self, strategy: str, budget: int) -> None:
         references = [Placement.of(["o_proj"], 8), Placement.of(["q_proj", "v_proj"], 8)]
         self.study = Study(
             self.catalog.url, self.search.id, self.space, strategy=strategy, references=references,
-            budget=budget, seed=0, steps=STEPS,
+            budget=budget, seed=0, steps=STEPS, max_ratio=self.cap,
         )  # fmt: skip
         self.plan = SearchPlan(
             self.catalog, self.study, self.search.id, budget=budget, references={}, watcher=Silent(), steps=STEPS,
-            pack=self.pack, settle=False,
+            pack=self.pack, settle=False, max_ratio=self.cap,
         )  # fmt: skip
         self.plan.reconcile()
 
@@ -97,7 +104,10 @@ class Searched:
             assert part.number is not None
             begins = {self.reached[each.number or 0] for each in job.parts}
             assert len(begins) == len({each.until for each in job.parts}) == 1, "one pass goes from one step to another"
-            self.plan.finished(part, outcome(part.placement, part.until, fails=self.fails))
+            found = outcome(part.placement, part.until, fails=self.fails)
+            if self.cap is not None and found["measurement"]["latency"]["ratio"] > self.cap:
+                found |= {"status": "infeasible", "reason": "too slow", "steps": 0}
+            self.plan.finished(part, found)
         else:
             self.plan.finished(part, {"latency_context": "none"} if part.kind == "base" else {"accuracy": 0.5})
         if job.kind in ("trial", "pack") and part is job.parts[-1]:
@@ -216,7 +226,7 @@ def test_the_one_placement_that_is_allowed_comes_to_its_end(tmp_path: Path) -> N
         while not searched.plan.done() and (job := searched.plan.next(0)) is not None:
             searched.given.append(job)
             if job.kind == "trial" and job.placement != only:
-                measurement = {"latency": {"ratio": 2.0}, "seconds": {}, "parameters": 1}
+                measurement = {"latency": {"ratio": 2.0, "ratio_ci": [2.0, 2.0]}, "seconds": {}, "parameters": 1}
                 infeasible = {"status": "infeasible", "reason": "too slow", "steps": 0, "measurement": measurement}
                 searched.plan.finished(job, infeasible)
             else:
@@ -224,6 +234,16 @@ def test_the_one_placement_that_is_allowed_comes_to_its_end(tmp_path: Path) -> N
         found = {trial.placement: (trial.status, trial.steps) for trial in searched.trials()}
         assert len(found) == 7
         assert found[only] == ("complete", STEPS)
+
+
+def test_under_a_tight_cap_the_budget_goes_to_placements_that_are_fast_enough(tmp_path: Path) -> None:
+    """Seven of 127, of one group each. The first few latencies tell that more groups are slower."""
+    with closing(Searched(tmp_path, "additive", pack=1, cap=1.15)) as searched:
+        searched.run(1)
+        allowed = {trial.placement.label for trial in searched.trials() if trial.status == "complete"}
+        assert allowed == {f"{group} r8" for group in GROUPS}
+        first = [trial.status for trial in searched.trials()[:12]]
+        assert first.count("complete") == 7, "the rest of the budget looks for what may have been misjudged"
 
 
 def test_a_budget_that_is_raised_to_the_whole_space_ends_what_was_open(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_the_reason_for_the_best() -> None:
     recommendation = recommend([candidate(0, 0.9, 2.0), candidate(1, 0.5, 1.3)], 0.2, "rouge_l", "ttft")
     assert recommendation is not None
     assert recommendation.why == (
-        "group_0 r8 has the highest validation rouge_l (0.900), and no faster placement comes within one standard "
+        "group_0 r8 has the highest validation ROUGE-L (0.900), and no faster placement comes within one standard "
         "error (0.020) of it; request time 2.00 times the base model's"
     )
 

@@ -35,6 +35,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"budget": -1}, "--budget -1 is too small: give 1 or more"),
     ({"bands": 0}, "--bands 0 is too small: give 1 or more"),
+    ({"budget": 2**63}, "--budget 9223372036854775808 is too large: give 1000000 or less"),
+    ({"steps": 10**6 + 1}, "--steps 1000001 is too large: give 1000000 or less"),
     ({"seed": 2**32}, "--seed 4294967296 is too large: give 4294967295 or less"),
     ({"learning_rate": math.nan}, "--learning-rate nan must be a number above 0"),
     ({"max_hours": math.inf}, "--max-hours inf must be a number above 0"),
@@ -79,6 +81,8 @@ CONFIGS = [
     ("ranks: {a: 1}", "ranks is {'a': 1}: give one rank, or a list of ranks"),
     ("alpha: 1.5", "alpha is 1.5: give a whole number, or for example 2r"),
     ("trust-remote-code: 'yes'", "trust_remote_code is 'yes': give true or false"),
+    ("budget: 3\nsteps: 20\nbudget: 4", "budget is given twice: give it once"),
+    ("max-tpot-ratio: 1.2\nmax_tpot_ratio: 1.3", "max_tpot_ratio is given twice: give it once"),
     ("name: 123", "name is 123: give text (in quotes if it looks like else)"),
 ]
 
