@@ -273,11 +273,17 @@ def loading_code(document: dict[str, Any]) -> str:
     return adapted_model(plain(document["model"]), classes, "DIR")
 
 
+def base_class(classes: int) -> tuple[str, str]:
+    """The class that loads a base model, and what it is told beside; ``classes`` of an encoder's head, else 0."""
+    if not classes:
+        return "AutoModelForCausalLM", ""
+    # The checkpoint's own head, which the adapter replaces, may have other classes.
+    return "AutoModelForSequenceClassification", f", num_labels={classes}, ignore_mismatched_sizes=True"
+
+
 def adapted_model(base: str, classes: int, folder: str) -> str:
     """Python that loads an exported adapter on its base model; ``classes`` of an encoder's head, else 0."""
-    auto = "AutoModelForSequenceClassification" if classes else "AutoModelForCausalLM"
-    # The checkpoint's own head, which the adapter replaces, may have other classes.
-    head = f", num_labels={classes}, ignore_mismatched_sizes=True" if classes else ""
+    auto, head = base_class(classes)
     return (
         f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
         f"base = {auto}.from_pretrained({base!r}{head})\n"

@@ -20,14 +20,13 @@ from search.catalog.outbox import AGAIN
 from search.mlflow_agreement import key_of, status_of
 from search.mlflow_registry import make_champion
 from search.mlflow_store import EXPERIMENT, KEY, PARENT, open_store, runs_of
+from search.spec import CHANGEABLE
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ADAPTER = "adapter"
 _CURVE = "training_loss"
-#: Settings that ``resume`` may change: tags, since MLflow holds parameters to their first value.
-_CHANGEABLE = ("budget", "max_hours", "workers")
 HOW_TO_READ = """\
 Which modules of a model should a LoRA adapter target? Each top-level run is one **search**; its nested runs are the
 placements that it trained and measured.
@@ -109,7 +108,7 @@ class MlflowRuns:
         if (search.mlflow_experiment_id, search.mlflow_run_id) != (run.info.experiment_id, run_id):
             self._catalog.set_mlflow_search(search.id, run.info.experiment_id, run_id)
         if not run.data.params:
-            self._log(run_id, params=_flat({k: v for k, v in search.spec.items() if k not in _CHANGEABLE}))
+            self._log(run_id, params=_flat({k: v for k, v in search.spec.items() if k not in CHANGEABLE}))
         return run_id
 
     def _write_trial(self, search: SearchRecord, parent: str, trial: TrialRecord) -> None:
@@ -333,7 +332,8 @@ def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _changeable(search: SearchRecord) -> dict[str, str]:
-    return _flat({name: search.spec.get(name) for name in _CHANGEABLE})
+    """Tags, since MLflow holds parameters to their first value."""
+    return _flat({name: search.spec.get(name) for name in CHANGEABLE})
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

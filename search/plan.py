@@ -172,7 +172,8 @@ class SearchPlan:
         if not self._waiting:
             return None
         ways = [(self._reached.get(job.number or 0, 0), job.until) for job in self._waiting]
-        alike = [job for job, way in zip(self._waiting, ways, strict=True) if way == Counter(ways).most_common(1)[0][0]]
+        ((commonest, _),) = Counter(ways).most_common(1)
+        alike = [job for job, way in zip(self._waiting, ways, strict=True) if way == commonest]
         self._waiting = [job for job in self._waiting if job not in alike]
         return alike[0] if len(alike) == 1 else Job("pack", trials=tuple(alike))
 

@@ -121,7 +121,8 @@ def prepare(spec: SearchSpec) -> Prepared:
     assert spec.learning_rate is not None
     assert spec.training_seed is not None
     limit = spec.max_adapter_mb
-    head = 4 * head_parameters_of(structure, folder) if kind == "encoder" else 0  # bytes
+    # Bytes of an encoder's head; asked for only with a limit, since it reads every shard's header.
+    head = 4 * head_parameters_of(structure, folder) if kind == "encoder" and limit is not None else 0
     middle = spec.ranks[len(spec.ranks) // 2]
     placements = PlacementSpace(
         tuple(group.name for group in space.groups),

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from dashboards.words import base_class
 from objectives.adapter import adapter_config
 from objectives.errors import RequestError
 from objectives.latency.deployment import deployment
@@ -71,8 +72,7 @@ def _learned_labels(search: SearchRecord, document: Mapping[str, Any]) -> bool:
 
 
 def _peft(trained: Trained) -> str:
-    auto = "AutoModelForSequenceClassification" if trained.labels else "AutoModelForCausalLM"
-    head = f", num_labels={trained.labels}, ignore_mismatched_sizes=True" if trained.labels else ""
+    auto, head = base_class(trained.labels)
     spec = trained.spec
     return f"""\
 # {trained.title}

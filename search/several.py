@@ -67,16 +67,20 @@ def run_each(
 
 def _unused(specs: Sequence[SearchSpec], standard_list: bool) -> list[str]:
     """What a --config for one search asks for, and several that are to be compared do not do: in sentences."""
-    asked = {name: getattr(specs[0], name) for name in ("strategy", "budget", "stop_when")}
-    given = {name: value for name, value in asked.items() if value != getattr(SearchSpec(), name)}
+    names: tuple[str, ...] = ()
+    why = ""
     if standard_list:
+        names = ("strategy", "budget", "stop_when")
         why = "the reference placements are trained to their end, and no others"
-    else:
-        given = {name: value for name, value in given.items() if name == "stop_when" and len(specs) > 1}
+    elif len(specs) > 1 and specs[0].strategy == "auto":
+        names = ("stop_when",)
         why = "trials of several data sets run to their end, so that they can be compared"
-        if asked["strategy"] != "auto":
-            return []
-    return [f"--{name.replace('_', '-')} {value} is not used: {why}" for name, value in given.items()]
+    asked = {name: getattr(specs[0], name) for name in names}
+    return [
+        f"--{name.replace('_', '-')} {value} is not used: {why}"
+        for name, value in asked.items()
+        if value != getattr(SearchSpec(), name)
+    ]
 
 
 def _comparable(specs: Sequence[SearchSpec]) -> Sequence[SearchSpec]:

@@ -16,6 +16,7 @@ from objectives.errors import RequestError, SearchError
 from search.catalog.store import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submission, submissions
 from search.run import Home
+from search.spec import CHANGEABLE
 from search.tracking import redacted
 
 POLL_S = 0.5
@@ -138,7 +139,7 @@ class Supervisor:
     def _run(self, asked: SubmissionRecord, goes_on: bool) -> subprocess.Popen[bytes]:
         settings = dict(asked.settings)
         if goes_on:
-            kept = {key: settings[key] for key in ("budget", "workers", "max_hours") if settings.get(key) is not None}
+            kept = {key: settings[key] for key in CHANGEABLE if settings.get(key) is not None}
             arguments = ["resume", asked.name, *flags(kept)]
         else:
             arguments = ["run", *flags(settings | {"name": asked.name})]
