@@ -17,17 +17,13 @@ from search.cli_bridges import recipe, schema
 from search.cli_doctor import doctor
 from search.cli_schedule import schedule
 from search.cli_serve import env, serve, token
+from search.home import has_catalog, home_of, known_home, opened, place_of
 from search.names import PICKS
 from search.options import (
     as_json,
     asked_for,
     debug,
-    has_catalog,
-    home_of,
-    known_home,
     latency_protocol,
-    opened,
-    place_of,
     print_json,
     print_result,
     request,

@@ -9,18 +9,8 @@ from typing import Any
 
 import click
 
-from search.options import (
-    as_json,
-    asked_for,
-    home_of,
-    known_home,
-    print_json,
-    print_result,
-    question,
-    stores,
-    trials,
-    write_page,
-)
+from search.home import home_of, known_home
+from search.options import as_json, asked_for, print_json, print_result, question, stores, trials, write_page
 from search.spec import SearchSpec
 
 

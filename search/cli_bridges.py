@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from search.home import opened
 from search.names import PICKS, TOOLS
-from search.options import opened, print_json, request, stores
+from search.options import print_json, request, stores
 
 
 @click.command()

@@ -6,8 +6,9 @@ import sys
 
 import click
 
+from search.home import known_home
 from search.names import NO_SEARCH
-from search.options import as_json, known_home, print_json, stores
+from search.options import as_json, print_json, stores
 
 
 @click.command()

@@ -15,7 +15,8 @@ from click.core import ParameterSource
 
 from objectives.errors import RequestError
 from search import outside
-from search.options import as_json, asked_for, home_of, print_json, request, stores
+from search.home import home_of
+from search.options import as_json, asked_for, print_json, request, stores
 
 _FIXED = ("name", "series", "home", "storage", "tracking_uri")
 _name = click.argument("name")

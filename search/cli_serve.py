@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from search.home import home_of
 from search.names import SCOPES
-from search.options import as_json, home_of, print_json, stores
+from search.options import as_json, print_json, stores
 
 
 @click.command()

@@ -11,10 +11,11 @@ from objectives.errors import RequestError, StoreError
 from search.catalog.outbox import queue_again, waiting
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
+from search.home import Home
 from search.lease import Lease
 from search.mlflow_agreement import disagreement
 from search.mlflow_store import RunState, run_states
-from search.run import Home, tracker_of
+from search.run import tracker_of
 from search.study import open_trials, tell_late
 from search.tracking import said
 

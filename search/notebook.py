@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from search.options import home_of, known_home, opened
+from search.home import home_of, known_home, opened
 from search.spec import SearchSpec, with_absolute_paths
 
 

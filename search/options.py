@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +13,7 @@ import click
 from objectives.errors import RequestError
 from search.config import read_config
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
-from search.spec import SearchSpec, home_folder, made, parse_ranks, with_absolute_paths
+from search.spec import SearchSpec, parse_ranks, with_absolute_paths
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULTS = SearchSpec()
@@ -203,53 +201,6 @@ def asked_for(config: str | None, data: Sequence[str], flags: dict[str, Any]) ->
         settings["ranks"] = parse_ranks(settings["ranks"])
     each = [{"data": source} for source in data] or [{}]
     return [SearchSpec.from_json(with_absolute_paths(settings | source)) for source in each]
-
-
-def home_of(*place: str | None) -> Any:
-    """The home of --home, --storage and --tracking-uri, with a folder that can be written."""
-    home = place_of(*place)
-    made(home.folder)
-    return home
-
-
-def known_home(*place: str | None) -> Any:
-    """As :func:`home_of`, of a home that has a catalog: no question makes one. Raises RequestError where none is."""
-    home = place_of(*place)
-    if not has_catalog(home):
-        raise RequestError(
-            f"no search is recorded in {home.storage!r}, which is not there: "
-            "give the --home or --storage that it has, or begin one with `python -m search run`"
-        )
-    made(home.folder)
-    return home
-
-
-def has_catalog(home: Any) -> bool:
-    from search.catalog.connect import is_there, parse
-
-    return is_there(parse(home.storage))
-
-
-def place_of(home: str | None, storage: str | None, tracking_uri: str | None) -> Any:
-    from search.run import Home
-
-    for flag, value in (("--home", home), ("--storage", storage), ("--tracking-uri", tracking_uri)):
-        if value is not None and not value.strip():
-            raise RequestError(f"{flag} is empty: give a value, or leave the option out")
-    asked = storage or os.environ.get("SEARCH_STORAGE"), tracking_uri or os.environ.get("SEARCH_TRACKING_URI")
-    return Home.at(home_folder(home), *asked)
-
-
-@contextmanager
-def opened(name: str, *place: str | None) -> Iterator[tuple[Any, Any]]:
-    """The catalog of a home, and its search NAME."""
-    from search.catalog.store import Catalog
-
-    home = known_home(*place)
-    with closing(Catalog(home.storage)) as catalog:
-        search = catalog.search(name)
-        catalog.follow_adapters(search.id, home.adapters(search))
-        yield catalog, search
 
 
 def print_json(document: Any) -> None:

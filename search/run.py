@@ -12,17 +12,18 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.session import check_gpus, gpus_there, ray_session
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
-from objectives.storage import Storage, storage_at
+from objectives.storage import storage_at
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
 from search.champion import crown
+from search.home import Home
 from search.interruption import Interruption
 from search.lease import Lease, is_held
 from search.mlflow_agreement import is_over
@@ -35,64 +36,6 @@ if TYPE_CHECKING:
     from search.progress import Progress
     from search.served import ServedProfiles
     from search.tracking import Tracker
-
-
-#: What stands for a secret in a URI.
-_SECRET = "***"
-
-
-@dataclass(frozen=True)
-class Home:
-    """Where a search keeps its state."""
-
-    folder: Path
-    storage: str  # SQLAlchemy URL of catalog and study
-    tracking: str | None  # MLflow URI that was asked for
-
-    @classmethod
-    def at(cls, folder: Path, storage: str | None, tracking: str | None) -> Home:
-        kind, separator, file = (tracking or "").partition(":///")
-        if kind.startswith("sqlite") and file:  # a search may be resumed from another folder
-            tracking = f"{kind}{separator}{Path(file).absolute()}"
-        return cls(folder, storage or _sqlite(folder / "search.db"), tracking)
-
-    def mlflow(self, search: SearchRecord | None = None) -> str:
-        """URI of the MLflow that was asked for; else the one that the search had last, else this home's own.
-
-        Raises RequestError where the search's had a user or password, which are not kept.
-        """
-        kept = (search and search.facts.get("tracking")) or ""
-        if self.tracking is None and search and _SECRET in kept:
-            raise RequestError(
-                f"search {search.name} writes to MLflow at {kept}, whose user and password are not kept: give them "
-                "again with --tracking-uri or SEARCH_TRACKING_URI"
-            )
-        return self.tracking or kept or self._own_mlflow()
-
-    def mlflow_kept(self) -> str:
-        """The MLflow of :meth:`mlflow` as a search's row keeps it: without secrets; empty for this home's own, since a
-        home may be moved."""
-        from search.tracking import redacted
-
-        return "" if self.mlflow() == self._own_mlflow() else redacted(self.mlflow())
-
-    def _own_mlflow(self) -> str:
-        return _sqlite(self.folder / "mlflow.db")
-
-    def adapters(self, search: SearchRecord) -> Storage:
-        """Of this search alone: in this home, or where its ``--adapters`` says."""
-        return storage_at(f"{search.spec.get('adapters') or self.folder / 'adapters'}/{search.id}")
-
-    def environment(self) -> dict[str, str]:
-        """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs
-        may hold passwords."""
-        asked = {} if self.tracking is None else {"SEARCH_TRACKING_URI": self.tracking}
-        return {"SEARCH_HOME": str(self.folder), "SEARCH_STORAGE": self.storage} | asked
-
-
-def _sqlite(file: Path) -> str:
-    """A folder's name may hold what a URL takes for its own; the rest as it is, since MLflow reads no escapes."""
-    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any, TextIO
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from search.across import comparison_document
 from search.catalog.store import Catalog
+from search.home import Home
 from search.prepare import prepare
-from search.run import Home, free_name, start
+from search.run import free_name, start
 from search.spec import SearchSpec
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
@@ -181,22 +180,3 @@ def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     if (adapters := full.get("adapters") or "").strip() and "://" not in adapters:
         full["adapters"] = os.path.abspath(os.path.expanduser(adapters))  # noqa: PTH100, PTH111
     return full
-
-
-def home_folder(home: str | None) -> Path:
-    """``--home``, else SEARCH_HOME, else ``./.search``."""
-    return Path(os.path.expanduser(home or os.environ.get("SEARCH_HOME") or ".search")).absolute()  # noqa: PTH111
-
-
-def made(folder: Path) -> Path:
-    """The home's folder, which is made if missing. Raises RequestError if it cannot be written."""
-    probe = folder / f".writable-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise RequestError(
-            f"home {folder} cannot be written ({error.strerror}): choose another with --home or SEARCH_HOME"
-        ) from error
-    return folder

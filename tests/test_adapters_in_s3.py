@@ -20,7 +20,8 @@ from objectives.errors import StoreError
 from search.catalog.store import Catalog
 from search.doctor import examine
 from search.export import export_adapter, verify_adapter
-from search.run import Home, start
+from search.home import Home
+from search.run import start
 from search.spec import SearchSpec
 from tests.commands import QUICK, assert_whole, command, environment
 from tests.s3 import BUCKET, Store, running_store

@@ -18,7 +18,7 @@ from search.api.auth import token_of
 from search.api.routes import anyone, reads, writes
 from search.api.supervisor import Supervisor
 from search.catalog.store import Catalog
-from search.run import Home
+from search.home import Home
 
 LARGEST_BODY = 64 * 1024
 #: All that may be asked without a token.

@@ -12,7 +12,7 @@ from objectives.errors import RequestError
 from search import outside
 from search.catalog.store import Catalog
 from search.catalog.tokens import tokens
-from search.run import Home
+from search.home import Home
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 from objectives.errors import RequestError, SearchError
 from search.catalog.store import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submission, submissions
-from search.run import Home
+from search.home import Home
 from search.spec import CHANGEABLE
 from search.tracking import redacted
 

@@ -19,7 +19,7 @@ from search.api.app import application
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
 from search.catalog.tokens import add_token
-from search.run import Home
+from search.home import Home
 from search.spec import SearchSpec
 
 FACTS = {

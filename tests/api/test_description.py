@@ -16,7 +16,7 @@ from search.api.app import application
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
 from search.catalog.tokens import add_token
-from search.run import Home
+from search.home import Home
 from tests.api.conftest import Service, record_search
 
 

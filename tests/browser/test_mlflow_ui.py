@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from search.catalog.store import Catalog
+from search.home import Home
 from search.result import result_document
-from search.run import Home
 from search.tracking import Tracker
 from tests.api.conftest import TRIALS, record_search
 from tests.commands import command, environment, free_port

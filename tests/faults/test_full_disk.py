@@ -12,7 +12,7 @@ import pytest
 
 from search.catalog import Catalog
 from search.doctor import examine
-from search.run import Home
+from search.home import Home
 from tests.commands import QUICK, assert_whole, call, command
 
 BUDGET = 4

@@ -22,9 +22,9 @@ from objectives.placement import Placement
 from search.catalog import Catalog
 from search.catalog.models import Search as SearchRow
 from search.export import export_adapter
+from search.home import Home
 from search.names import TOOLS
 from search.recipes import RECIPES, recipe
-from search.run import Home
 from search.spec import SearchSpec
 from tests.api.conftest import FACTS
 from tests.objectives.conftest import zoo

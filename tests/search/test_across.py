@@ -17,9 +17,9 @@ from objectives.errors import RequestError
 from objectives.placement import Placement
 from search.across import comparison_document
 from search.catalog import Catalog
+from search.home import Home
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import EXPERIMENT
-from search.run import Home
 from search.several import _comparable, _named, _unused, run_each
 from search.spec import SearchSpec
 from search.terminal import print_comparison

@@ -13,7 +13,7 @@ from objectives.errors import RequestError
 from objectives.placement import Placement
 from search.catalog import Catalog
 from search.doctor import examine
-from search.run import Home
+from search.home import Home
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from search.tracking import Tracker

@@ -15,8 +15,9 @@ from objectives import demo
 from objectives.errors import NoTrialSucceeded, RequestError
 from search.catalog import Catalog, SearchRecord
 from search.doctor import examine
+from search.home import Home
 from search.prepare import prepare
-from search.run import Home, _refuse_changes, resume
+from search.run import _refuse_changes, resume
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study

@@ -1,0 +1,140 @@
+"""Where a search keeps its state: a folder, a database and an MLflow, as flags, variables or defaults name them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from objectives.errors import RequestError
+
+if TYPE_CHECKING:
+    from objectives.storage import Storage
+    from search.catalog.records import SearchRecord
+    from search.catalog.store import Catalog
+
+
+#: What stands for a secret in a URI.
+_SECRET = "***"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a search keeps its state."""
+
+    folder: Path
+    storage: str  # SQLAlchemy URL of catalog and study
+    tracking: str | None  # MLflow URI that was asked for
+
+    @classmethod
+    def at(cls, folder: Path, storage: str | None, tracking: str | None) -> Home:
+        kind, separator, file = (tracking or "").partition(":///")
+        if kind.startswith("sqlite") and file:  # a search may be resumed from another folder
+            tracking = f"{kind}{separator}{Path(file).absolute()}"
+        return cls(folder, storage or _sqlite(folder / "search.db"), tracking)
+
+    def mlflow(self, search: SearchRecord | None = None) -> str:
+        """URI of the MLflow that was asked for; else the one that the search had last, else this home's own.
+
+        Raises RequestError where the search's had a user or password, which are not kept.
+        """
+        kept = (search and search.facts.get("tracking")) or ""
+        if self.tracking is None and search and _SECRET in kept:
+            raise RequestError(
+                f"search {search.name} writes to MLflow at {kept}, whose user and password are not kept: give them "
+                "again with --tracking-uri or SEARCH_TRACKING_URI"
+            )
+        return self.tracking or kept or self._own_mlflow()
+
+    def mlflow_kept(self) -> str:
+        """The MLflow of :meth:`mlflow` as a search's row keeps it: without secrets; empty for this home's own, since a
+        home may be moved."""
+        from search.tracking import redacted
+
+        return "" if self.mlflow() == self._own_mlflow() else redacted(self.mlflow())
+
+    def _own_mlflow(self) -> str:
+        return _sqlite(self.folder / "mlflow.db")
+
+    def adapters(self, search: SearchRecord) -> Storage:
+        """Of this search alone: in this home, or where its ``--adapters`` says."""
+        from objectives.storage import storage_at
+
+        return storage_at(f"{search.spec.get('adapters') or self.folder / 'adapters'}/{search.id}")
+
+    def environment(self) -> dict[str, str]:
+        """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs
+        may hold passwords."""
+        asked = {} if self.tracking is None else {"SEARCH_TRACKING_URI": self.tracking}
+        return {"SEARCH_HOME": str(self.folder), "SEARCH_STORAGE": self.storage} | asked
+
+
+def _sqlite(file: Path) -> str:
+    """A folder's name may hold what a URL takes for its own; the rest as it is, since MLflow reads no escapes."""
+    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
+
+
+def home_of(*place: str | None) -> Home:
+    """The home of --home, --storage and --tracking-uri, with a folder that can be written."""
+    home = place_of(*place)
+    _make(home.folder)
+    return home
+
+
+def known_home(*place: str | None) -> Home:
+    """As :func:`home_of`, of a home that has a catalog: no question makes one. Raises RequestError where none is."""
+    home = place_of(*place)
+    if not has_catalog(home):
+        raise RequestError(
+            f"no search is recorded in {home.storage!r}, which is not there: "
+            "give the --home or --storage that it has, or begin one with `python -m search run`"
+        )
+    _make(home.folder)
+    return home
+
+
+def has_catalog(home: Home) -> bool:
+    from search.catalog.connect import is_there, parse
+
+    return is_there(parse(home.storage))
+
+
+def place_of(home: str | None, storage: str | None, tracking_uri: str | None) -> Home:
+    for flag, value in (("--home", home), ("--storage", storage), ("--tracking-uri", tracking_uri)):
+        if value is not None and not value.strip():
+            raise RequestError(f"{flag} is empty: give a value, or leave the option out")
+    asked = storage or os.environ.get("SEARCH_STORAGE"), tracking_uri or os.environ.get("SEARCH_TRACKING_URI")
+    return Home.at(_folder(home), *asked)
+
+
+@contextmanager
+def opened(name: str, *place: str | None) -> Iterator[tuple[Catalog, SearchRecord]]:
+    """The catalog of a home, and its search NAME."""
+    from search.catalog.store import Catalog
+
+    home = known_home(*place)
+    with closing(Catalog(home.storage)) as catalog:
+        search = catalog.search(name)
+        catalog.follow_adapters(search.id, home.adapters(search))
+        yield catalog, search
+
+
+def _folder(home: str | None) -> Path:
+    """``--home``, else SEARCH_HOME, else ``./.search``."""
+    return Path(os.path.expanduser(home or os.environ.get("SEARCH_HOME") or ".search")).absolute()  # noqa: PTH111
+
+
+def _make(folder: Path) -> None:
+    """The home's folder, which is made if missing. Raises RequestError if it cannot be written."""
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RequestError(
+            f"home {folder} cannot be written ({error.strerror}): choose another with --home or SEARCH_HOME"
+        ) from error
