@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from objectives.errors import StoreError
+from objectives.secrets import redacted
 
 S3 = "s3://"
 #: Bytes; S3 takes no more than 5 GB in one piece. Larger ones are put together there, and appear when that is done.
@@ -203,7 +204,7 @@ class Bucket:
             yield client
         except (Boto3Error, BotoCoreError, ClientError) as error:
             said = re.sub(r"^.*An error occurred \((\w+)\).*?: ", r"\1: ", str(error), flags=re.DOTALL)
-            said = re.sub(r"//\S*@", "//", said).rstrip(".")
+            said = redacted(said).rstrip(".")
             raise StoreError(
                 f"adapters cannot be read or written at {self._root} from {socket.gethostname()} ({said}): check that "
                 "the bucket is there, and AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL on that machine"

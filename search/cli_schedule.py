@@ -239,9 +239,9 @@ def _plain(record: Any) -> dict[str, Any]:
     hidden = ("owner", "heartbeat_at")
     values = asdict(record)
     if values.get("notify") is not None:
-        from search.notify import redacted
+        from search.notify import shown
 
-        values["notify"] = redacted(values["notify"])
+        values["notify"] = shown(values["notify"])
     return {
         key: value.isoformat() if isinstance(value, datetime) else value
         for key, value in values.items()

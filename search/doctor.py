@@ -8,6 +8,7 @@ from typing import Any
 
 from objectives.adapter import adapter_at
 from objectives.errors import RequestError, StoreError
+from objectives.secrets import said
 from search.catalog.outbox import queue_again, waiting
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
@@ -17,7 +18,6 @@ from search.mlflow_agreement import disagreement
 from search.mlflow_store import RunState, run_states
 from search.run import tracker_of
 from search.study import open_trials, tell_late
-from search.tracking import said
 
 _MENDS = "`python -m search doctor --fix` mends it"
 

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from objectives.errors import RequestError
+from objectives.secrets import SECRET, redacted
 
 if TYPE_CHECKING:
     from objectives.storage import Storage
     from search.catalog.records import SearchRecord
     from search.catalog.store import Catalog
-
-
-#: What stands for a secret in a URI.
-_SECRET = "***"
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Home:
         Raises RequestError where the search's had a user or password, which are not kept.
         """
         kept = (search and search.facts.get("tracking")) or ""
-        if self.tracking is None and search and _SECRET in kept:
+        if self.tracking is None and search and SECRET in kept:
             raise RequestError(
                 f"search {search.name} writes to MLflow at {kept}, whose user and password are not kept: give them "
                 "again with --tracking-uri or SEARCH_TRACKING_URI"
@@ -52,8 +49,6 @@ class Home:
     def mlflow_kept(self) -> str:
         """The MLflow of :meth:`mlflow` as a search's row keeps it: without secrets; empty for this home's own, since a
         home may be moved."""
-        from search.tracking import redacted
-
         return "" if self.mlflow() == self._own_mlflow() else redacted(self.mlflow())
 
     def _own_mlflow(self) -> str:

@@ -33,6 +33,6 @@ def notify(target: str, text: str, pauses_s: tuple[float, ...] = PAUSES_S) -> bo
     return False
 
 
-def redacted(target: str) -> str:
+def shown(target: str) -> str:
     """For people: the name of a variable is no secret, a URL is."""
     return target if target.startswith("env:") else "***"

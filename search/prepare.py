@@ -65,11 +65,11 @@ def prepare(spec: SearchSpec) -> Prepared:
     )
     from objectives.modules import module_space
     from objectives.references import references
+    from objectives.secrets import redacted
     from objectives.storage import Folder
     from objectives.training import TrainingSettings, default_learning_rate
     from objectives.workbench import Assignment
     from search.strategy.space import PlacementSpace
-    from search.tracking import redacted
 
     model = spec.model or str(demo.model_dir())
     source = spec.data or str(demo.data_dir())

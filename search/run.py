@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.session import check_gpus, gpus_there, ray_session
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
+from objectives.secrets import redacted
 from objectives.storage import storage_at
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
@@ -139,8 +140,6 @@ def _tell_again(catalog: Catalog, search: SearchRecord, home: Home, progress_str
 
 
 def _undelivered(home: Home, search: SearchRecord, waiting: int) -> list[str]:
-    from search.tracking import redacted
-
     if not waiting:
         return []
     return [

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
+from objectives.secrets import said
 from search.across import comparison_document
 from search.catalog.store import Catalog
 from search.home import Home
@@ -114,14 +115,12 @@ def _named(specs: Sequence[SearchSpec], home: Home, kind: str) -> list[SearchSpe
 def _track(catalog: Catalog, home: Home, comparison: dict[str, Any], stream: TextIO) -> None:
     """A copy for people, in MLflow, which may be away: the catalog has all that it is made of."""
     from search.mlflow_runs import MlflowRuns
-    from search.tracking import redacted
 
     try:
         MlflowRuns(catalog, home.mlflow(), home.folder / "mlartifacts", lambda _: {}).write_comparison(comparison)
     except Exception as error:
-        reason = redacted(f"{type(error).__name__}: {error}".split("\n", 1)[0])
         print(
-            f"note: MLflow did not take the comparison ({reason}): `python -m search compare "
+            f"note: MLflow did not take the comparison ({said(error)}): `python -m search compare "
             f"{' '.join(comparison['tasks'])} --out FILE.html` writes it as a page",
             file=stream,
         )

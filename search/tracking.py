@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError
+from objectives.secrets import redacted, said
 from search.catalog import Catalog, OutboxRecord, SearchRecord
 from search.catalog.connect import is_same_database, parse
 from search.catalog.outbox import queue_again
@@ -157,15 +158,3 @@ def page_of(server: str, searches: Sequence[SearchRecord]) -> str:
             run = f"experiments/{search.mlflow_experiment_id}/runs/{search.mlflow_run_id}"
             return f"{server.rstrip('/')}/#/{run}?workflowType=machine_learning"
     return server
-
-
-def redacted(text: str) -> str:
-    """Without the user and password that a URL may carry; a password may hold a slash, and even an @."""
-    return re.sub(
-        r"(password|token)=[^&\s]*", r"\1=***", re.sub(r"://[^\s\"']*@", "://***@", text), flags=re.IGNORECASE
-    )
-
-
-def said(error: Exception) -> str:
-    """Its kind and first line, without secrets."""
-    return redacted(f"{type(error).__name__}: {error}".split("\n", 1)[0])[:500]

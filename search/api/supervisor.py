@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import RequestError, SearchError
+from objectives.secrets import redacted
 from search.catalog.store import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submission, submissions
 from search.home import Home
 from search.spec import CHANGEABLE
-from search.tracking import redacted
 
 POLL_S = 0.5
 #: For a search to end in order; what takes longer is killed, and resumed like anything that was killed.

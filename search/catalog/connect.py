@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from objectives.errors import StoreError
+from objectives.secrets import redacted
 from search.catalog.models import to_json
 
 BUSY_TIMEOUT_S = 30
@@ -34,18 +34,18 @@ _EXAMPLES = "sqlite:///folder/search.db or postgresql://user@host/database"
 
 def parse(storage: str) -> URL:
     """Raises StoreError for anything but a SQLite file or a PostgreSQL database."""
-    shown = re.sub(r"//.*@", "//***@", storage)
+    named = redacted(storage)
     try:
         url = make_url(storage)
     except (ArgumentError, ValueError) as error:
-        raise StoreError(f"storage {shown!r} is not a database URL: write it like {_EXAMPLES}.") from error
+        raise StoreError(f"storage {named!r} is not a database URL: write it like {_EXAMPLES}.") from error
     backend = url.get_backend_name()
     if backend in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise StoreError(f"storage {shown!r} is neither SQLite nor PostgreSQL: write it like {_EXAMPLES}.")
+        raise StoreError(f"storage {named!r} is neither SQLite nor PostgreSQL: write it like {_EXAMPLES}.")
     if url.database in (None, "", ":memory:") or "uri" in url.query:
-        raise StoreError(f"storage {shown!r} names no file, so nothing could be resumed: write it like {_EXAMPLES}.")
+        raise StoreError(f"storage {named!r} names no file, so nothing could be resumed: write it like {_EXAMPLES}.")
     return url.set(drivername="sqlite")
 
 

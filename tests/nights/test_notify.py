@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.notify import notify, redacted
+from search.notify import notify, shown
 
 
 def test_a_server_that_fails_twice_hears_it_the_third_time(
@@ -21,4 +21,4 @@ def test_the_url_is_never_shown(server: tuple[str, list[str]], capsys: pytest.Ca
     assert not notify(url, "x", (0.01,))
     assert not notify("env:NO_SUCH_VARIABLE", "x", ())
     assert "secret" not in capsys.readouterr().err
-    assert redacted(url) == "***"
+    assert shown(url) == "***"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from objectives.errors import RequestError, StoreError
 from search.catalog import Catalog
 from search.mlflow_store import is_outage
-from search.tracking import Tracker, redacted
+from search.tracking import Tracker
 from tests.dashboards.documents import document
 from tests.search.recorded import begin, end_trial
 
@@ -79,13 +78,3 @@ def test_a_tracking_uri_of_no_known_kind(uri: str, catalog: Catalog, tmp_path: P
 )
 def test_an_outage_is_told_from_a_refusal(error: Exception, outage: bool) -> None:
     assert is_outage(error) is outage
-
-
-def test_secrets_are_left_out() -> None:
-    assert redacted("GET http://me:pw@h/x failed; postgresql://h/d?password=pw&x=1, token=abc") == (
-        "GET http://***@h/x failed; postgresql://h/d?password=***&x=1, token=***"
-    )
-    assert redacted("--storage 'postgresql://me:q8/Zt+k@w@db/search' --tracking-uri https://h/x") == (
-        "--storage 'postgresql://***@db/search' --tracking-uri https://h/x"
-    ), "SQLAlchemy takes such a password"
-    assert json.loads(redacted('{"a": "x@y"}')) == {"a": "x@y"}

@@ -1,0 +1,19 @@
+"""What is said of places and errors, without the users, passwords and tokens in it."""
+
+from __future__ import annotations
+
+import re
+
+#: What stands for a secret.
+SECRET = "***"
+
+
+def redacted(text: str) -> str:
+    """Without the user and password that a URL may carry; a password may hold a slash, and even an @."""
+    text = re.sub(r"://[^\s\"']*@", f"://{SECRET}@", text)
+    return re.sub(r"(password|token)=[^&\s]*", rf"\1={SECRET}", text, flags=re.IGNORECASE)
+
+
+def said(error: Exception) -> str:
+    """Its kind and first line."""
+    return redacted(f"{type(error).__name__}: {error}".split("\n", 1)[0])[:500]
