@@ -49,20 +49,19 @@ def read_config(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-        written = yaml.compose(text, yaml.SafeLoader)
+        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        written = loader.get_single_node()
+        if not isinstance(written, yaml.MappingNode):
+            raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
+        # As they are written: YAML itself would take the last of two.
+        keys = Counter(str(key.value).replace("-", "_") for key, _ in written.value)
+        content = loader.construct_document(written)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
-    if not isinstance(content, dict):
-        raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
-    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
-    # As they are written: YAML itself would take the last of two.
-    assert isinstance(written, yaml.MappingNode)
-    keys = Counter(key.value.replace("-", "_") for key, _ in written.value)
     if twice := [key for key, count in keys.items() if count > 1]:
         raise RequestError(f"--config {file}: {twice[0]} is given twice: give it once")
+    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
     known = {field.name for field in fields(SearchSpec)}
     for key, value in settings.items():
         if key not in known:
