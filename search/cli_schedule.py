@@ -189,7 +189,7 @@ def run(home: str | None, storage: str | None, tracking_uri: str | None, debug: 
 
     def command(record: Any, night: Any, again: bool) -> list[str]:
         program = [sys.executable, "-m", "search"]
-        if again and any(each.name == night.search for each in catalog.searches()):
+        if again and catalog.find(night.search) is not None:
             return [*program, "resume", night.search]
         return [*program, "run", *record.flags, "--name", night.search, "--series", record.name]
 

@@ -9,7 +9,7 @@ from typing import Any
 from objectives.adapter import adapter_at
 from objectives.errors import RequestError, StoreError
 from objectives.secrets import said
-from search.catalog.outbox import queue_again, waiting
+from search.catalog.outbox import backlog, queue_again, waiting
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.home import Home
@@ -152,7 +152,7 @@ def _examine_mlflow(
                 queue_again(catalog, search.id, found.all)
         if fix and runs is not None and search.facts.get("tracking") != kept:
             catalog.set_tracking(search.id, kept)
-    if fix and runs is not None and catalog.backlog(kept):
+    if fix and runs is not None and backlog(catalog, kept):
         tracker_of(catalog, home).stop(60.0)
     for search, document in idle:
         if pending := waiting(catalog, search.id):

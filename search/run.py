@@ -21,6 +21,7 @@ from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from objectives.secrets import redacted
 from objectives.storage import storage_at
+from search.catalog.outbox import backlog
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
 from search.champion import crown
@@ -46,8 +47,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
     """
     began = time.monotonic()
     with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
-        if spec.name is not None and spec.name in {s.name for s in catalog.searches()}:
-            taken = catalog.search(spec.name)
+        if spec.name is not None and (taken := catalog.find(spec.name)) is not None:
             if holder := catalog.holder(taken.id):
                 raise RequestError(
                     f"a search named {spec.name!r} exists already and is being run by {holder}: choose another --name"
@@ -132,7 +132,7 @@ def _is_finished(catalog: Catalog, search: SearchRecord, spec: SearchSpec, home:
 def _tell_again(catalog: Catalog, search: SearchRecord, home: Home, progress_stream: Any) -> dict[str, Any]:
     found = result_document(catalog, search)
     notes = [f"search {search.name} is complete, with {len(found['points'])} trials: give a --budget for more"]
-    if catalog.backlog(home.mlflow_kept()):
+    if backlog(catalog, home.mlflow_kept()):
         notes += _undelivered(home, search, tracker_of(catalog, home).stop(120.0))
     for note in notes:
         print(f"note: {note}", file=progress_stream or sys.stderr, flush=True)

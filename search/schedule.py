@@ -130,7 +130,7 @@ class Daemon:
                 child.told_to_end = True
 
     def _record(self, night: NightRecord, code: int) -> None:
-        search = next((each for each in self._catalog.searches() if each.name == night.search), None)
+        search = self._catalog.find(night.search)
         steps = None if search is None else sum(trial.steps for trial in self._catalog.trials(search.id))
         seconds = None if search is None else search.elapsed_s
         result = "complete" if code == 0 else f"failed: exit code {code}, see {night.search}.log"

@@ -18,7 +18,7 @@ from objectives.errors import RequestError
 from objectives.secrets import redacted, said
 from search.catalog import Catalog, OutboxRecord, SearchRecord
 from search.catalog.connect import is_same_database, parse
-from search.catalog.outbox import queue_again
+from search.catalog.outbox import backlog, delivered, pending, queue_again, undelivered
 from search.mlflow_agreement import disagreement
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import is_outage, run_states
@@ -91,20 +91,20 @@ class Tracker:
         else:
             self._wake.set()
             self._thread.join(timeout_s)
-        return self._catalog.backlog(self._only)
+        return backlog(self._catalog, self._only)
 
     def drain(self) -> int:
         """Delivers what is pending, unless another process is at it; returns how many rows it delivered."""
         delivered = refused = 0
         try:
-            if self._uncompared is None and not self._catalog.backlog(self._only):
+            if self._uncompared is None and not backlog(self._catalog, self._only):
                 return 0
             with self._catalog.sole("tracking") as held:
                 if held and self._uncompared is not None:
                     self._compare(self._uncompared)
                     self._uncompared = None
                 # What was refused stays pending, and comes first.
-                while held and (rows := self._catalog.pending(refused + _BATCH, self._only)[refused:]):
+                while held and (rows := pending(self._catalog, refused + _BATCH, self._only)[refused:]):
                     for row in rows:
                         if self._deliver(row):
                             delivered += 1
@@ -131,11 +131,11 @@ class Tracker:
                 self._runs = self._connect()
             self._runs.deliver(row)
         except Exception as error:
-            self._catalog.undelivered(row.id, said(error))
+            undelivered(self._catalog, row.id, said(error))
             if self._runs is None or is_outage(error):
                 raise
             return False
-        self._catalog.delivered(row.id)
+        delivered(self._catalog, row.id)
         return True
 
     def _work(self) -> None:
@@ -145,7 +145,7 @@ class Tracker:
             self._wake.clear()
         self.drain()
         # Another process may be at it: its end, or its turn, is near.
-        while not self._failures and self._catalog.backlog(self._only) and time.monotonic() < self._deadline:
+        while not self._failures and backlog(self._catalog, self._only) and time.monotonic() < self._deadline:
             time.sleep(0.1)
             self.drain()
 

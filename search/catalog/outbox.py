@@ -1,26 +1,59 @@
-"""What waits in the outbox, and what is to be told again."""
+"""What MLflow is to be told, in order: each change of the catalog leaves a row, which waits until it was delivered."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, or_, select, update
 
-from search.catalog.models import Outbox
+from search.catalog.models import Outbox, Search
+from search.catalog.records import OutboxRecord, record_of
+from search.catalog.retry import retried
 from search.catalog.store import Catalog
 
 #: The kind of a row by which MLflow is left with one run of what the row names, in its present state.
 AGAIN = "again"
 
 
+@retried
+def pending(catalog: Catalog, limit: int = 100, tracking: str | None = None) -> list[OutboxRecord]:
+    """Oldest first; of all searches, or of those that write to this MLflow and those of which that is not known."""
+    with catalog.reading() as session:
+        rows = session.scalars(select(Outbox).where(*_waits(tracking)).order_by(Outbox.id).limit(limit))
+        return [record_of(OutboxRecord, row) for row in rows]
+
+
+@retried
+def backlog(catalog: Catalog, tracking: str | None = None) -> int:
+    """How many rows are pending."""
+    with catalog.reading() as session:
+        return session.scalar(select(func.count()).select_from(Outbox).where(*_waits(tracking))) or 0
+
+
+@retried
+def delivered(catalog: Catalog, outbox_id: int) -> None:
+    with catalog.writing() as session:
+        row = update(Outbox).where(Outbox.id == outbox_id)
+        session.execute(row.values(delivered_at=datetime.now(UTC), error=None))
+
+
+@retried
+def undelivered(catalog: Catalog, outbox_id: int, error: str) -> None:
+    """The row stays pending."""
+    with catalog.writing() as session:
+        row = update(Outbox).where(Outbox.id == outbox_id)
+        session.execute(row.values(attempts=Outbox.attempts + 1, error=error))
+
+
+@retried
 def waiting(catalog: Catalog, search_id: str) -> list[int | None]:
     """What the pending rows of a search name: numbers of trials, None for the search itself."""
     with catalog.reading() as session:
-        pending = (Outbox.search_id == search_id, Outbox.delivered_at.is_(None))
-        return list(session.scalars(select(Outbox.trial).where(*pending)))
+        return list(session.scalars(select(Outbox.trial).where(Outbox.search_id == search_id, *_waits(None))))
 
 
+@retried
 def queue_again(catalog: Catalog, search_id: str, numbers: Collection[int | None]) -> None:
     """Trials by number, then the search itself, since its result marks the runs of trials."""
     ordered = [*sorted(number for number in numbers if number is not None), None]
@@ -28,3 +61,9 @@ def queue_again(catalog: Catalog, search_id: str, numbers: Collection[int | None
         session.add_all(
             Outbox(search_id=search_id, kind=AGAIN, trial=number, created_at=datetime.now(UTC)) for number in ordered
         )
+
+
+def _waits(tracking: str | None) -> list[ColumnElement[bool]]:
+    kept = Search.facts["tracking"].as_string()
+    same = select(Search.id).where(or_(kept.is_(None), kept == tracking))
+    return [Outbox.delivered_at.is_(None), *([] if tracking is None else [Outbox.search_id.in_(same)])]

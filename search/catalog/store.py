@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -19,7 +19,7 @@ from search.catalog import leases
 from search.catalog.connect import WRITES, clear_errors, connect, parse, shown, sole
 from search.catalog.migrate import migrate
 from search.catalog.models import Outbox, Search, Trial
-from search.catalog.records import OutboxRecord, SearchRecord, TrialRecord, record_of
+from search.catalog.records import SearchRecord, TrialRecord, record_of
 from search.catalog.retry import commit, retried
 
 Row = TypeVar("Row", Search, Trial)
@@ -158,12 +158,18 @@ class Catalog:
         )
 
     @retried
-    def search(self, name: str) -> SearchRecord:
-        """Raises UnknownSearch for an unknown name."""
+    def find(self, name: str) -> SearchRecord | None:
+        """The search of that name, if there is one."""
         with self.reading() as session:
             row = session.scalar(select(Search).where(Search.name == name))
-            if row is not None:
-                return record_of(SearchRecord, row)
+            return None if row is None else record_of(SearchRecord, row)
+
+    @retried
+    def search(self, name: str) -> SearchRecord:
+        """Raises UnknownSearch for an unknown name."""
+        if (found := self.find(name)) is not None:
+            return found
+        with self.reading() as session:
             names = session.scalars(select(Search.name).order_by(Search.created_at.desc())).all()
         known = ", ".join(repr(each) for each in names[:_NAMES_SHOWN])
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
@@ -347,33 +353,6 @@ class Catalog:
             trial = update(Trial).where(Trial.search_id == search_id, Trial.number == number)
             session.execute(trial.values(mlflow_run_id=run_id))
 
-    # Outbox
-
-    @retried
-    def pending(self, limit: int = 100, tracking: str | None = None) -> list[OutboxRecord]:
-        """Oldest first; of all searches, or of those that write to this MLflow and those of which that is not known."""
-        with self.reading() as session:
-            rows = session.scalars(select(Outbox).where(*_waits(tracking)).order_by(Outbox.id).limit(limit))
-            return [record_of(OutboxRecord, row) for row in rows]
-
-    @retried
-    def backlog(self, tracking: str | None = None) -> int:
-        """How many rows are pending."""
-        with self.reading() as session:
-            return session.scalar(select(func.count()).select_from(Outbox).where(*_waits(tracking))) or 0
-
-    @retried
-    def delivered(self, outbox_id: int) -> None:
-        with self.writing() as session:
-            session.execute(update(Outbox).where(Outbox.id == outbox_id).values(delivered_at=_now(), error=None))
-
-    @retried
-    def undelivered(self, outbox_id: int, error: str) -> None:
-        """The row stays pending."""
-        with self.writing() as session:
-            refused = update(Outbox).where(Outbox.id == outbox_id)
-            session.execute(refused.values(attempts=Outbox.attempts + 1, error=error))
-
 
 def _get(session: Session, kind: type[Row], key: object, *, lock: bool = False) -> Row:
     row = session.get(kind, key, with_for_update=lock)
@@ -387,12 +366,6 @@ def _with_earlier_seconds(earlier: dict[str, Any] | None, measurement: dict[str,
     before, now = ((each or {}).get("seconds", {}) for each in (earlier, measurement))
     added = {phase: before.get(phase, 0.0) + now.get(phase, 0.0) for phase in {**before, **now}}
     return {**measurement, "seconds": added} if before else measurement
-
-
-def _waits(tracking: str | None) -> list[ColumnElement[bool]]:
-    kept = Search.facts["tracking"].as_string()
-    same = select(Search.id).where(or_(kept.is_(None), kept == tracking))
-    return [Outbox.delivered_at.is_(None), *([] if tracking is None else [Outbox.search_id.in_(same)])]
 
 
 def _news(search_id: str, kind: str, trial: int | None = None) -> Outbox:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from search.catalog import Catalog
+from search.catalog.outbox import backlog
 from search.doctor import examine
 from search.home import Home
 from tests.commands import QUICK, assert_whole, call, command
@@ -71,7 +72,7 @@ def test_a_search_on_full_disks_loses_nothing(
         disk(adapters, LARGE_KIB)
         resumed = call("resume", "full", *home)
         assert catalog.search("full").status == "complete"
-        waiting = catalog.backlog()
+        waiting = backlog(catalog)
         assert waiting > 0
         assert (
             f"note: MLflow at sqlite:///{tmp_path}/runs.db did not take {waiting} records yet; nothing is lost: "
@@ -83,7 +84,7 @@ def test_a_search_on_full_disks_loses_nothing(
 
         disk(artifacts, LARGE_KIB)
         (mended,) = examine(place, "full", fix=True)
-        assert (mended["problems"], mended["mlflow"], catalog.backlog()) == ([], None, 0)
+        assert (mended["problems"], mended["mlflow"], backlog(catalog)) == ([], None, 0)
     (told,) = examine(place, "full", fix=False)
     assert (told["problems"], told["mended"], told["mlflow"]) == ([], [], None)
     state = assert_whole(tmp_path, "full", BUDGET, tracking="runs.db")

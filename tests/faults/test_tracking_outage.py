@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from search.catalog import Catalog
+from search.catalog.outbox import backlog
 from tests.commands import QUICK, command, environment
 from tests.search.test_tracking_server import Server
 
@@ -38,7 +39,7 @@ def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path
         (kept,) = catalog.searches()
         _until(lambda: any(t.status == "complete" for t in catalog.trials(kept.id)), search)
         _until(lambda: time.monotonic() - began > OUTAGE_S, search)
-        waited, done = catalog.backlog(), sum(t.status == "complete" for t in catalog.trials(kept.id))
+        waited, done = backlog(catalog), sum(t.status == "complete" for t in catalog.trials(kept.id))
         assert waited > 0, "what ended meanwhile waits"
         search.send_signal(signal.SIGSTOP)  # or it may be over before the server is back
         server.start()
@@ -48,7 +49,7 @@ def test_a_search_outlives_its_tracking_server(tracking_uri: str, tmp_path: Path
         print(f"away for {away:.0f} s, at whose end {done} of {BUDGET} trials were done and {waited} records waited")
         assert search.returncode == 0, said[-3000:]
         assert "Traceback" not in said
-        assert catalog.backlog() == 0
+        assert backlog(catalog) == 0
         client = MlflowClient(server.uri)
         (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
         runs = client.search_runs([experiment.experiment_id])

@@ -24,6 +24,7 @@ from objectives.placement import BASE, Placement
 from search.catalog import Catalog
 from search.catalog.migrate import config
 from search.catalog.models import Base
+from search.catalog.outbox import backlog, delivered, pending, undelivered
 from search.catalog.profiles import good_profile, profile_of, replace_profile, store_profile
 
 O_PROJ = Placement.of(["o_proj"], 8)
@@ -41,7 +42,7 @@ def test_a_search_is_read_as_it_was_written(catalog: Catalog) -> None:
     assert (made.status, made.elapsed_s, made.base, made.reason) == ("running", 0.0, None, None)
     assert before <= made.created_at <= datetime.now(UTC)
     assert made.created_at.utcoffset() == timedelta(0)
-    assert [(row.kind, row.search_id, row.trial) for row in catalog.pending()] == [("search", made.id, None)]
+    assert [(row.kind, row.search_id, row.trial) for row in pending(catalog)] == [("search", made.id, None)]
 
 
 def test_a_name_that_exists_is_refused_and_nothing_is_written(catalog: Catalog) -> None:
@@ -53,7 +54,7 @@ def test_a_name_that_exists_is_refused_and_nothing_is_written(catalog: Catalog) 
         "a search named 'trec' exists already (running, 1 trial): choose another --name, "
         "or continue it with `python -m search resume trec`"
     )
-    assert len(catalog.searches()) == catalog.backlog() == 1
+    assert len(catalog.searches()) == backlog(catalog) == 1
 
 
 def test_an_unknown_name_is_answered_with_known_ones(catalog: Catalog) -> None:
@@ -84,7 +85,7 @@ def test_seconds_add_up_over_resumes(catalog: Catalog) -> None:
     assert (catalog.search("a").ended_at, catalog.search("a").reason) == (None, None)
     catalog.set_status(made.id, "complete", elapsed_s=1.5)
     assert (catalog.search("a").status, catalog.search("a").elapsed_s) == ("complete", 4.0)
-    assert [row.kind for row in catalog.pending()] == ["search", "result", "search", "result"]
+    assert [row.kind for row in pending(catalog)] == ["search", "result", "search", "result"]
 
 
 def test_a_trial_is_read_as_it_was_written(catalog: Catalog) -> None:
@@ -101,7 +102,7 @@ def test_a_trial_is_read_as_it_was_written(catalog: Catalog) -> None:
     assert (ended.steps, ended.adapter, ended.adapter_sha256) == (9, "a/3", "ff")
     assert ended.ended_at is not None
     assert ended.ended_at >= ended.asked_at
-    assert [(row.kind, row.trial) for row in catalog.pending()] == [("search", None), ("trial", 3)]
+    assert [(row.kind, row.trial) for row in pending(catalog)] == [("search", None), ("trial", 3)]
 
 
 def test_trials_come_by_number_and_the_base_model_may_be_one(catalog: Catalog) -> None:
@@ -132,7 +133,7 @@ def test_a_late_result_changes_nothing(catalog: Catalog) -> None:
     catalog.restart(made.id, 0)
     assert catalog.trial(made.id, 0) == ended
     assert not catalog.record(made.id, 1, "complete", measurement=None)
-    assert catalog.backlog() == 2
+    assert backlog(catalog) == 2
 
 
 def test_of_many_results_at_once_one_counts(catalog: Catalog) -> None:
@@ -141,7 +142,7 @@ def test_of_many_results_at_once_one_counts(catalog: Catalog) -> None:
     counted = repeated(lambda number: catalog.record(made.id, 0, "complete", measurement={"by": number}))
     assert counted.count(True) == 1
     assert catalog.trial(made.id, 0).measurement == {"by": counted.index(True)}
-    assert catalog.backlog() == 2
+    assert backlog(catalog) == 2
 
 
 def test_a_result_and_its_outbox_row_stand_or_fall_together(catalog: Catalog) -> None:
@@ -195,15 +196,15 @@ def test_the_outbox_is_a_queue(catalog: Catalog) -> None:
     made = catalog.create_search("a", {}, {})
     for _ in range(3):
         catalog.set_status(made.id, "running")
-    first, second, third, fourth = (row.id for row in catalog.pending())
+    first, second, third, fourth = (row.id for row in pending(catalog))
     assert first < second < third < fourth
-    catalog.delivered(second)
-    catalog.undelivered(first, "no answer")
-    assert [(row.id, row.attempts, row.error) for row in catalog.pending(2)] == [
+    delivered(catalog, second)
+    undelivered(catalog, first, "no answer")
+    assert [(row.id, row.attempts, row.error) for row in pending(catalog, 2)] == [
         (first, 1, "no answer"),
         (third, 0, None),
     ]
-    assert catalog.backlog() == 3
+    assert backlog(catalog) == 3
 
 
 def test_mlflow_ids_are_kept(catalog: Catalog) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, event, text
 
 from objectives.errors import StoreError
 from search.catalog import Catalog
+from search.catalog.outbox import backlog
 
 LIKE = "write it like sqlite:///folder/search.db or postgresql://user@host/database."
 
@@ -120,7 +121,7 @@ def test_a_full_disk_loses_nothing(full: Catalog) -> None:
     with pytest.raises(StoreError, match="the disk is full: free some space, then resume; nothing already recorded"):
         full.create_search("second", {"long": "x" * 100_000}, {})
     assert [search.name for search in full.searches()] == ["first"]
-    assert full.backlog() == 1
+    assert backlog(full) == 1
 
 
 def test_a_file_that_became_read_only(tmp_path: Path) -> None:

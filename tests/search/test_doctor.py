@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, text
 from objectives.errors import RequestError
 from objectives.placement import Placement
 from search.catalog import Catalog
+from search.catalog.outbox import backlog
 from search.doctor import examine
 from search.home import Home
 from search.strategy.space import PlacementSpace
@@ -58,7 +59,7 @@ def test_a_home_after_a_kill_is_told_and_mended(tmp_path: Path, tracking_uri: st
     assert (mended["status"], mended["holder"], mended["problems"]) == ("interrupted", None, [])
     assert len(mended["mended"]) == 1
     trial = catalog.trial(made.id, 0)
-    assert (trial.lease, trial.attempts, catalog.backlog()) == (None, 2, 0)
+    assert (trial.lease, trial.attempts, backlog(catalog)) == (None, 2, 0)
     assert stray.is_dir(), "what a search that has not ended may still use is left alone"
     assert told(home) == ([], [])
 

@@ -18,6 +18,7 @@ from benchmarks.replay import Silent
 from objectives.errors import LeaseLost, RequestError
 from objectives.placement import Placement
 from search.catalog import Catalog
+from search.catalog.outbox import backlog
 from search.lease import Lease
 from search.plan import SearchPlan
 from search.strategy.space import PlacementSpace
@@ -144,7 +145,7 @@ def test_sixteen_writers_at_once_lose_nothing(catalog: Catalog) -> None:
     searches = catalog.searches()
     assert len(searches) == 16
     assert {len(catalog.trials(search.id)) for search in searches} == {5}
-    assert catalog.backlog() == 16 * 6
+    assert backlog(catalog) == 16 * 6
 
 
 def test_a_trial_whose_process_dies_each_time_has_failed_after_its_retries(catalog: Catalog) -> None:

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from objectives import demo
 from objectives.errors import NoTrialSucceeded, RequestError
 from search.catalog import Catalog, SearchRecord
+from search.catalog.outbox import backlog, pending
 from search.doctor import examine
 from search.home import Home
 from search.prepare import prepare
@@ -85,8 +86,8 @@ def test_what_waits_is_sent_to_the_mlflow_of_its_search(catalog: Catalog, tracki
         end_trial(catalog, search, 7, status="infeasible")
     tracker = Tracker(catalog, home.mlflow(), tmp_path / "mlartifacts", lambda _: document(), only=home.mlflow_kept())
     assert tracker.stop(60.0) == 0
-    assert {row.search_id for row in catalog.pending()} == {there.id}
-    assert catalog.backlog() == catalog.backlog("http://127.0.0.1:1") == 2
+    assert {row.search_id for row in pending(catalog)} == {there.id}
+    assert backlog(catalog) == backlog(catalog, "http://127.0.0.1:1") == 2
     assert {run.data.tags["search"] for run in Reader(tracking_uri).runs()} == {"here", "old"}
     assert catalog.search("here").facts == FACTS | {"tracking": ""}
     catalog.set_tracking(there.id, "")
@@ -106,7 +107,7 @@ def test_doctor_compares_each_search_with_its_own_mlflow(
         found = {each["search"]: each for each in examine(home, None, fix=True)}
         assert [found[name]["mlflow"] for name in ("here", "there")] == [None, None]
         assert found["hidden"]["mlflow"].startswith("search hidden writes to MLflow at postgresql://***@db/mlflow")
-        assert {row.search_id for row in catalog.pending()} == {catalog.search("hidden").id}
+        assert {row.search_id for row in pending(catalog)} == {catalog.search("hidden").id}
     for uri, name in ((tracking_uri, "here"), (other, "there")):
         client = MlflowClient(uri)
         runs = client.search_runs([each.experiment_id for each in client.search_experiments()])

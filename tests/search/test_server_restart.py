@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from objectives.placement import Placement
 from search.catalog import Catalog
+from search.catalog.outbox import pending
 from search.strategy.space import PlacementSpace
 from search.study import Study
 
@@ -91,7 +92,7 @@ def test_a_commit_whose_answer_was_lost_is_applied_once(proxy: tuple[str, Proxy]
     catalog.set_status(search.id, "complete", elapsed_s=2.0)
     assert between.cuts == 4
     assert catalog.search("s").elapsed_s == 2.0
-    assert [row.kind for row in catalog.pending()] == ["search", "trial", "result"]
+    assert [row.kind for row in pending(catalog)] == ["search", "trial", "result"]
     assert [trial.status for trial in catalog.trials(search.id)] == ["failed"]
     catalog.close()
 

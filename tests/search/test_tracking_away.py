@@ -10,6 +10,7 @@ import pytest
 
 from objectives.errors import RequestError, StoreError
 from search.catalog import Catalog
+from search.catalog.outbox import pending
 from search.mlflow_store import is_outage
 from search.tracking import Tracker
 from tests.dashboards.documents import document
@@ -29,7 +30,7 @@ def test_an_outage_costs_the_search_nothing(catalog: Catalog, tmp_path: Path, ca
     began = time.monotonic()
     assert tracker.stop(15) == 2
     assert time.monotonic() - began < 15
-    first, second = catalog.pending()
+    first, second = pending(catalog)
     assert first.attempts >= 1
     assert first.error
     assert (second.attempts, second.error) == (0, None)

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from search.catalog import Catalog
+from search.catalog.outbox import backlog, pending
 from search.tracking import Tracker
 from tests.commands import free_port
 from tests.dashboards.documents import document
@@ -73,11 +74,11 @@ def test_a_server_that_dies_and_returns_gets_everything_once_and_in_order(
     tracker.start()
     search = begin(catalog)
     end_trial(catalog, search, 7)
-    wait_for(lambda: catalog.backlog() == 0)
+    wait_for(lambda: backlog(catalog) == 0)
     server.kill()
     end_trial(catalog, search, 4, adapter=str(adapter))
     end_trial(catalog, search, 2)
-    wait_for(lambda: catalog.pending()[0].attempts > 0)
+    wait_for(lambda: pending(catalog)[0].attempts > 0)
     server.start()
     catalog.set_status(search.id, "complete")
     assert tracker.stop(60) == 0
@@ -137,5 +138,5 @@ def test_a_server_that_fails_or_hangs_keeps_no_one_waiting(
     began = time.monotonic()
     assert tracker.stop(10) == 2
     assert time.monotonic() - began < 10
-    assert [(row.attempts > 0, row.error is not None) for row in catalog.pending()] == [(True, True), (False, False)]
+    assert [(row.attempts > 0, row.error is not None) for row in pending(catalog)] == [(True, True), (False, False)]
     catalog.close()
