@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from objectives.errors import RequestError
 from search import outside
-from search.home import home_of
+from search.home import Home, has_catalog, home_of, known_home, place_of
 from search.options import as_json, asked_for, print_json, request, stores
 
 _FIXED = ("name", "series", "home", "storage", "tracking_uri")
@@ -73,7 +73,7 @@ def add(
     _check(flags)
     from search.schedule import utc_now
 
-    with _opened(home, storage, tracking_uri) as catalog:
+    with _opened(home_of(home, storage, tracking_uri)) as catalog:
         record = catalog.add_schedule(name, cron, timezone, misfire, flags, str(Path.cwd()), utc_now(), notify)
     if as_json:
         print_json(_plain(record))
@@ -93,14 +93,10 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
     Example:
       python -m search schedule list
     """
-    from search.catalog.champions import current
-
-    with _opened(home, storage, tracking_uri) as catalog:
-        rows = []
-        for record in catalog.schedules():
-            found = current(catalog, record.name)
-            trial = None if found is None else catalog.trial(found.champion_search, found.champion_trial)
-            rows.append(_plain(record) | {"champion": trial and trial.placement.label, "why": found and found.why})
+    rows: list[dict[str, Any]] = []
+    if has_catalog(place := place_of(home, storage, tracking_uri)):
+        with _opened(place) as catalog:
+            rows = [_with_champion(catalog, record) for record in catalog.schedules()]
     columns = ("name", "cron", "timezone", "misfire", "paused", "next_at", "champion")
     _print(rows, columns, as_json, "No schedule yet: python -m search schedule add makes one.")
 
@@ -115,7 +111,7 @@ def remove(name: str, home: str | None, storage: str | None, tracking_uri: str |
     Example:
       python -m search schedule remove tickets
     """
-    with _opened(home, storage, tracking_uri) as catalog:
+    with _opened(known_home(home, storage, tracking_uri)) as catalog:
         catalog.remove_schedule(name)
 
 
@@ -147,10 +143,17 @@ def unpause(name: str, home: str | None, storage: str | None, tracking_uri: str 
 
 @schedule.command()
 @_name
+@click.option("--last", type=click.IntRange(1), metavar="N", help="Show the newest N only.")
 @stores
 @as_json
 def history(
-    name: str, home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool
+    name: str,
+    last: int | None,
+    home: str | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+    debug: bool,
 ) -> None:
     """Show the nights of schedule NAME, newest first: when, what came of it, what it cost, and who became champion.
 
@@ -160,8 +163,8 @@ def history(
     """
     from search.catalog.champions import champions
 
-    with _opened(home, storage, tracking_uri) as catalog:
-        nights = catalog.nights(name)
+    with _opened(known_home(home, storage, tracking_uri)) as catalog:
+        nights = catalog.nights(name, last)
         names = {search.id: search.name for search in catalog.searches()}
         decided = {names[each.search_id]: each for each in champions(catalog, name)}
     rows = []
@@ -191,9 +194,9 @@ def run(home: str | None, storage: str | None, tracking_uri: str | None, debug: 
         program = [sys.executable, "-m", "search"]
         if again and catalog.find(night.search) is not None:
             return [*program, "resume", night.search]
-        return [*program, "run", *record.flags, "--name", night.search, "--series", record.name]
+        return [*program, "run", "--name", night.search, "--series", record.name, *record.flags]
 
-    with _opened(home, storage, tracking_uri) as catalog:
+    with _opened(place) as catalog:
         click.echo("nights run as they come due (Ctrl-C ends this)", err=True)
         Daemon(catalog, place.folder / "nights", command, environment=place.environment()).run()
 
@@ -221,18 +224,26 @@ def _check(flags: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _opened(*place: str | None) -> Iterator[Any]:
+def _opened(place: Home) -> Iterator[Any]:
     from search.catalog.schedules import Schedules
 
-    with closing(Schedules(home_of(*place).storage)) as catalog:
+    with closing(Schedules(place.storage)) as catalog:
         yield catalog
 
 
 def _pause(name: str, paused: bool, *place: str | None) -> None:
     from search.schedule import utc_now
 
-    with _opened(*place) as catalog:
+    with _opened(known_home(*place)) as catalog:
         catalog.pause(name, paused, utc_now())
+
+
+def _with_champion(catalog: Any, record: Any) -> dict[str, Any]:
+    from search.catalog.champions import current
+
+    found = current(catalog, record.name)
+    trial = None if found is None else catalog.trial(found.champion_search, found.champion_trial)
+    return _plain(record) | {"champion": trial and trial.placement.label, "why": found and found.why}
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from search.home import home_of
+from search.home import has_catalog, home_of, known_home, place_of
 from search.names import SCOPES
 from search.options import as_json, print_json, stores
 
@@ -100,8 +100,10 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
     from search.catalog.store import Catalog
     from search.catalog.tokens import tokens
 
-    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
-        found = tokens(catalog)
+    found = []
+    if has_catalog(place := place_of(home, storage, tracking_uri)):
+        with closing(Catalog(place.storage)) as catalog:
+            found = tokens(catalog)
     if as_json:
         print_json(
             [
@@ -136,7 +138,7 @@ def remove(name: str, home: str | None, storage: str | None, tracking_uri: str |
     from search.catalog.store import Catalog
     from search.catalog.tokens import remove_token
 
-    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
+    with closing(Catalog(known_home(home, storage, tracking_uri).storage)) as catalog:
         remove_token(catalog, name)
 
 

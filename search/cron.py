@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections import deque
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -41,10 +42,19 @@ def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
         raise RequestError(f"--cron {cron!r} names a day that no calendar has: choose another") from None
 
 
-def due(cron: str, timezone: str, first: datetime, now: datetime) -> list[datetime]:
-    """All ticks from `first`, which is one, to `now`, in UTC."""
-    ticks = []
-    while first <= now:
-        ticks.append(first)
-        first = next_tick(cron, timezone, first)
-    return ticks
+def due(cron: str, timezone: str, first: datetime, now: datetime, most: int) -> list[datetime]:
+    """The last `most` ticks from `first`, which is one, to `now`, in UTC.
+
+    What it costs does not grow with the time between: it looks back twice as far until that is enough.
+    """
+    back = timedelta(hours=1)
+    while True:
+        begin = max(first, now - back)
+        tick = first if begin == first else next_tick(cron, timezone, begin)
+        ticks: deque[datetime] = deque(maxlen=most)
+        while tick <= now:
+            ticks.append(tick)
+            tick = next_tick(cron, timezone, tick)
+        if len(ticks) == most or begin == first:
+            return list(ticks)
+        back *= 2

@@ -84,7 +84,7 @@ def known_home(*place: str | None) -> Home:
     home = place_of(*place)
     if not has_catalog(home):
         raise RequestError(
-            f"no search is recorded in {home.storage!r}, which is not there: "
+            f"nothing is recorded in {home.storage!r}, which is not there: "
             "give the --home or --storage that it has, or begin one with `python -m search run`"
         )
     _make(home.folder)

@@ -7,29 +7,54 @@ import os
 import sys
 import time
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
+from typing import Any
+from urllib.error import HTTPError
 
 PAUSES_S = (1.0, 4.0, 16.0, 64.0)
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """urllib would follow with a GET, which has no text, and take that for an answer."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_open = urllib.request.build_opener(_StayHere).open
 
 
 def notify(target: str, text: str, pauses_s: tuple[float, ...] = PAUSES_S) -> bool:
     """Post `text` to a URL, or to the one that ``env:NAME`` names; whether it was taken, at last after all pauses.
 
-    What goes wrong is said on standard error, without the URL.
+    What goes wrong is said on standard error, without the URL. A refusal that will not change is not tried again.
     """
     url = os.environ.get(target[4:], "") if target.startswith("env:") else target
-    reason = ""
+    if not url:
+        return _not_delivered(f"{target[4:]} is not set where the daemon runs: set it")
+    body = json.dumps({"text": text}).encode()
     for pause in (*pauses_s, None):
         try:
-            body = json.dumps({"text": text}).encode()
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=10):
+            with _open(request, timeout=10):
                 return True
-        except (OSError, ValueError, HTTPException) as error:
-            reason = f"{type(error).__name__} {getattr(error, 'code', '')}".strip()
+        except HTTPError as error:
+            reason = f"the server answered {error.code}"
+            if 300 <= error.code < 400:
+                return _not_delivered(f"{reason}, a redirect: give --notify of the schedule the URL that it leads to")
+            if error.code < 500 and error.code != 429:
+                return _not_delivered(f"{reason}: check --notify of the schedule")
+        except (ValueError, InvalidURL):
+            return _not_delivered("what --notify of the schedule gives is no http or https URL: correct it")
+        except (OSError, HTTPException) as error:
+            reason = type(error).__name__
         if pause is not None:
             time.sleep(pause)
-    print(f"a notification was not delivered ({reason}): check --notify of the schedule", file=sys.stderr)
+    return _not_delivered(f"{reason}, {len(pauses_s) + 1} times: check --notify of the schedule, and that server")
+
+
+def _not_delivered(why: str) -> bool:
+    print(f"a notification was not delivered: {why}", file=sys.stderr, flush=True)
     return False
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from search.notify import notify
 
 #: A daemon that has not been heard of for so many seconds is dead.
 LEASE_S = 60.0
+#: For webhooks to take what they are told when the daemon ends.
+LAST_WORDS_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 #: The command of a night; of one to go on with, if the last argument is true.
@@ -63,6 +66,7 @@ class Daemon:
         self._poll_s, self._lease_s = poll_s, lease_s
         self._owner = uuid.uuid4().hex
         self._children: list[_Child] = []
+        self._telling: list[threading.Thread] = []  # webhooks
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -123,11 +127,18 @@ class Daemon:
         for child in list(self._children):
             code = child.process.poll()
             if code is not None:
-                self._record(child.night, code)
+                if code != 0 and self._is_run(child.night):
+                    self._catalog.give_back(child.night)  # somebody else is at it, who began while this one started
+                else:
+                    self._record(child.night, code)
                 self._children.remove(child)  # only now: where the database is away, the next turn records it
             elif not self._catalog.heartbeat(child.night) and not child.told_to_end:
                 child.process.terminate()
                 child.told_to_end = True
+
+    def _is_run(self, night: NightRecord) -> bool:
+        search = self._catalog.find(night.search)
+        return search is not None and self._catalog.holder(search.id) is not None
 
     def _record(self, night: NightRecord, code: int) -> None:
         search = self._catalog.find(night.search)
@@ -146,24 +157,30 @@ class Daemon:
         text += more
         for schedule in self._catalog.schedules():
             if schedule.name == night.schedule and schedule.notify is not None:
-                # Beside the loop: a server that is down must not cost heartbeats.
-                threading.Thread(target=notify, args=(schedule.notify, text)).start()
+                # Beside the loop: a server that is down must not cost heartbeats, nor the daemon's end.
+                telling = threading.Thread(target=notify, args=(schedule.notify, text), daemon=True)
+                telling.start()
+                self._telling = [*(each for each in self._telling if each.is_alive()), telling]
 
     def _end_children(self) -> None:
         for child in self._children:
             child.process.terminate()
-        for child in self._children:
-            while child.process.poll() is None:
-                try:
-                    child.process.wait(self._lease_s / 4)
-                except subprocess.TimeoutExpired:
-                    with contextlib.suppress(StoreError):
+        while self._children:
+            for child in list(self._children):
+                with contextlib.suppress(StoreError):  # its heartbeat ends then, and another daemon goes on with it
+                    if (code := child.process.poll()) is None:
                         self._catalog.heartbeat(child.night)
-            with contextlib.suppress(StoreError):  # its heartbeat ends, and another daemon goes on with it
-                if child.process.returncode == 0:
-                    self._record(child.night, 0)
-                else:
-                    self._catalog.give_back(child.night)
+                    elif code == 0:
+                        self._record(child.night, 0)
+                    else:
+                        self._catalog.give_back(child.night)
+            self._children = [child for child in self._children if child.process.returncode is None]
+            if self._children:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._children[0].process.wait(self._lease_s / 4)
+        end = time.monotonic() + LAST_WORDS_S
+        for telling in self._telling:
+            telling.join(max(0.0, end - time.monotonic()))
 
 
 def _end_with(parent: int) -> Callable[[], None]:

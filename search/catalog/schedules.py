@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from objectives.errors import RequestError
+from search.catalog import leases
 from search.catalog.clock import database_now
 from search.catalog.models import Night, Schedule, Search
 from search.catalog.records import NightRecord, ScheduleRecord, record_of
@@ -19,6 +20,8 @@ from search.cron import due, next_tick, zone
 
 #: A tick that a daemon saw so much later than it was due was missed.
 GRACE = timedelta(minutes=5)
+#: Of the ticks that an outage missed so many are recorded, the last ones.
+RECORDED = 100
 
 
 class Schedules(Catalog):
@@ -67,36 +70,44 @@ class Schedules(Catalog):
     def remove_schedule(self, name: str) -> None:
         """With its history; the searches of its nights stay. Raises RequestError for an unknown name."""
         with self.writing() as session:
-            row = _schedule(session, name)
+            row = _schedule(session, name, lock=True)
             session.execute(delete(Night).where(Night.schedule == name))
             session.delete(row)
 
     def pause(self, name: str, paused: bool, now: datetime) -> None:
         """Ticks that pass meanwhile are not missed: they do not count. Raises RequestError for an unknown name."""
         with self.writing() as session:
-            row = _schedule(session, name)
+            row = _schedule(session, name, lock=True)
             if row.paused and not paused:
                 row.next_at = next_tick(row.cron, row.timezone, now)
             row.paused = paused
 
-    def nights(self, name: str) -> list[NightRecord]:
-        """Newest first. Raises RequestError for an unknown schedule."""
+    def nights(self, name: str, limit: int | None = None) -> list[NightRecord]:
+        """Newest first, at most `limit`. Raises RequestError for an unknown schedule."""
         with self.reading() as session:
             _schedule(session, name)
-            rows = session.scalars(select(Night).where(Night.schedule == name).order_by(Night.tick.desc()))
+            newest = select(Night).where(Night.schedule == name).order_by(Night.tick.desc()).limit(limit)
+            rows = session.scalars(newest)
             return [record_of(NightRecord, row) for row in rows]
 
     # What daemons do
 
     def claim(self, name: str, owner: str, now: datetime) -> NightRecord | None:
-        """The night that `owner` is to start now; of several ticks missed, the last. Others are recorded as skipped."""
+        """The night that `owner` is to start now; of several ticks missed, the last.
+
+        Others are recorded as skipped: the last `RECORDED` of them, the first of which says since when there were more.
+        """
         with self.writing() as session:
             row = session.get(Schedule, name, with_for_update=True)
             if row is None or row.paused or row.next_at > now:
                 return None
-            *missed, last = due(row.cron, row.timezone, row.next_at, now)
+            since = row.next_at
+            *missed, last = due(row.cron, row.timezone, since, now, RECORDED + 1)
             row.next_at = next_tick(row.cron, row.timezone, now)
-            session.add_all(_skipped(row, tick, "skipped: missed") for tick in missed)
+            for tick in missed:
+                more = tick == missed[0] > since
+                result = f"skipped: missed, as all since {since:%Y-%m-%d %H:%M} UTC" if more else "skipped: missed"
+                session.add(_skipped(row, tick, result))
             open_night = select(Night.tick).where(Night.schedule == name, Night.status.in_(("running", "interrupted")))
             if session.scalar(open_night.limit(1)) is not None:
                 session.add(_skipped(row, last, "skipped: overrun"))
@@ -119,12 +130,16 @@ class Schedules(Catalog):
             return record_of(NightRecord, night)
 
     def adopt(self, owner: str, lease_s: float) -> NightRecord | None:
-        """A night to go on with: its daemon gave it back, or has not been heard of for `lease_s` seconds."""
+        """A night to go on with: its daemon gave it back, or has not been heard of for `lease_s` seconds.
+
+        Not one whose search is being run: by the child of a daemon that was stopped for a while, or by a person.
+        """
         with self.writing() as session:
             now = database_now(session)
             dead = (Night.status == "running") & (Night.heartbeat_at < now - timedelta(seconds=lease_s))
-            query = select(Night).where((Night.status == "interrupted") | dead).limit(1)
-            night = session.scalar(query.with_for_update(skip_locked=True))
+            left = select(Night).where((Night.status == "interrupted") | dead).order_by(Night.tick)
+            nights = session.scalars(left.with_for_update(skip_locked=True))
+            night = next((night for night in nights if not _is_run(session, night.search)), None)
             if night is None:
                 return None
             night.status, night.owner, night.heartbeat_at = "running", owner, now
@@ -150,11 +165,16 @@ class Schedules(Catalog):
             return _change(session, night, status="ended", result=result, ended_at=now, seconds=seconds, steps=steps)
 
 
-def _schedule(session: Session, name: str) -> Schedule:
-    row = session.get(Schedule, name)
+def _schedule(session: Session, name: str, *, lock: bool = False) -> Schedule:
+    row = session.get(Schedule, name, with_for_update=lock)
     if row is None:
         raise RequestError(f"no schedule is named {name!r}: `python -m search schedule list` shows those there are")
     return row
+
+
+def _is_run(session: Session, search: str) -> bool:
+    found = session.scalar(select(Search.id).where(Search.name == search))
+    return found is not None and leases.holder(session, found) is not None
 
 
 def _change(session: Session, night: NightRecord, **values: object) -> bool:

@@ -4,10 +4,41 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[int], tuple[str, list[str]]]]:
+    """Of a status: a server that answers it, and what it was asked."""
+    running: list[HTTPServer] = []
+
+    def start(code: int) -> tuple[str, list[str]]:
+        asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked.append(f"{self.command} {self.path}")
+                self.send_response(code)
+                self.send_header("Location", "/other")
+                self.end_headers()
+
+            do_GET = do_POST  # noqa: N815  # the server's names
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        http = HTTPServer(("127.0.0.1", 0), Handler)
+        running.append(http)
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{http.server_port}/secret", asked
+
+    yield start
+    for http in running:
+        http.shutdown()
+        http.server_close()
 
 
 @pytest.fixture

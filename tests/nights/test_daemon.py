@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from search.catalog.schedules import Schedules
+from search.notify import notify
 from search.schedule import Daemon
 
 BEGIN = datetime(2026, 11, 1, 1, 30, tzinfo=UTC)
@@ -101,8 +103,10 @@ def test_a_killed_daemons_night_is_gone_on_with_and_an_overrun_is_not_started(
 
 
 def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_the_nights_failure(
-    tmp_path: Path, catalog: Schedules, server: tuple[str, list[str]]
+    tmp_path: Path, catalog: Schedules, server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("search.schedule.notify", partial(notify, pauses_s=(0.01, 0.01)))
+
     def daemon() -> Daemon:
         moment = BEGIN + timedelta(minutes=30)
         return Daemon(catalog, tmp_path / "nights", lambda *_: [sys.executable, "-c", ""], now=lambda: moment)
@@ -123,7 +127,7 @@ def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_t
     daemon()._start(schedule["t"], other, again=False)
     (ended,) = catalog.nights("t")
     assert (ended.status, ended.result) == ("ended", f"failed: cannot be started (File exists: {tmp_path}/nights)")
-    wait_until(lambda: server[1][:1] == [f"{other.search}: {ended.result}"])
+    wait_until(lambda: server[1] == [f"{other.search}: {ended.result}"] * 3)
 
 
 @pytest.mark.parametrize("misfire", ["once", "skip"])

@@ -55,7 +55,7 @@ def test_a_home_that_is_not_there_is_named_and_not_made(
 ) -> None:
     home = tmp_path / "mistyped"
     assert said(capsys, monkeypatch, *asked, "--home", str(home)) == (
-        f"error: no search is recorded in 'sqlite:///{home}/search.db', which is not there: "
+        f"error: nothing is recorded in 'sqlite:///{home}/search.db', which is not there: "
         "give the --home or --storage that it has, or begin one with `python -m search run`\n"
     )
     assert not home.exists()

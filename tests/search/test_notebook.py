@@ -25,7 +25,7 @@ def test_the_storage_of_the_environment_is_asked(
 def test_a_question_makes_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEARCH_STORAGE", raising=False)
     with pytest.raises(
-        RequestError, match=r"^no search is recorded in 'sqlite:///.*/none/search.db', which is not there"
+        RequestError, match=r"^nothing is recorded in 'sqlite:///.*/none/search.db', which is not there"
     ):
         Search("demo", home=str(tmp_path / "none"))
     assert list(tmp_path.iterdir()) == []

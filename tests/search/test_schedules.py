@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from search.catalog.schedules import Schedules
+from search.catalog.schedules import RECORDED, Schedules
+from search.lease import Lease
 
 BEGIN = datetime(2026, 11, 1, 1, 30, tzinfo=UTC)
 
@@ -48,6 +49,37 @@ def test_a_tick_has_one_owner_and_a_silent_owner_loses_it(url: str, tmp_path: Pa
         assert (skipped.result, ended.result, ended.steps) == ("skipped: overrun", "complete", 12)
         catalog.remove_schedule("s")
         assert catalog.schedules() == []
+
+
+def test_a_night_whose_search_is_being_run_is_nobody_elses(url: str, tmp_path: Path) -> None:
+    """Its daemon was only stopped for a while, or a person has resumed it: a second `resume` would be refused."""
+    now = BEGIN + timedelta(hours=1)
+    with closing(Schedules(url)) as catalog, closing(Schedules(url)) as person:
+        catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+        night = catalog.claim("s", "me", now)
+        assert night is not None
+        search = catalog.create_search(night.search, {}, {})
+        with Lease(person, search.id, search.name):
+            time.sleep(0.1)
+            assert catalog.adopt("heir", 0.05) is None
+            assert catalog.heartbeat(night)
+            catalog.give_back(night)
+            assert catalog.adopt("heir", 60) is None
+        assert catalog.adopt("heir", 60) is not None
+
+
+def test_an_outage_of_years_is_recorded_in_short(url: str, tmp_path: Path) -> None:
+    with closing(Schedules(url)) as catalog:
+        catalog.add_schedule("s", "* * * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+        now = BEGIN + timedelta(days=1000)
+        night = catalog.claim("s", "me", now)
+        assert night is not None
+        assert night.tick == now
+        _, *skipped = catalog.nights("s")
+        assert [each.tick for each in skipped] == [now - timedelta(minutes=i + 1) for i in range(RECORDED)]
+        assert {each.result for each in skipped[:-1]} == {"skipped: missed"}
+        assert skipped[-1].result == "skipped: missed, as all since 2026-11-01 01:31 UTC"
+        assert catalog.nights("s", 2) == [night, skipped[0]]
 
 
 def test_a_schedule_that_is_added_again_finds_a_free_name_for_its_night(url: str, tmp_path: Path) -> None:
