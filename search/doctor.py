@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
@@ -46,46 +46,48 @@ def examine(home: Home, name: str | None, *, fix: bool) -> list[dict[str, Any]]:
 
 
 def _examine(catalog: Catalog, home: Home, search: SearchRecord, fix: bool) -> dict[str, Any]:
+    """What mends holds the search: somebody may resume it meanwhile, and write what would be taken for a stray."""
     problems: list[str] = []
     mended: list[str] = []
-    holder = catalog.holder(search.id)
-    if holder is None:
-        catalog.follow_adapters(search.id, home.adapters(search))
-        trials = catalog.trials(search.id)
-        if search.status == "running":
-            orphans = [trial.number for trial in trials if trial.status == "running" and trial.lease]
-            sentence = f"its process ended without a word, with trials {orphans or 'none'} running"
-            (mended if fix else problems).append(sentence)
-            if fix:
-                _put_back(catalog, search, orphans)
-        _examine_study(catalog, search, trials, fix, problems, mended)
-        try:
-            problems += _adapters(trials)
-            if search.status == "complete" and (strays := _strays(home, search, trials)):
-                deleted = " deleted" if fix else ""
-                sentence = f"{len(strays)} folders or files of no trial{deleted}: {', '.join(strays)}"
+    with ExitStack() as mending:
+        holder = catalog.holder(search.id)
+        if holder is None and fix:
+            try:
+                mending.enter_context(Lease(catalog, search.id, search.name))
+            except RequestError:
+                holder = catalog.holder(search.id) or "a process that began a moment ago"
+        if holder is None:
+            search = catalog.search_of(search.id)
+            catalog.follow_adapters(search.id, home.adapters(search))
+            trials = catalog.trials(search.id)
+            if search.status == "running":
+                orphans = [trial.number for trial in trials if trial.status == "running" and trial.lease]
+                sentence = f"its process ended without a word, with trials {orphans or 'none'} running"
                 (mended if fix else problems).append(sentence)
                 if fix:
-                    for stray in strays:
-                        home.adapters(search).delete(stray)
-        except StoreError as error:
-            problems.append(str(error))
-    status = catalog.search_of(search.id).status
+                    for number in orphans:
+                        catalog.restart(search.id, number)
+                    catalog.set_status(search.id, "interrupted")
+            _examine_study(catalog, search, trials, fix, problems, mended)
+            try:
+                problems += _adapters(trials)
+                if search.status == "complete" and (strays := _strays(home, search, trials)):
+                    deleted = " deleted" if fix else ""
+                    sentence = f"{len(strays)} folders or files of no trial{deleted}: {', '.join(strays)}"
+                    (mended if fix else problems).append(sentence)
+                    if fix:
+                        for stray in strays:
+                            home.adapters(search).delete(stray)
+            except StoreError as error:
+                problems.append(str(error))
     return {
         "search": search.name,
-        "status": status,
+        "status": catalog.search_of(search.id).status,
         "holder": holder,
         "problems": problems,
         "mended": mended,
         "mlflow": None,
     }
-
-
-def _put_back(catalog: Catalog, search: SearchRecord, orphans: list[int]) -> None:
-    with Lease(catalog, search.id, search.name):
-        for number in orphans:
-            catalog.restart(search.id, number)
-        catalog.set_status(search.id, "interrupted")
 
 
 def _examine_study(
@@ -102,9 +104,8 @@ def _examine_study(
     if untold:
         sentence = f"trials {[trial.number for trial in untold]} were measured, and the study was not told"
         if fix:
-            with Lease(catalog, search.id, search.name):
-                cap, steps = search.spec.get("max_tpot_ratio"), search.spec["steps"]
-                tell_late(catalog.url, search.id, untold, max_ratio=cap, steps=steps)
+            cap, steps = search.spec.get("max_tpot_ratio"), search.spec["steps"]
+            tell_late(catalog.url, search.id, untold, max_ratio=cap, steps=steps)
         (mended if fix else problems).append(sentence if fix else f"{sentence}: {_MENDS}")
     unknown = sorted(opened - {trial.number for trial in trials})
     if unknown and search.status == "complete":

@@ -28,10 +28,7 @@ class Home:
 
     @classmethod
     def at(cls, folder: Path, storage: str | None, tracking: str | None) -> Home:
-        kind, separator, file = (tracking or "").partition(":///")
-        if kind.startswith("sqlite") and file:  # a search may be resumed from another folder
-            tracking = f"{kind}{separator}{Path(file).absolute()}"
-        return cls(folder, storage or _sqlite(folder / "search.db"), tracking)
+        return cls(folder, _absolute(storage) or _sqlite(folder / "search.db"), _absolute(tracking))
 
     def mlflow(self, search: SearchRecord | None = None) -> str:
         """URI of the MLflow that was asked for; else the one that the search had last, else this home's own.
@@ -65,6 +62,14 @@ class Home:
         may hold passwords."""
         asked = {} if self.tracking is None else {"SEARCH_TRACKING_URI": self.tracking}
         return {"SEARCH_HOME": str(self.folder), "SEARCH_STORAGE": self.storage} | asked
+
+
+def _absolute(url: str | None) -> str | None:
+    """A database's file as seen from any folder: nights run, and searches are resumed, from others."""
+    kind, separator, file = (url or "").partition(":///")
+    return (
+        f"{kind}{separator}{Path(file).absolute()}" if kind.startswith("sqlite") and file[:1] not in ("", ":") else url
+    )
 
 
 def _sqlite(file: Path) -> str:

@@ -38,6 +38,11 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     long = call("schedule", "add", "s" * 81, "--cron", "0 2 * * *", *home, code=2).stderr
     assert "80 at most, since its nights add date and time" in long
     assert "--name" in call(*add, "--", "--name", "x", code=2).stderr
+    assert call_json("schedule", "list", "--home", str(tmp_path / "none")) == []
+    assert call_json("token", "list", "--home", str(tmp_path / "none")) == []
+    for question in (("history", "s"), ("remove", "s"), ("pause", "s")):
+        assert "nothing is recorded in" in call("schedule", *question, "--home", str(tmp_path / "none"), code=2).stderr
+    assert not (tmp_path / "none").exists()
     call(*add, "--notify", "http://127.0.0.1:1/secret", "--", "--budget", "3", *QUICK)
     assert "exists already" in call(*add, code=2).stderr
     call("schedule", "pause", "s", *home)

@@ -77,6 +77,24 @@ def test_a_home_after_a_kill_is_told_and_mended(tmp_path: Path, tracking_uri: st
     catalog.close()
 
 
+def test_what_is_resumed_meanwhile_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its new trials' adapters are of no trial yet."""
+    home = Home.at(tmp_path, None, None)
+    with closing(Catalog(home.storage)) as owner:
+        made = owner.create_search("a", SPEC, FACTS)
+        owner.set_status(made.id, "complete")
+        assert owner.take(made.id) is None
+        stray = tmp_path / "adapters" / made.id / "0009-new"
+        stray.mkdir(parents=True)
+        answers = iter([None])  # as if the owner had come right after it was asked
+        holder = Catalog.holder
+        monkeypatch.setattr(Catalog, "holder", lambda self, search_id: next(answers, holder(self, search_id)))
+        (found,) = examine(home, None, fix=True)
+        assert found["holder"].startswith("process")
+        assert found["problems"] == found["mended"] == []
+        assert stray.is_dir()
+
+
 def told(home: Home, *, fix: bool = False) -> tuple[list[str], list[str]]:
     (document,) = examine(home, None, fix=fix)
     assert document["mlflow"] is None

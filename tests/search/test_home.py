@@ -1,0 +1,41 @@
+"""Where a home's databases are, whatever folder a command runs in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search.catalog import Catalog
+from search.home import Home, home_of
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ("sqlite:///s.db", "sqlite:///{here}/s.db"),
+        ("sqlite+pysqlite:///a/s.db?timeout=5", "sqlite+pysqlite:///{here}/a/s.db?timeout=5"),
+        ("sqlite:////srv/s.db", "sqlite:////srv/s.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("sqlite://", "sqlite://"),
+        ("postgresql://me@host/d", "postgresql://me@host/d"),
+    ],
+)
+def test_a_relative_database_is_that_of_the_folder_it_was_asked_for_in(
+    given: str, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night runs in the folder of its schedule, and is to write to its daemon's catalog."""
+    monkeypatch.chdir(tmp_path)
+    expected = seen.format(here=tmp_path)
+    home = Home.at(tmp_path, given, given)
+    assert (home.storage, home.tracking) == (expected, expected)
+    assert home.environment()["SEARCH_STORAGE"] == home.environment()["SEARCH_TRACKING_URI"] == expected
+
+
+def test_the_variable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEARCH_STORAGE", "sqlite:///s.db")
+    place = home_of(str(tmp_path / "home"), None, None)
+    monkeypatch.chdir(tmp_path / "home")
+    Catalog(place.storage).close()
+    assert (tmp_path / "s.db").exists()
