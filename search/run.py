@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
                     f"a search named {spec.name!r} exists already and is being run by {holder}: choose another --name"
                 )
             raise catalog.taken(spec.name)
-        spec = seeded(catalog, spec)
+        asked, spec = spec, seeded(catalog, spec)
         if spec.model is not None:
             resolve(spec.model, spec.trust_remote_code)  # the likeliest mistake is said before anything slow begins
         _check_adapters(spec)
@@ -61,6 +61,8 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
             prepared = following(catalog, prepare(spec))
 
             def create() -> SearchRecord:
+                if seeded(catalog, asked).training_seed != spec.training_seed:
+                    raise RequestError(f"another search of series {spec.series} began at the same moment: start again")
                 facts = prepared.facts | {"tracking": home.mlflow_kept()}
                 while True:
                     name = spec.name or _free_name(catalog, spec, prepared)
@@ -71,7 +73,9 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
                             raise
                         # Another search has taken the free name at the same moment.
 
-            return _search(catalog, create, prepared, home, began, ready, interruption, progress_stream)
+            # Two of a series that begin at one moment: the second is to see the first, and that it is being run.
+            entrance = catalog.sole("series", wait=True) if spec.series else contextlib.nullcontext()
+            return _search(catalog, create, entrance, prepared, home, began, ready, interruption, progress_stream)
 
 
 def resume(
@@ -107,7 +111,10 @@ def resume(
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec), search.created_at)
             _refuse_changes(search, prepared)
-            return _search(catalog, lambda: search, prepared, home, began, ready, interruption, progress_stream)
+            entrance = contextlib.nullcontext()
+            return _search(
+                catalog, lambda: search, entrance, prepared, home, began, ready, interruption, progress_stream
+            )
 
 
 def tracker_of(catalog: Catalog, home: Home) -> Tracker:
@@ -168,6 +175,7 @@ def _check_adapters(spec: SearchSpec) -> None:
 def _search(
     catalog: Catalog,
     enter: Callable[[], SearchRecord],
+    entrance: AbstractContextManager[Any],
     prepared: Prepared,
     home: Home,
     began: float,
@@ -175,7 +183,9 @@ def _search(
     interruption: Interruption,
     progress_stream: Any,
 ) -> dict[str, Any]:
-    """``enter`` gives the search its row, once everything that could still refuse has agreed."""
+    """``enter`` gives the search its row, once everything that could still refuse has agreed; ``entrance`` is held
+    until the row has its lease.
+    """
     from search.progress import Progress
 
     spec = prepared.spec
@@ -194,14 +204,16 @@ def _search(
         ready()
         interruption.install()
         check_gpus(spec.gpus_per_trial or 0.0, spec.ray_address)
-        search = enter()
-        for note in prepared.facts["notes"]:
-            progress.note(note)
-        if spec.ray_address and not spec.gpus_per_trial and (gpus := gpus_there()):
-            progress.note(
-                f"the cluster has {gpus:g} GPUs, and trials use none of them: --gpus-per-trial 1 gives each one"
-            )
-        with Lease(catalog, search.id, search.name) as lease:
+        with contextlib.ExitStack() as held:
+            with entrance:
+                search = enter()
+                lease = held.enter_context(Lease(catalog, search.id, search.name))
+            for note in prepared.facts["notes"]:
+                progress.note(note)
+            if spec.ray_address and not spec.gpus_per_trial and (gpus := gpus_there()):
+                progress.note(
+                    f"the cluster has {gpus:g} GPUs, and trials use none of them: --gpus-per-trial 1 gives each one"
+                )
             if prepared.spec.to_json() != search.spec:
                 catalog.set_spec(search.id, prepared.spec.to_json())
             if kept != search.facts.get("tracking"):

@@ -74,12 +74,12 @@ class Catalog:
             commit(session, self._engine)
 
     @contextmanager
-    def sole(self, purpose: str) -> Iterator[bool]:
-        """Yields whether this is the only process on this database at `purpose`; does not wait to be."""
+    def sole(self, purpose: str, *, wait: bool = False) -> Iterator[bool]:
+        """Yields whether this is the only process on this database at `purpose`; waits to be, if asked to."""
         with ExitStack() as stack:
             # Around the lock alone: a full disk under what is done while it is held is no complaint about the database.
             with clear_errors(self._url):
-                held = stack.enter_context(sole(self._engine, purpose, wait=False))
+                held = stack.enter_context(sole(self._engine, purpose, wait=wait))
             yield held
 
     # Leases

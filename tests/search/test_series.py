@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import optuna
 import pytest
 
 from benchmarks.replay import Silent
+from objectives.errors import RequestError
 from objectives.placement import Placement
 from search.catalog.champions import champions, current, decide
 from search.catalog.records import ChampionRecord
 from search.catalog.store import Catalog
 from search.champion import crown
+from search.home import Home
 from search.plan import SearchPlan
 from search.prepare import Prepared
+from search.run import start
 from search.series import following, seeded
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
@@ -171,6 +178,32 @@ def test_a_champion_stays_while_the_lead_is_within_its_interval(catalog: Catalog
     _, changed = night(catalog, "s-3", {"o_proj": 60, "k_proj": 90}, budget=3)
     assert changed.verdict == "changed"
     assert changed.figures["difference_ci"][0] > 0
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_of_two_searches_that_begin_at_one_moment_the_second_is_refused(
+    ended: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a series holds is asked before Ray starts, and once more when the search gets its row."""
+    home = Home.at(tmp_path, None, None)
+
+    @contextmanager
+    def meanwhile(*_: object) -> Iterator[Callable[[], None]]:
+        with closing(Catalog(home.storage)) as other:
+            made = other.create_search("first", SearchSpec(series="s", training_seed=0).to_json(), {})
+            assert other.take(made.id) is None
+            if ended:
+                other.set_status(made.id, "interrupted")
+                other.release(made.id)
+            yield lambda: None
+
+    monkeypatch.setattr("search.run.ray_session", meanwhile)
+    monkeypatch.setattr("search.run.check_gpus", lambda *_: None)
+    refused = "began at the same moment: start again" if ended else "search first of series s is being run by process"
+    with pytest.raises(RequestError, match=refused):
+        start(SearchSpec(series="s", budget=1, workers=1), home, io.StringIO())
+    with closing(Catalog(home.storage)) as catalog:
+        assert [search.name for search in catalog.searches()] == ["first"]
 
 
 def test_a_training_seed_is_had_once(catalog: Catalog) -> None:
