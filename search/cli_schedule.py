@@ -74,7 +74,7 @@ def add(
     from search.schedule import utc_now
 
     with _opened(home_of(home, storage, tracking_uri)) as catalog:
-        record = catalog.add_schedule(name, cron, timezone, misfire, flags, str(Path.cwd()), utc_now(), notify)
+        record = catalog.add_schedule(name, cron, timezone, misfire, flags, _here(), utc_now(), notify)
     if as_json:
         print_json(_plain(record))
     else:
@@ -216,6 +216,14 @@ def _run_flags(config: str | None, data: tuple[str, ...], debug: bool, **flags: 
         )
     if len(asked_for(config, data, flags)) > 1:
         raise RequestError(f"--data is given {len(data)} times: add a schedule for each data set")
+
+
+def _here() -> str:
+    """The folder that nights run in. Raises RequestError where it was deleted meanwhile."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise RequestError("this folder was deleted, and nights would run in it: go to one that is there") from error
 
 
 def _check(flags: tuple[str, ...]) -> None:

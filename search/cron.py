@@ -10,6 +10,9 @@ from cronsim import CronSim, CronSimError
 
 from objectives.errors import RequestError
 
+#: As the catalog keeps it.
+LONGEST = 255
+
 
 def zone(name: str) -> ZoneInfo:
     """Raises RequestError for an unknown name."""
@@ -28,6 +31,8 @@ def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
     Raises RequestError for what is no cron expression, or for one that never comes.
     """
     try:
+        if len(cron) > LONGEST:
+            raise CronSimError(f"it is longer than {LONGEST} characters")
         if len(cron.split()) != 5:  # the library takes seconds in front
             raise CronSimError(f"it has {len(cron.split())} fields instead of five")
         # From within the hour that autumn repeats, the library begins with a tick that is over.

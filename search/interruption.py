@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from types import FrameType, TracebackType
 from typing import Any
@@ -17,6 +18,8 @@ _DEAF_S = 10.0
 class Interruption:
     """Within it, both signals raise KeyboardInterrupt in the main thread, and are remembered.
 
+    In another thread, as of a notebook, it does nothing: signals are the main thread's.
+
     For some seconds after the first others are not heard: what has to be written and said at the end is not cut off.
 
     Remembered, since the exception can get lost: Python drops it where a finaliser runs at that moment, and libraries
@@ -29,6 +32,8 @@ class Interruption:
         self._hook = sys.unraisablehook
 
     def __enter__(self) -> Interruption:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
         self.install()

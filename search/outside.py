@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from objectives.errors import RequestError
 from search.names import PICKS
@@ -118,8 +118,11 @@ def endpoint(given: str, allowed: Sequence[str]) -> str:
 
 def refuse_passwords_of_manuals(url: str, what: str) -> None:
     """Raises RequestError for a URL whose password stands in some manual, or is the name of its user."""
-    parts = urlsplit(url)
-    if parts.password is not None and parts.password.lower() in _PASSWORDS_OF_MANUALS | {
-        (parts.username or "").lower()
-    }:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # said by what opens it
+        return
+    asked = dict(parse_qsl(parts.query))  # where libpq takes both, too
+    user, password = parts.username or asked.get("user", ""), parts.password or asked.get("password")
+    if password is not None and password.lower() in _PASSWORDS_OF_MANUALS | {user.lower()}:
         raise RequestError(f"{what} has a default password: set another, such as `python -m search env` makes")

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from objectives.errors import StoreError
+from objectives.errors import RequestError, StoreError
 from search.catalog.champions import decided_in
 from search.catalog.records import NightRecord, ScheduleRecord
 from search.catalog.schedules import Schedules
@@ -76,7 +76,13 @@ class Daemon:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
-        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(
+                f"{self._logs}, for what nights say, is no folder ({error.strerror}): move it away, or choose another "
+                "--home"
+            ) from error
         try:
             away = False
             while not self._stop.is_set():

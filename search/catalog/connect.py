@@ -160,6 +160,8 @@ def clear_errors(url: URL) -> Iterator[None]:
         raise
     except DBAPIError as error:
         if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) not in _DENIED:
+            if "connection option" in str(error.orig):
+                raise StoreError(f"storage {shown(url)!r}: {_first_line(str(error.orig))}: leave it out.") from error
             raise
         raise StoreError(f"database {shown(url)!r}: {_explain(url, str(error.orig))}") from error
     except OSError as error:
@@ -170,8 +172,12 @@ def clear_errors(url: URL) -> Iterator[None]:
         ) from error
 
 
+def _first_line(cause: str) -> str:
+    return cause.strip().splitlines()[0] if cause.strip() else "no reason given"
+
+
 def _explain(url: URL, cause: str) -> str:
-    first_line = cause.strip().splitlines()[0] if cause.strip() else "no reason given"
+    first_line = _first_line(cause)
     if url.get_backend_name() == "sqlite":
         for symptom, sentence in _SQLITE.items():
             if symptom in cause:

@@ -21,6 +21,7 @@ from search.catalog.migrate import migrate
 from search.catalog.models import Outbox, Search, Trial
 from search.catalog.records import SearchRecord, TrialRecord, record_of
 from search.catalog.retry import commit, retried
+from search.outside import is_name
 
 Row = TypeVar("Row", Search, Trial)
 _NAMES_SHOWN = 5
@@ -161,7 +162,7 @@ class Catalog:
     def find(self, name: str) -> SearchRecord | None:
         """The search of that name, if there is one."""
         with self.reading() as session:
-            row = session.scalar(select(Search).where(Search.name == name))
+            row = session.scalar(select(Search).where(Search.name == name)) if is_name(name) else None
             return None if row is None else record_of(SearchRecord, row)
 
     @retried

@@ -75,7 +75,8 @@ def tokens(catalog: Catalog) -> list[TokenRecord]:
 def remove_token(catalog: Catalog, name: str) -> None:
     """Raises RequestError for an unknown name."""
     with catalog.writing() as session:
-        removed = session.scalar(delete(Token).where(Token.name == name).returning(Token.name))
+        named = delete(Token).where(Token.name == name).returning(Token.name)
+        removed = session.scalar(named) if outside.is_name(name) else None
     if removed is None:
         known = ", ".join(repr(token.name) for token in tokens(catalog))
         raise RequestError(f"no token is named {name!r}: " + (f"known are {known}." if known else "none exists."))

@@ -43,13 +43,16 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     for question in (("history", "s"), ("remove", "s"), ("pause", "s")):
         assert "nothing is recorded in" in call("schedule", *question, "--home", str(tmp_path / "none"), code=2).stderr
     assert not (tmp_path / "none").exists()
-    call(*add, "--notify", "http://127.0.0.1:1/secret", "--", "--budget", "3", *QUICK)
+    call(*add, "--notify", "http://127.0.0.1:1/secret", "--", "--budget", "3", *QUICK, "--")
     assert "exists already" in call(*add, code=2).stderr
     call("schedule", "pause", "s", *home)
     (row,) = call_json("schedule", "list", *home)
-    assert (row["paused"], row["flags"]) == (True, ["--budget", "3", *QUICK])
+    assert (row["paused"], row["flags"]) == (True, ["--budget", "3", *QUICK, "--"]), "a -- at the end"
     assert row["notify"] == "***"
     assert call_json("schedule", "history", "s", *home) == []
+    (tmp_path / "nights").touch()
+    assert "is no folder (File exists): move it away" in call("schedule", "run", *home, code=2).stderr
+    (tmp_path / "nights").unlink()
     daemon = start_daemon(tmp_path)
     wait_until((tmp_path / "nights").is_dir)
     daemon.terminate()

@@ -81,7 +81,14 @@ def test_one_is_monday_as_in_cron() -> None:
 
 @pytest.mark.parametrize(
     ("cron", "timezone"),
-    [("0 25 * * *", "UTC"), ("x", "UTC"), ("0 2 * * * *", "UTC"), ("0 2 31 2 *", "UTC"), ("0 2 * * *", "Mars/Olympus")],
+    [
+        ("0 25 * * *", "UTC"),
+        (f"{'0,' * 126}0 2 * * *", "UTC"),
+        ("x", "UTC"),
+        ("0 2 * * * *", "UTC"),
+        ("0 2 31 2 *", "UTC"),
+        ("0 2 * * *", "Mars/Olympus"),
+    ],
 )
 def test_what_is_no_schedule_is_refused(cron: str, timezone: str) -> None:
     with pytest.raises(RequestError):

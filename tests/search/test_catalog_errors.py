@@ -34,6 +34,14 @@ def test_a_url_that_cannot_be_used(storage: str, sentence: str) -> None:
     assert str(refusal.value) == sentence
 
 
+def test_an_option_that_the_driver_does_not_know() -> None:
+    with pytest.raises(StoreError) as refusal:
+        Catalog("postgresql://a:secret@localhost/d?foo=bar")
+    assert str(refusal.value) == (
+        "storage 'postgresql+psycopg://a:***@localhost/d': invalid connection option \"foo\": leave it out."
+    )
+
+
 def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StoreError) as refusal:

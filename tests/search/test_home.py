@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from objectives.errors import RequestError
+from search import outside
 from search.catalog import Catalog
 from search.home import Home, home_of
 
@@ -39,3 +41,18 @@ def test_the_variable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path / "home")
     Catalog(place.storage).close()
     assert (tmp_path / "s.db").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me@db/search?password=postgres",
+        "postgresql://db/search?user=me&password=me",
+        "postgresql://me:secret@db/search",
+    ],
+)
+def test_a_default_password_is_seen_wherever_the_url_has_it(url: str) -> None:
+    with pytest.raises(RequestError, match=r"^--storage has a default password"):
+        outside.refuse_passwords_of_manuals(url, "--storage")
+    outside.refuse_passwords_of_manuals("postgresql://me@db/search?password=aK3-unlikely", "--storage")
+    outside.refuse_passwords_of_manuals("postgresql://me:secret@[::1/db", "--storage")  # refused where it is opened

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -103,3 +104,17 @@ def test_other_lost_errors_are_shown_as_ever(monkeypatch: pytest.MonkeyPatch) ->
         thing = Thing()
         del thing
     assert shown == [ValueError]
+
+
+def test_in_another_thread_signals_are_the_main_threads() -> None:
+    """As where a notebook or a service runs a search beside other things."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
+
+    def within() -> tuple[object, ...]:
+        with Interruption() as interruption:
+            interruption.install()
+            interruption.check()
+            return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(within).result() == before

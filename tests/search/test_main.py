@@ -107,3 +107,10 @@ def test_what_is_no_export_is_not_verified(
     if manifest is not None:
         (tmp_path / "manifest.json").write_text(manifest)
     assert said(capsys, monkeypatch, "verify", str(tmp_path)) == f"error: {tmp_path}{sentence}\n"
+
+
+@pytest.mark.parametrize("asked", [("show",), ("schedule", "history"), ("token", "remove"), ("resume",)])
+def test_a_name_that_is_no_text_is_unknown(asked: tuple[str, ...], tmp_path: Path) -> None:
+    """A byte of another encoding, which no database takes."""
+    call("token", "add", "t", "--scope", "read", "--home", str(tmp_path))
+    assert "is named '\\udcff'" in call(*asked, "\udcff", "--home", str(tmp_path), code=2).stderr
