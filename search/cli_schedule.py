@@ -71,10 +71,11 @@ def add(
     if notify is not None:
         outside.webhook(notify)
     _check(flags)
+    from search.catalog import schedules
     from search.schedule import utc_now
 
     with _opened(home_of(home, storage, tracking_uri)) as catalog:
-        record = catalog.add_schedule(name, cron, timezone, misfire, flags, _here(), utc_now(), notify)
+        record = schedules.add_schedule(catalog, name, cron, timezone, misfire, flags, _here(), utc_now(), notify)
     if as_json:
         print_json(_plain(record))
     else:
@@ -93,10 +94,12 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
     Example:
       python -m search schedule list
     """
+    from search.catalog import schedules
+
     rows: list[dict[str, Any]] = []
     if has_catalog(place := place_of(home, storage, tracking_uri)):
         with _opened(place) as catalog:
-            rows = [_with_champion(catalog, record) for record in catalog.schedules()]
+            rows = [_with_champion(catalog, record) for record in schedules.all_schedules(catalog)]
     columns = ("name", "cron", "timezone", "misfire", "paused", "next_at", "champion")
     _print(rows, columns, as_json, "No schedule yet: python -m search schedule add makes one.")
 
@@ -111,8 +114,10 @@ def remove(name: str, home: str | None, storage: str | None, tracking_uri: str |
     Example:
       python -m search schedule remove tickets
     """
+    from search.catalog import schedules
+
     with _opened(known_home(home, storage, tracking_uri)) as catalog:
-        catalog.remove_schedule(name)
+        schedules.remove_schedule(catalog, name)
 
 
 @schedule.command()
@@ -161,10 +166,11 @@ def history(
     Example:
       python -m search schedule history tickets
     """
+    from search.catalog import schedules
     from search.catalog.champions import champions
 
     with _opened(known_home(home, storage, tracking_uri)) as catalog:
-        nights = catalog.nights(name, last)
+        nights = schedules.nights(catalog, name, last)
         names = {search.id: search.name for search in catalog.searches()}
         decided = {names[each.search_id]: each for each in champions(catalog, name)}
     rows = []
@@ -233,17 +239,18 @@ def _check(flags: tuple[str, ...]) -> None:
 
 @contextmanager
 def _opened(place: Home) -> Iterator[Any]:
-    from search.catalog.schedules import Schedules
+    from search.catalog.store import Catalog
 
-    with closing(Schedules(place.storage)) as catalog:
+    with closing(Catalog(place.storage)) as catalog:
         yield catalog
 
 
 def _pause(name: str, paused: bool, *place: str | None) -> None:
+    from search.catalog import schedules
     from search.schedule import utc_now
 
     with _opened(known_home(*place)) as catalog:
-        catalog.pause(name, paused, utc_now())
+        schedules.pause(catalog, name, paused, utc_now())
 
 
 def _with_champion(catalog: Any, record: Any) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from objectives.errors import RequestError, StoreError
+from search.catalog import schedules
 from search.catalog.champions import decided_in
 from search.catalog.records import NightRecord, ScheduleRecord
-from search.catalog.schedules import Schedules
+from search.catalog.store import Catalog
 from search.notify import notify
 
 #: A daemon that has not been heard of for so many seconds is dead.
@@ -49,7 +50,7 @@ class Daemon:
 
     def __init__(
         self,
-        catalog: Schedules,
+        catalog: Catalog,
         logs: Path,
         command: Command,
         *,
@@ -99,12 +100,12 @@ class Daemon:
             self._end_children()
 
     def _start_what_is_due(self) -> None:
-        schedules = {schedule.name: schedule for schedule in self._catalog.schedules()}
-        while (night := self._catalog.adopt(self._owner, self._lease_s)) is not None:
-            if night.schedule in schedules:
-                self._start(schedules[night.schedule], night, again=True)
-        for schedule in schedules.values():
-            night = self._catalog.claim(schedule.name, self._owner, self._now())
+        known = {schedule.name: schedule for schedule in schedules.all_schedules(self._catalog)}
+        while (night := schedules.adopt(self._catalog, self._owner, self._lease_s)) is not None:
+            if night.schedule in known:
+                self._start(known[night.schedule], night, again=True)
+        for schedule in known.values():
+            night = schedules.claim(self._catalog, schedule.name, self._owner, self._now())
             if night is not None:
                 self._start(schedule, night, again=False)
 
@@ -134,11 +135,12 @@ class Daemon:
             code = child.process.poll()
             if code is not None:
                 if code != 0 and self._is_run(child.night):
-                    self._catalog.give_back(child.night)  # somebody else is at it, who began while this one started
+                    # Somebody else is at it, who began while this one started.
+                    schedules.give_back(self._catalog, child.night)
                 else:
                     self._record(child.night, code)
                 self._children.remove(child)  # only now: where the database is away, the next turn records it
-            elif not self._catalog.heartbeat(child.night) and not child.told_to_end:
+            elif not schedules.heartbeat(self._catalog, child.night) and not child.told_to_end:
                 child.process.terminate()
                 child.told_to_end = True
 
@@ -156,12 +158,12 @@ class Daemon:
 
     def _end(self, night: NightRecord, result: str, seconds: float | None, steps: int | None, more: str = "") -> None:
         """Records it and tells the schedule's webhook, unless another daemon has taken the night over."""
-        if not self._catalog.end_night(night, result, self._now(), seconds, steps):
+        if not schedules.end_night(self._catalog, night, result, self._now(), seconds, steps):
             return
         text = f"{night.search}: {result}"
         text += "" if seconds is None else f"; {seconds:.0f} s, {steps} steps"
         text += more
-        for schedule in self._catalog.schedules():
+        for schedule in schedules.all_schedules(self._catalog):
             if schedule.name == night.schedule and schedule.notify is not None:
                 # Beside the loop: a server that is down must not cost heartbeats, nor the daemon's end.
                 telling = threading.Thread(target=notify, args=(schedule.notify, text), daemon=True)
@@ -175,11 +177,11 @@ class Daemon:
             for child in list(self._children):
                 with contextlib.suppress(StoreError):  # its heartbeat ends then, and another daemon goes on with it
                     if (code := child.process.poll()) is None:
-                        self._catalog.heartbeat(child.night)
+                        schedules.heartbeat(self._catalog, child.night)
                     elif code == 0:
                         self._record(child.night, 0)
                     else:
-                        self._catalog.give_back(child.night)
+                        schedules.give_back(self._catalog, child.night)
             self._children = [child for child in self._children if child.process.returncode is None]
             if self._children:
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -25,145 +25,152 @@ GRACE = timedelta(minutes=5)
 RECORDED = 100
 
 
-class Schedules(Catalog):
-    """The catalog of a database, with its schedules; errors as there."""
+def add_schedule(
+    catalog: Catalog,
+    name: str,
+    cron: str,
+    timezone: str,
+    misfire: str,
+    flags: Sequence[str],
+    folder: str,
+    now: datetime,
+    notify: str | None = None,
+) -> ScheduleRecord:
+    """Raises RequestError if the name is taken, or the cron expression or time zone is none."""
+    row = Schedule(
+        name=name,
+        cron=cron,
+        timezone=timezone,
+        misfire=misfire,
+        flags=list(flags),
+        folder=folder,
+        notify=notify,
+        paused=False,
+        created_at=now,
+        next_at=next_tick(cron, timezone, now),
+    )
+    try:
+        with catalog.writing() as session:
+            session.add(row)
+            session.flush()
+            return record_of(ScheduleRecord, row)
+    except IntegrityError:
+        raise RequestError(
+            f"a schedule named {name!r} exists already: choose another name, "
+            f"or end it with `python -m search schedule remove {name}`"
+        ) from None
 
-    def add_schedule(
-        self,
-        name: str,
-        cron: str,
-        timezone: str,
-        misfire: str,
-        flags: Sequence[str],
-        folder: str,
-        now: datetime,
-        notify: str | None = None,
-    ) -> ScheduleRecord:
-        """Raises RequestError if the name is taken, or the cron expression or time zone is none."""
-        row = Schedule(
-            name=name,
-            cron=cron,
-            timezone=timezone,
-            misfire=misfire,
-            flags=list(flags),
-            folder=folder,
-            notify=notify,
-            paused=False,
-            created_at=now,
-            next_at=next_tick(cron, timezone, now),
-        )
-        try:
-            with self.writing() as session:
-                session.add(row)
-                session.flush()
-                return record_of(ScheduleRecord, row)
-        except IntegrityError:
-            raise RequestError(
-                f"a schedule named {name!r} exists already: choose another name, "
-                f"or end it with `python -m search schedule remove {name}`"
-            ) from None
 
-    def schedules(self) -> list[ScheduleRecord]:
-        """By name."""
-        with self.reading() as session:
-            return [record_of(ScheduleRecord, row) for row in session.scalars(select(Schedule).order_by(Schedule.name))]
+def all_schedules(catalog: Catalog) -> list[ScheduleRecord]:
+    """By name."""
+    with catalog.reading() as session:
+        return [record_of(ScheduleRecord, row) for row in session.scalars(select(Schedule).order_by(Schedule.name))]
 
-    def remove_schedule(self, name: str) -> None:
-        """With its history; the searches of its nights stay. Raises RequestError for an unknown name."""
-        with self.writing() as session:
-            row = _schedule(session, name, lock=True)
-            session.execute(delete(Night).where(Night.schedule == name))
-            session.delete(row)
 
-    def pause(self, name: str, paused: bool, now: datetime) -> None:
-        """Ticks that pass meanwhile are not missed: they do not count. Raises RequestError for an unknown name."""
-        with self.writing() as session:
-            row = _schedule(session, name, lock=True)
-            if row.paused and not paused:
-                row.next_at = next_tick(row.cron, row.timezone, now)
-            row.paused = paused
+def remove_schedule(catalog: Catalog, name: str) -> None:
+    """With its history; the searches of its nights stay. Raises RequestError for an unknown name."""
+    with catalog.writing() as session:
+        row = _schedule(session, name, lock=True)
+        session.execute(delete(Night).where(Night.schedule == name))
+        session.delete(row)
 
-    def nights(self, name: str, limit: int | None = None) -> list[NightRecord]:
-        """Newest first, at most `limit`. Raises RequestError for an unknown schedule."""
-        with self.reading() as session:
-            _schedule(session, name)
-            newest = select(Night).where(Night.schedule == name).order_by(Night.tick.desc()).limit(limit)
-            rows = session.scalars(newest)
-            return [record_of(NightRecord, row) for row in rows]
 
-    # What daemons do
-
-    def claim(self, name: str, owner: str, now: datetime) -> NightRecord | None:
-        """The night that `owner` is to start now; of several ticks missed, the last.
-
-        Others are recorded as skipped: the last `RECORDED` of them, the first of which says since when there were more.
-        """
-        with self.writing() as session:
-            row = session.get(Schedule, name, with_for_update=True)
-            if row is None or row.paused or row.next_at > now:
-                return None
-            since = row.next_at
-            *missed, last = due(row.cron, row.timezone, since, now, RECORDED + 1)
+def pause(catalog: Catalog, name: str, paused: bool, now: datetime) -> None:
+    """Ticks that pass meanwhile are not missed: they do not count. Raises RequestError for an unknown name."""
+    with catalog.writing() as session:
+        row = _schedule(session, name, lock=True)
+        if row.paused and not paused:
             row.next_at = next_tick(row.cron, row.timezone, now)
-            for tick in missed:
-                more = tick == missed[0] > since
-                result = f"skipped: missed, as all since {since:%Y-%m-%d %H:%M} UTC" if more else "skipped: missed"
-                session.add(_skipped(row, tick, result))
-            open_night = select(Night.tick).where(Night.schedule == name, Night.status.in_(("running", "interrupted")))
-            if session.scalar(open_night.limit(1)) is not None:
-                session.add(_skipped(row, last, "skipped: overrun"))
-                return None
-            if row.misfire == "skip" and now - last > GRACE:
-                session.add(_skipped(row, last, "skipped: missed"))
-                return None
-            night = Night(
-                schedule=name,
-                tick=last,
-                search=_free_name(session, _search_name(row, last)),
-                status="running",
-                owner=owner,
-                heartbeat_at=database_now(session),
-                attempts=1,
-                started_at=now,
-            )
-            session.add(night)
-            session.flush()
-            return record_of(NightRecord, night)
+        row.paused = paused
 
-    def adopt(self, owner: str, lease_s: float) -> NightRecord | None:
-        """A night to go on with: its daemon gave it back, or has not been heard of for `lease_s` seconds.
 
-        Not one whose search is being run: by the child of a daemon that was stopped for a while, or by a person.
-        """
-        with self.writing() as session:
-            now = database_now(session)
-            dead = (Night.status == "running") & (Night.heartbeat_at < now - timedelta(seconds=lease_s))
-            left = select(Night).where((Night.status == "interrupted") | dead).order_by(Night.tick)
-            nights = session.scalars(left.with_for_update(skip_locked=True))
-            night = next((night for night in nights if not _is_run(session, night.search)), None)
-            if night is None:
-                return None
-            night.status, night.owner, night.heartbeat_at = "running", owner, now
-            night.attempts += 1
-            session.flush()
-            return record_of(NightRecord, night)
+def nights(catalog: Catalog, name: str, limit: int | None = None) -> list[NightRecord]:
+    """Newest first, at most `limit`. Raises RequestError for an unknown schedule."""
+    with catalog.reading() as session:
+        _schedule(session, name)
+        newest = select(Night).where(Night.schedule == name).order_by(Night.tick.desc()).limit(limit)
+        rows = session.scalars(newest)
+        return [record_of(NightRecord, row) for row in rows]
 
-    def heartbeat(self, night: NightRecord) -> bool:
-        """False if the night is no longer its owner's: another daemon took it, or its schedule was removed."""
-        with self.writing() as session:
-            return _change(session, night, heartbeat_at=database_now(session))
 
-    def give_back(self, night: NightRecord) -> None:
-        """Interrupted: the next daemon goes on with it."""
-        with self.writing() as session:
-            _change(session, night, status="interrupted", owner=None)
+# What daemons do
 
-    def end_night(
-        self, night: NightRecord, result: str, now: datetime, seconds: float | None, steps: int | None
-    ) -> bool:
-        """With its cost in seconds and training steps, if there was any; False if it is no longer its owner's."""
-        with self.writing() as session:
-            return _change(session, night, status="ended", result=result, ended_at=now, seconds=seconds, steps=steps)
+
+def claim(catalog: Catalog, name: str, owner: str, now: datetime) -> NightRecord | None:
+    """The night that `owner` is to start now; of several ticks missed, the last.
+
+    Others are recorded as skipped: the last `RECORDED` of them, the first of which says since when there were more.
+    """
+    with catalog.writing() as session:
+        row = session.get(Schedule, name, with_for_update=True)
+        if row is None or row.paused or row.next_at > now:
+            return None
+        since = row.next_at
+        *missed, last = due(row.cron, row.timezone, since, now, RECORDED + 1)
+        row.next_at = next_tick(row.cron, row.timezone, now)
+        for tick in missed:
+            more = tick == missed[0] > since
+            result = f"skipped: missed, as all since {since:%Y-%m-%d %H:%M} UTC" if more else "skipped: missed"
+            session.add(_skipped(row, tick, result))
+        open_night = select(Night.tick).where(Night.schedule == name, Night.status.in_(("running", "interrupted")))
+        if session.scalar(open_night.limit(1)) is not None:
+            session.add(_skipped(row, last, "skipped: overrun"))
+            return None
+        if row.misfire == "skip" and now - last > GRACE:
+            session.add(_skipped(row, last, "skipped: missed"))
+            return None
+        night = Night(
+            schedule=name,
+            tick=last,
+            search=_free_name(session, _search_name(row, last)),
+            status="running",
+            owner=owner,
+            heartbeat_at=database_now(session),
+            attempts=1,
+            started_at=now,
+        )
+        session.add(night)
+        session.flush()
+        return record_of(NightRecord, night)
+
+
+def adopt(catalog: Catalog, owner: str, lease_s: float) -> NightRecord | None:
+    """A night to go on with: its daemon gave it back, or has not been heard of for `lease_s` seconds.
+
+    Not one whose search is being run: by the child of a daemon that was stopped for a while, or by a person.
+    """
+    with catalog.writing() as session:
+        now = database_now(session)
+        dead = (Night.status == "running") & (Night.heartbeat_at < now - timedelta(seconds=lease_s))
+        left = select(Night).where((Night.status == "interrupted") | dead).order_by(Night.tick)
+        nights = session.scalars(left.with_for_update(skip_locked=True))
+        night = next((night for night in nights if not _is_run(session, night.search)), None)
+        if night is None:
+            return None
+        night.status, night.owner, night.heartbeat_at = "running", owner, now
+        night.attempts += 1
+        session.flush()
+        return record_of(NightRecord, night)
+
+
+def heartbeat(catalog: Catalog, night: NightRecord) -> bool:
+    """False if the night is no longer its owner's: another daemon took it, or its schedule was removed."""
+    with catalog.writing() as session:
+        return _change(session, night, heartbeat_at=database_now(session))
+
+
+def give_back(catalog: Catalog, night: NightRecord) -> None:
+    """Interrupted: the next daemon goes on with it."""
+    with catalog.writing() as session:
+        _change(session, night, status="interrupted", owner=None)
+
+
+def end_night(
+    catalog: Catalog, night: NightRecord, result: str, now: datetime, seconds: float | None, steps: int | None
+) -> bool:
+    """With its cost in seconds and training steps, if there was any; False if it is no longer its owner's."""
+    with catalog.writing() as session:
+        return _change(session, night, status="ended", result=result, ended_at=now, seconds=seconds, steps=steps)
 
 
 def _schedule(session: Session, name: str, *, lock: bool = False) -> Schedule:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from search.catalog.records import NightRecord, ScheduleRecord
-from search.catalog.schedules import Schedules
+from search.catalog.store import Catalog
 from search.schedule import Daemon
 
 #: Starts anew only once; goes on, as ``search resume`` does, with what there is.
@@ -32,7 +32,7 @@ def main(home: Path, seconds: str) -> None:
     def command(schedule: ScheduleRecord, night: NightRecord, again: bool) -> list[str]:
         return [sys.executable, "-S", "-c", NIGHT, str(home), night.search, str(again), seconds]
 
-    catalog = Schedules(f"sqlite:///{home / 'search.db'}")
+    catalog = Catalog(f"sqlite:///{home / 'search.db'}")
     Daemon(catalog, home / "nights", command, now=now, poll_s=0.02, lease_s=1.0).run()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from search.catalog.schedules import Schedules
+from search.catalog.schedules import add_schedule, nights
+from search.catalog.store import Catalog
 from tests.commands import QUICK, assert_whole, call, call_json, command, environment
 from tests.json_reference import undescribed, unseen
 from tests.nights.test_daemon import wait_until
@@ -66,18 +67,18 @@ def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(
     tmp_path: Path, server: tuple[str, list[str]]
 ) -> None:
     hook, heard = server
-    with closing(Schedules(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
         begin = datetime.now(UTC) - timedelta(days=1)
-        catalog.add_schedule("s", "0 2 * * *", "UTC", "once", ["--budget", "3", *QUICK], str(tmp_path), begin, hook)
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", ["--budget", "3", *QUICK], str(tmp_path), begin, hook)
         first = start_daemon(tmp_path)
         wait_until(lambda: any(catalog.trials(search.id) for search in catalog.searches()), 120)
         first.terminate()
         assert first.wait(60) == 0
-        (night,) = catalog.nights("s")
+        (night,) = nights(catalog, "s")
         assert night.status == "interrupted"
         second = start_daemon(tmp_path)
-        wait_until(lambda: catalog.nights("s")[0].status == "ended", 180)
-        (night,) = catalog.nights("s")
+        wait_until(lambda: nights(catalog, "s")[0].status == "ended", 180)
+        (night,) = nights(catalog, "s")
         assert (night.result, night.attempts) == ("complete", 2)
         second.terminate()
         assert second.wait(60) == 0

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from search.catalog.schedules import Schedules
+from search.catalog.schedules import add_schedule, all_schedules, claim, nights
+from search.catalog.store import Catalog
 from search.notify import notify
 from search.schedule import Daemon
 
@@ -24,8 +25,8 @@ TICKS = 50
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Schedules]:
-    with closing(Schedules(f"sqlite:///{tmp_path / 'search.db'}")) as opened:
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as opened:
         yield opened
 
 
@@ -58,23 +59,23 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
 
 @pytest.mark.slow
 def test_fifty_ticks_under_two_daemons_that_are_killed(
-    tmp_path: Path, catalog: Schedules, start: Callable[[float], subprocess.Popen[bytes]]
+    tmp_path: Path, catalog: Catalog, start: Callable[[float], subprocess.Popen[bytes]]
 ) -> None:
     set_clock(tmp_path, BEGIN)
-    catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+    add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
     daemons = [start(0.05), start(0.05)]
     for tick in range(TICKS):
         set_clock(tmp_path, BEGIN + timedelta(days=tick, minutes=30))
         if tick % 10 == 4:
             victim = (tick // 10) % 2
-            wait_until(lambda: len(catalog.nights("s")) > tick)  # noqa: B023
+            wait_until(lambda: len(nights(catalog, "s")) > tick)  # noqa: B023
             daemons[victim].kill()
             daemons[victim].wait()
             daemons[victim] = start(0.05)
-        wait_until(lambda: [n.status for n in catalog.nights("s")].count("ended") == tick + 1)  # noqa: B023
-    nights = catalog.nights("s")
-    assert [night.result for night in nights] == ["complete"] * TICKS
-    assert {night.tick for night in nights} == {BEGIN + timedelta(days=d, minutes=30) for d in range(TICKS)}
+        wait_until(lambda: [n.status for n in nights(catalog, "s")].count("ended") == tick + 1)  # noqa: B023
+    found = nights(catalog, "s")
+    assert [night.result for night in found] == ["complete"] * TICKS
+    assert {night.tick for night in found} == {BEGIN + timedelta(days=d, minutes=30) for d in range(TICKS)}
     assert len(list(tmp_path.glob("*.done"))) == TICKS
     for daemon in daemons:
         wait_until((tmp_path / f"{daemon.pid}.up").exists)  # one was started a moment ago
@@ -83,27 +84,27 @@ def test_fifty_ticks_under_two_daemons_that_are_killed(
 
 
 def test_a_killed_daemons_night_is_gone_on_with_and_an_overrun_is_not_started(
-    tmp_path: Path, catalog: Schedules, start: Callable[[float], subprocess.Popen[bytes]], server: tuple[str, list[str]]
+    tmp_path: Path, catalog: Catalog, start: Callable[[float], subprocess.Popen[bytes]], server: tuple[str, list[str]]
 ) -> None:
     set_clock(tmp_path, BEGIN)
-    catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN, server[0])
+    add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN, server[0])
     first = start(60)
     set_clock(tmp_path, BEGIN + timedelta(minutes=30))
     wait_until(lambda: bool(list(tmp_path.glob("*.begun"))))
     set_clock(tmp_path, BEGIN + timedelta(days=1, minutes=30))
-    wait_until(lambda: len(catalog.nights("s")) == 2)
-    assert catalog.nights("s")[0].result == "skipped: overrun"
+    wait_until(lambda: len(nights(catalog, "s")) == 2)
+    assert nights(catalog, "s")[0].result == "skipped: overrun"
     first.send_signal(signal.SIGKILL)
     first.wait()
     start(0)
-    wait_until(lambda: catalog.nights("s")[1].status == "ended")
-    night = catalog.nights("s")[1]
+    wait_until(lambda: nights(catalog, "s")[1].status == "ended")
+    night = nights(catalog, "s")[1]
     assert (night.result, night.attempts, night.search) == ("complete", 2, "s-2026-11-01")
     wait_until(lambda: server[1][:1] == ["s-2026-11-01: complete"])
 
 
 def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_the_nights_failure(
-    tmp_path: Path, catalog: Schedules, server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, catalog: Catalog, server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.schedule.notify", partial(notify, pauses_s=(0.01, 0.01)))
 
@@ -111,10 +112,10 @@ def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_t
         moment = BEGIN + timedelta(minutes=30)
         return Daemon(catalog, tmp_path / "nights", lambda *_: [sys.executable, "-c", ""], now=lambda: moment)
 
-    catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
-    catalog.add_schedule("t", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN, server[0])
-    schedule = {each.name: each for each in catalog.schedules()}
-    night = catalog.claim("s", "me", BEGIN + timedelta(minutes=30))
+    add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+    add_schedule(catalog, "t", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN, server[0])
+    schedule = {each.name: each for each in all_schedules(catalog)}
+    night = claim(catalog, "s", "me", BEGIN + timedelta(minutes=30))
     assert night is not None
     first = daemon()
     first._start(schedule["s"], night, again=False)
@@ -122,20 +123,20 @@ def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_t
     assert [child.process.wait(20) for child in first._children] == [0]
     shutil.rmtree(tmp_path / "nights")
     (tmp_path / "nights").write_text("not a folder")
-    other = catalog.claim("t", "me", BEGIN + timedelta(minutes=30))
+    other = claim(catalog, "t", "me", BEGIN + timedelta(minutes=30))
     assert other is not None
     daemon()._start(schedule["t"], other, again=False)
-    (ended,) = catalog.nights("t")
+    (ended,) = nights(catalog, "t")
     assert (ended.status, ended.result) == ("ended", f"failed: cannot be started (File exists: {tmp_path}/nights)")
     wait_until(lambda: server[1] == [f"{other.search}: {ended.result}"] * 3)
 
 
 @pytest.mark.parametrize("misfire", ["once", "skip"])
-def test_nights_of_an_outage(tmp_path: Path, catalog: Schedules, misfire: str) -> None:
-    catalog.add_schedule("s", "0 2 * * *", "UTC", misfire, [], str(tmp_path), BEGIN)
-    night = catalog.claim("s", "me", BEGIN + timedelta(days=3, hours=5))
+def test_nights_of_an_outage(tmp_path: Path, catalog: Catalog, misfire: str) -> None:
+    add_schedule(catalog, "s", "0 2 * * *", "UTC", misfire, [], str(tmp_path), BEGIN)
+    night = claim(catalog, "s", "me", BEGIN + timedelta(days=3, hours=5))
     assert (night is not None) == (misfire == "once")
     last = "running" if misfire == "once" else "skipped"
-    assert [n.status for n in catalog.nights("s")] == [last, "skipped", "skipped", "skipped"]
-    assert catalog.nights("s")[1].result == "skipped: missed"
-    assert catalog.claim("s", "other", BEGIN + timedelta(days=3, hours=5)) is None
+    assert [n.status for n in nights(catalog, "s")] == [last, "skipped", "skipped", "skipped"]
+    assert nights(catalog, "s")[1].result == "skipped: missed"
+    assert claim(catalog, "s", "other", BEGIN + timedelta(days=3, hours=5)) is None

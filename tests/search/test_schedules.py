@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from search.catalog.schedules import RECORDED, Schedules
+from search.catalog.schedules import (
+    RECORDED,
+    add_schedule,
+    adopt,
+    all_schedules,
+    claim,
+    end_night,
+    give_back,
+    heartbeat,
+    nights,
+    remove_schedule,
+)
+from search.catalog.store import Catalog
 from search.lease import Lease
 
 BEGIN = datetime(2026, 11, 1, 1, 30, tzinfo=UTC)
@@ -25,73 +37,73 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_a_tick_has_one_owner_and_a_silent_owner_loses_it(url: str, tmp_path: Path) -> None:
-    with closing(Schedules(url)) as catalog:
-        catalog.add_schedule("s", "0 2 * * *", "UTC", "once", ["--budget", "3"], str(tmp_path), BEGIN)
+    with closing(Catalog(url)) as catalog:
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", ["--budget", "3"], str(tmp_path), BEGIN)
         now = BEGIN + timedelta(hours=1)
         with ThreadPoolExecutor(8) as pool:
-            claims = list(pool.map(lambda owner: catalog.claim("s", str(owner), now), range(8)))
+            claims = list(pool.map(lambda owner: claim(catalog, "s", str(owner), now), range(8)))
         (night,) = [claim for claim in claims if claim is not None]
-        assert catalog.heartbeat(night)
-        assert catalog.adopt("heir", 60) is None
+        assert heartbeat(catalog, night)
+        assert adopt(catalog, "heir", 60) is None
         time.sleep(0.1)
-        second = catalog.adopt("second", 0.05)
+        second = adopt(catalog, "second", 0.05)
         assert second is not None
-        assert not catalog.heartbeat(night)
-        assert not catalog.end_night(night, "complete", now, None, None)
-        assert catalog.claim("s", "third", now + timedelta(days=1)) is None
-        catalog.give_back(second)
+        assert not heartbeat(catalog, night)
+        assert not end_night(catalog, night, "complete", now, None, None)
+        assert claim(catalog, "s", "third", now + timedelta(days=1)) is None
+        give_back(catalog, second)
         with ThreadPoolExecutor(8) as pool:
-            heirs = list(pool.map(lambda heir: catalog.adopt(f"heir {heir}", 60), range(8)))
+            heirs = list(pool.map(lambda heir: adopt(catalog, f"heir {heir}", 60), range(8)))
         (heir,) = [each for each in heirs if each is not None]
         assert heir.attempts == 3
-        assert catalog.end_night(heir, "complete", now, 1.5, 12)
-        skipped, ended = catalog.nights("s")
+        assert end_night(catalog, heir, "complete", now, 1.5, 12)
+        skipped, ended = nights(catalog, "s")
         assert (skipped.result, ended.result, ended.steps) == ("skipped: overrun", "complete", 12)
-        catalog.remove_schedule("s")
-        assert catalog.schedules() == []
+        remove_schedule(catalog, "s")
+        assert all_schedules(catalog) == []
 
 
 def test_a_night_whose_search_is_being_run_is_nobody_elses(url: str, tmp_path: Path) -> None:
     """Its daemon was only stopped for a while, or a person has resumed it: a second `resume` would be refused."""
     now = BEGIN + timedelta(hours=1)
-    with closing(Schedules(url)) as catalog, closing(Schedules(url)) as person:
-        catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
-        night = catalog.claim("s", "me", now)
+    with closing(Catalog(url)) as catalog, closing(Catalog(url)) as person:
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+        night = claim(catalog, "s", "me", now)
         assert night is not None
         search = catalog.create_search(night.search, {}, {})
         with Lease(person, search.id, search.name):
             time.sleep(0.1)
-            assert catalog.adopt("heir", 0.05) is None
-            assert catalog.heartbeat(night)
-            catalog.give_back(night)
-            assert catalog.adopt("heir", 60) is None
-        assert catalog.adopt("heir", 60) is not None
+            assert adopt(catalog, "heir", 0.05) is None
+            assert heartbeat(catalog, night)
+            give_back(catalog, night)
+            assert adopt(catalog, "heir", 60) is None
+        assert adopt(catalog, "heir", 60) is not None
 
 
 def test_an_outage_of_years_is_recorded_in_short(url: str, tmp_path: Path) -> None:
-    with closing(Schedules(url)) as catalog:
-        catalog.add_schedule("s", "* * * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+    with closing(Catalog(url)) as catalog:
+        add_schedule(catalog, "s", "* * * * *", "UTC", "once", [], str(tmp_path), BEGIN)
         now = BEGIN + timedelta(days=1000)
-        night = catalog.claim("s", "me", now)
+        night = claim(catalog, "s", "me", now)
         assert night is not None
         assert night.tick == now
-        _, *skipped = catalog.nights("s")
+        _, *skipped = nights(catalog, "s")
         assert [each.tick for each in skipped] == [now - timedelta(minutes=i + 1) for i in range(RECORDED)]
         assert {each.result for each in skipped[:-1]} == {"skipped: missed"}
         assert skipped[-1].result == "skipped: missed, as all since 2026-11-01 01:31 UTC"
-        assert catalog.nights("s", 2) == [night, skipped[0]]
+        assert nights(catalog, "s", 2) == [night, skipped[0]]
 
 
 def test_a_schedule_that_is_added_again_finds_a_free_name_for_its_night(url: str, tmp_path: Path) -> None:
     """Searches stay when their schedule goes, and a day has one name."""
-    with closing(Schedules(url)) as catalog:
+    with closing(Catalog(url)) as catalog:
         for name in ("s-2026-11-01", "s-2026-11-01-2"):
-            catalog.add_schedule("s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
-            night = catalog.claim("s", "me", BEGIN + timedelta(hours=1))
+            add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+            night = claim(catalog, "s", "me", BEGIN + timedelta(hours=1))
             assert night is not None
             assert night.search == name
             catalog.create_search(name, {}, {})
-            catalog.remove_schedule("s")
+            remove_schedule(catalog, "s")
 
 
 @pytest.mark.parametrize(
@@ -99,9 +111,9 @@ def test_a_schedule_that_is_added_again_finds_a_free_name_for_its_night(url: str
     [("30 0 * * *", "s-2026-11-01"), ("0 */12 * * *", "s-2026-11-01-1100")],
 )
 def test_names_are_by_the_day_there(url: str, tmp_path: Path, cron: str, name: str) -> None:
-    with closing(Schedules(url)) as catalog:
-        catalog.add_schedule("s", cron, "Europe/Berlin", "once", [], str(tmp_path), BEGIN - timedelta(hours=3))
+    with closing(Catalog(url)) as catalog:
+        add_schedule(catalog, "s", cron, "Europe/Berlin", "once", [], str(tmp_path), BEGIN - timedelta(hours=3))
         now = BEGIN + timedelta(hours=11)
-        night = catalog.claim("s", "me", now)
+        night = claim(catalog, "s", "me", now)
         assert night is not None
         assert night.search == name
