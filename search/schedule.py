@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -20,11 +19,11 @@ from objectives.errors import StoreError
 from search.catalog.champions import decided_in
 from search.catalog.records import NightRecord, ScheduleRecord
 from search.catalog.schedules import Schedules
+from search.children import spawn
 from search.notify import notify
 
 #: A daemon that has not been heard of for so many seconds is dead.
 LEASE_S = 60.0
-_PR_SET_PDEATHSIG = 1
 
 #: The command of a night; of one to go on with, if the last argument is true.
 Command = Callable[[ScheduleRecord, NightRecord, bool], list[str]]
@@ -101,18 +100,7 @@ class Daemon:
     def _start(self, schedule: ScheduleRecord, night: NightRecord, *, again: bool) -> None:
         command = self._command(schedule, night, again)
         try:
-            self._logs.mkdir(parents=True, exist_ok=True)  # someone may have tidied up meanwhile
-            with (self._logs / f"{night.search}.log").open("ab") as log:
-                process = subprocess.Popen(
-                    command,
-                    cwd=schedule.folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    env=self._environment,
-                    start_new_session=True,
-                    preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
-                )
+            process = spawn(command, self._logs / f"{night.search}.log", self._environment, schedule.folder)
         except OSError as error:
             reason = f"failed: cannot be started ({error.strerror}: {error.filename})"
             self._end(night, reason, None, None)
@@ -164,15 +152,3 @@ class Daemon:
                     self._record(child.night, 0)
                 else:
                     self._catalog.give_back(child.night)
-
-
-def _end_with(parent: int) -> Callable[[], None]:
-    """Lets Linux send SIGTERM to a child whose daemon is killed: nobody would look after it."""
-    libc = ctypes.CDLL(None)
-
-    def prepare() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return prepare
