@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from objectives.errors import RequestError, StoreError, UnknownSearch
 from search import outside
@@ -252,9 +252,17 @@ def export(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return FileResponse(
-        archive,
-        media_type="application/zip",
-        filename=f"{name}-trial-{manifest['trial']}.zip",
-        background=BackgroundTask(shutil.rmtree, folder, ignore_errors=True),
-    )
+    return _Archive(archive, media_type="application/zip", filename=f"{name}-trial-{manifest['trial']}.zip")
+
+
+class _Archive(FileResponse):
+    """Sent whole, since the next request makes another; gone with its folder, whatever becomes of the answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers["accept-ranges"] = "none"
+        whole = [(key, value) for key, value in scope["headers"] if key != b"range"]
+        try:
+            await super().__call__({**scope, "headers": whole}, receive, send)
+        finally:
+            # At once, not in a thread: where the client has gone, nothing would be waited for.
+            shutil.rmtree(Path(self.path).parent, ignore_errors=True)

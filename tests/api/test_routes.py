@@ -149,6 +149,19 @@ def test_an_adapter_is_taken_as_a_zip(service: Service, pick: str | None, trial:
         assert load(archive.read("adapter_model.safetensors")).keys() == {"lora_A.weight"}
 
 
+@pytest.mark.parametrize("asked", [None, "bytes=0-9", "bytes=abc", "bytes=99999999-", "bytes=5-2", "x"])
+def test_an_archive_is_sent_whole_and_leaves_nothing_behind(
+    service: Service, asked: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    headers = {"Range": asked} if asked else {}
+    answer = service.client("read").get("/searches/demo/adapter", headers=headers)
+    assert (answer.status_code, answer.headers["accept-ranges"]) == (200, "none")
+    assert zipfile.ZipFile(io.BytesIO(answer.content)).testzip() is None
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
 def test_what_cannot_be_exported_says_why(service: Service) -> None:
     client = service.client("read")
     for pick, code in {"trial=7": 409, "trial=²": 422, "x": 422}.items():
