@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load
+from sqlalchemy import create_engine
 
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
@@ -66,7 +69,12 @@ def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
         ({"ray_address": "x:1"}, 422, "ray_address is 'x:1': extra inputs are not permitted"),
         ({"adapters": "s3://x"}, 422, "adapters is 's3://x': extra inputs are not permitted"),
         ({"trust_remote_code": True}, 422, "trust_remote_code is True: extra inputs are not permitted"),
-        ({"strategy": "luck"}, 422, "--strategy luck is unknown: choose one of auto, "),
+        ({"strategy": "luck"}, 422, "strategy luck is unknown: choose one of auto, "),
+        (
+            {"engine": "openai"},
+            422,
+            "engine openai needs the address of a server: give endpoint http://127.0.0.1:8000",
+        ),
         ({"max_tpot_ratio": 0.5}, 422, "max_tpot_ratio is 0.5: input should be greater than or equal to 1"),
         ({"model": "org/model"}, 422, "model 'org/model' is no absolute path of something in a folder that this "),
         ({"engine": "openai", "endpoint": "http://h"}, 422, "endpoint 'http://h' is none that this server may ask "),
@@ -79,6 +87,17 @@ def test_a_wrong_request_is_told_in_one_sentence(service: Service, asked: Any, c
     answer = service.client().post("/searches", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["detail"][: len(sentence)]) == (code, sentence)
     assert service.client().get("/submissions").json() == []
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded"])
+def test_json_that_is_not_called_so_is_told_how(service: Service, kind: str | None) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    for path in ("/searches", "/searches/demo/resume"):
+        answer = service.client().post(path, content=b'{"budget": 3}', headers=headers)
+        assert (answer.status_code, answer.json()["detail"]) == (
+            422,
+            f"the body's Content-Type is '{kind or 'none'}': send JSON, and the header Content-Type: application/json",
+        )
 
 
 def test_a_large_or_endless_body_is_not_read(service: Service) -> None:
@@ -101,6 +120,66 @@ def test_one_name_is_queued_once(service: Service) -> None:
     again = client.post("/searches/a/cancel")
     assert again.json()["detail"] == "search a is neither queued nor running here: its submission is canceled"
     assert client.post("/searches", json={"name": "a"}).json()["status"] == "queued"
+
+
+def test_those_who_give_no_name_at_the_same_moment_get_one_each(service: Service) -> None:
+    client = service.client()
+    engine = create_engine(service.catalog.url)
+    with engine.connect() as writing, ThreadPoolExecutor() as pool:
+        writing.exec_driver_sql("BEGIN IMMEDIATE")  # all have read what is taken before one can write
+        answers = [pool.submit(client.post, "/searches", json={"budget": 1}) for _ in range(4)]
+        time.sleep(1)
+        writing.exec_driver_sql("ROLLBACK")
+    engine.dispose()
+    assert {answer.result().status_code for answer in answers} == {202}
+    names = {answer.result().json()["name"] for answer in answers}
+    assert (
+        names
+        == {each["name"] for each in client.get("/submissions").json()}
+        == {"demo-2", "demo-3", "demo-4", "demo-5"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("model", "org/model", "model 'org/model' is no absolute path of something in a folder that this server may "),
+        (
+            "data",
+            "/etc/passwd",
+            "data '/etc/passwd' is no absolute path of something in a folder that this server may ",
+        ),
+        ("endpoint", "http://h", "endpoint 'http://h' is none that this server may ask "),
+        (
+            "trust_remote_code",
+            True,
+            "search other runs code that its model brings, which no request may: resume it where it was started, with "
+            "`python -m search resume other`",
+        ),
+        (
+            "adapters",
+            "s3://bucket",
+            "search other has adapters 's3://bucket', which is not this server's: resume it where it was started, with "
+            "`python -m search resume other`",
+        ),
+        ("ray_address", "x:1", "search other has ray_address 'x:1', which is not this server's: resume it where "),
+    ],
+)
+def test_a_search_that_no_request_could_make_is_not_resumed_by_one(
+    service: Service, setting: str, value: Any, sentence: str
+) -> None:
+    service.catalog.create_search("other", SearchSpec(steps=200, budget=2).to_json() | {setting: value}, FACTS)
+    answer = service.client().post("/searches/other/resume")
+    assert (answer.status_code, answer.json()["detail"][: len(sentence)]) == (422, sentence)
+    assert service.client().get("/submissions").json() == []
+
+
+def test_a_search_with_the_servers_own_places_is_resumed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCH_RAY_ADDRESS", "x:1")
+    monkeypatch.setenv("SEARCH_ADAPTERS", str(service.root / "adapters"))
+    spec = SearchSpec(data=str(service.root / "data"), ray_address="x:1", adapters=str(service.root / "adapters"))
+    service.catalog.create_search("mine", spec.to_json(), FACTS)
+    assert service.client().post("/searches/mine/resume").status_code == 202
 
 
 def test_a_search_is_resumed_to_a_larger_budget(service: Service) -> None:
