@@ -187,7 +187,7 @@ def front(request: Request, name: Name) -> models.Front:
     responses=_problems(404, 422)
     | {200: {"description": "Server-sent events until the search ends.", "content": {"text/event-stream": {}}}},
 )
-async def watch(
+def watch(
     request: Request,
     name: Name,
     last_event_id: Annotated[

@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from objectives.errors import Interrupted, RequestError, SearchError, StoreError
+from objectives.errors import Interrupted, LeaseLost, RequestError, SearchError, StoreError
 from objectives.secrets import redacted
 from search.catalog.store import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submission, submissions
@@ -42,7 +42,20 @@ class _Child:
 class Supervisor:
     """Owns the processes of the searches. One at a time on a catalog; may be called from any thread."""
 
-    def __init__(self, catalog: Catalog, home: Home, at_once: int) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        home: Home,
+        at_once: int,
+        *,
+        check: Callable[[], None] = lambda: None,
+        at_loss: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`check` is called before anything is begun, by the thread that begins it. If it raises LeaseLost, there is
+        another one on this catalog: this one interrupts its searches, keeps the error as `lost` and calls `at_loss`.
+        """
+        self.lost: LeaseLost | None = None
+        self._check, self._at_loss = check, at_loss
         self._catalog = catalog
         self._home = home
         self._at_once = at_once
@@ -98,9 +111,14 @@ class Supervisor:
         try:
             while not self._stopping:
                 try:
+                    self._check()
                     self._reap()
                     self._launch()
                     said = None
+                except LeaseLost as error:
+                    self.lost = error
+                    self._at_loss()
+                    return
                 except Exception as error:  # the database is away, or a fault of ours: children go on, and so does this
                     if repr(error) != said:  # once, not with every turn
                         _log.warning("%s", error, exc_info=None if isinstance(error, SearchError) else error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from search.children import spawn
 from search.home import Home
 from tests.api.conftest import Service, record_search
 from tests.api.test_service import QUICK, Server
+from tests.commands import call
 from tests.search.conftest import postgres, postgres_server
 from tests.search.recorded import wait_for
 
@@ -137,6 +139,19 @@ def test_canceling_does_not_wait_for_a_database_that_the_supervisor_waits_for(po
         runs = submission(catalog, "runs")
         assert runs is not None and runs.status == "canceled"
     engine.dispose()
+
+
+def test_a_server_whose_port_is_taken_begins_nothing(service: Service) -> None:
+    submit(service.catalog, "waits", "run", {"budget": 2}, "me")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = call("serve", "--port", port, "--home", str(service.home.folder), code=2)
+    assert done.stderr == (
+        f"error: cannot listen on 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
+    )
+    waits = submission(service.catalog, "waits")
+    assert waits is not None
+    assert (waits.status, waits.started_at) == ("queued", None)
 
 
 def test_the_last_words_are_those_of_this_attempt(tmp_path: Path) -> None:
