@@ -18,6 +18,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from objectives import demo
 from objectives.errors import RequestError, StoreError, UnknownSearch
 from search import outside
 from search.api import models
@@ -254,7 +255,8 @@ def resume(
 
 def _refuse_others(request: Request, search: SearchRecord) -> None:
     """Raises RequestError for a search of the command line with settings that no request could have."""
-    _allowed(request, search.spec)
+    shipped = {"model": str(demo.model_dir()), "data": str(demo.data_dir())}  # what a request gets that names none
+    _allowed(request, {key: value for key, value in search.spec.items() if value != shipped.get(key)})
     remedy = f"resume it where it was started, with `python -m search resume {search.name}`"
     if search.spec.get("trust_remote_code"):
         raise RequestError(f"search {search.name} runs code that its model brings, which no request may: {remedy}")

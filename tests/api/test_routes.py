@@ -16,6 +16,7 @@ import pytest
 from safetensors.torch import load
 from sqlalchemy import create_engine
 
+from objectives import demo
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
 from search.catalog.submissions import move
@@ -177,8 +178,9 @@ def test_a_search_that_no_request_could_make_is_not_resumed_by_one(
 def test_a_search_with_the_servers_own_places_is_resumed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCH_RAY_ADDRESS", "x:1")
     monkeypatch.setenv("SEARCH_ADAPTERS", str(service.root / "adapters"))
-    spec = SearchSpec(data=str(service.root / "data"), ray_address="x:1", adapters=str(service.root / "adapters"))
-    service.catalog.create_search("mine", spec.to_json(), FACTS)
+    places = {"ray_address": "x:1", "adapters": str(service.root / "adapters")}
+    places |= {"model": str(demo.model_dir()), "data": str(service.root / "data")}
+    service.catalog.create_search("mine", SearchSpec(steps=200, budget=2).to_json() | places, FACTS)
     assert service.client().post("/searches/mine/resume").status_code == 202
 
 
