@@ -101,12 +101,11 @@ def submit_search(request: Request, settings: models.SearchRequest) -> models.Su
         raise RequestError(f"template {given['template']!r} holds a NUL character: leave it out")
     with _named_as_fields():
         given = {key: value for key, value in SearchSpec.from_json(given).to_json().items() if key in given}
-    taken = {search.name for search in state.catalog.searches()}
     if name := given.pop("name", None):
-        if name in taken:
+        if state.catalog.find(name) is not None:
             raise HTTPException(409, f"a search named {name!r} exists already: choose another name, or resume it")
         return _submitted(request, name, "run", given)
-    taken |= {each.name for each in submissions(state.catalog)}
+    taken = {each.name for each in [*state.catalog.searches(), *submissions(state.catalog)]}
     stem = "-".join(Path(given[key]).stem for key in ("model", "data") if key in given) or "demo"
     while True:
         name = free_name(stem, taken)
