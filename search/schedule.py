@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -22,13 +21,13 @@ from search.catalog import schedules
 from search.catalog.champions import decided_in
 from search.catalog.records import NightRecord, ScheduleRecord
 from search.catalog.store import Catalog
+from search.children import spawn
 from search.notify import notify
 
 #: A daemon that has not been heard of for so many seconds is dead.
 LEASE_S = 60.0
 #: For webhooks to take what they are told when the daemon ends.
 LAST_WORDS_S = 10.0
-_PR_SET_PDEATHSIG = 1
 
 #: The command of a night; of one to go on with, if the last argument is true.
 Command = Callable[[ScheduleRecord, NightRecord, bool], list[str]]
@@ -112,18 +111,7 @@ class Daemon:
     def _start(self, schedule: ScheduleRecord, night: NightRecord, *, again: bool) -> None:
         command = self._command(schedule, night, again)
         try:
-            self._logs.mkdir(parents=True, exist_ok=True)  # someone may have tidied up meanwhile
-            with (self._logs / f"{night.search}.log").open("ab") as log:
-                process = subprocess.Popen(
-                    command,
-                    cwd=schedule.folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    env=self._environment,
-                    start_new_session=True,
-                    preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
-                )
+            process = spawn(command, self._logs / f"{night.search}.log", self._environment, schedule.folder)
         except OSError as error:
             reason = f"failed: cannot be started ({error.strerror}: {error.filename})"
             self._end(night, reason, None, None)
@@ -189,15 +177,3 @@ class Daemon:
         end = time.monotonic() + LAST_WORDS_S
         for telling in self._telling:
             telling.join(max(0.0, end - time.monotonic()))
-
-
-def _end_with(parent: int) -> Callable[[], None]:
-    """Lets Linux send SIGTERM to a child whose daemon is killed: nobody would look after it."""
-    libc = ctypes.CDLL(None)
-
-    def prepare() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return prepare

@@ -88,6 +88,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return _problem(400, "the body is no JSON: send an object of settings")
+    if isinstance(first["input"], bytes):  # it was not read as JSON, since nothing says that it is
+        kind = ascii(request.headers.get("content-type", "none"))
+        return _problem(
+            422, f"the body's Content-Type is {kind}: send JSON, and the header Content-Type: application/json"
+        )
     where = ".".join(str(part) for part in first["loc"][1:]) or "body"
     shown = ascii(first["input"])
     shown = shown if len(shown) <= 100 else shown[:97] + "..."

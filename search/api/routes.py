@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -14,8 +16,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
+from objectives import demo
 from objectives.errors import RequestError, StoreError, UnknownSearch
 from search import outside
 from search.api import models
@@ -26,7 +29,7 @@ from search.catalog.submissions import OPEN, SubmissionRecord, submission, submi
 from search.export import export_adapter
 from search.result import result_document, result_row
 from search.run import free_name
-from search.spec import SearchSpec
+from search.spec import SearchSpec, with_absolute_paths
 
 _TELLS = {
     400: "The body is no JSON.",
@@ -93,24 +96,47 @@ def submit_search(request: Request, settings: models.SearchRequest) -> models.Su
     """Checked at once and queued; data and model are read when it starts, and what is wrong with them is then the
     submission's `error`."""
     state = request.app.state
-    given = settings.model_dump(exclude_none=True)
-    for field in ("model", "data"):
-        if field in given:
-            given[field] = outside.path(given[field], state.roots, field)
-    if "endpoint" in given:
-        outside.endpoint(given["endpoint"], state.endpoints)
+    given = _allowed(request, settings.model_dump(exclude_none=True))
     if "\0" in given.get("template", ""):
         raise RequestError(f"template {given['template']!r} holds a NUL character: leave it out")
-    given = {key: value for key, value in SearchSpec.from_json(given).to_json().items() if key in given}
-    taken = {search.name for search in state.catalog.searches()}
-    name = given.pop("name", None)
-    if name in taken:
-        raise HTTPException(409, f"a search named {name!r} exists already: choose another name, or resume it")
-    taken |= {each.name for each in submissions(state.catalog)}
-    name = name or free_name(
-        "-".join(Path(given[key]).stem for key in ("model", "data") if key in given) or "demo", taken
-    )
-    return _submitted(request, name, "run", given)
+    with _named_as_fields():
+        given = {key: value for key, value in SearchSpec.from_json(given).to_json().items() if key in given}
+    if name := given.pop("name", None):
+        if state.catalog.find(name) is not None:
+            raise HTTPException(409, f"a search named {name!r} exists already: choose another name, or resume it")
+        return _submitted(request, name, "run", given)
+    taken = {each.name for each in [*state.catalog.searches(), *submissions(state.catalog)]}
+    stem = "-".join(Path(given[key]).stem for key in ("model", "data") if key in given) or "demo"
+    while True:
+        name = free_name(stem, taken)
+        try:
+            return _submitted(request, name, "run", given)
+        except HTTPException:  # another request has taken the free name at the same moment
+            taken.add(name)
+
+
+def _allowed(request: Request, settings: dict[str, Any]) -> dict[str, Any]:
+    """With full paths. Raises RequestError for a model, data set or serving engine that is none of this server's."""
+    state = request.app.state
+    full = dict(settings)
+    for field in ("model", "data"):
+        if full.get(field) is not None:
+            full[field] = outside.path(full[field], state.roots, field)
+    if full.get("endpoint") is not None:
+        outside.endpoint(full["endpoint"], state.endpoints)
+    return full
+
+
+_FLAGS = re.compile(rf"--({'|'.join(models.SearchRequest.model_fields).replace('_', '-')})\b")
+
+
+@contextmanager
+def _named_as_fields() -> Iterator[None]:
+    """What the command line says of its flags is said of the body's fields."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(_FLAGS.sub(lambda flag: flag[1].replace("-", "_"), str(error))) from None
 
 
 def _submitted(request: Request, name: str, kind: str, settings: dict[str, Any]) -> models.Submission:
@@ -161,7 +187,7 @@ def front(request: Request, name: Name) -> models.Front:
     responses=_problems(404, 422)
     | {200: {"description": "Server-sent events until the search ends.", "content": {"text/event-stream": {}}}},
 )
-async def watch(
+def watch(
     request: Request,
     name: Name,
     last_event_id: Annotated[
@@ -219,10 +245,25 @@ def resume(
     request: Request, name: Name, settings: Annotated[models.ResumeRequest, Body(default_factory=models.ResumeRequest)]
 ) -> models.Submission:
     search = _search(request, name)
+    _refuse_others(request, search)
     begun = len(request.app.state.catalog.trials(search.id))
     if settings.budget is not None and settings.budget < begun:
         raise RequestError(f"budget {settings.budget} is below the {begun} trials that search {name} has: give more")
     return _submitted(request, name, "resume", settings.model_dump(exclude_none=True))
+
+
+def _refuse_others(request: Request, search: SearchRecord) -> None:
+    """Raises RequestError for a search of the command line with settings that no request could have."""
+    shipped = {"model": str(demo.model_dir()), "data": str(demo.data_dir())}  # what a request gets that names none
+    _allowed(request, {key: value for key, value in search.spec.items() if value != shipped.get(key)})
+    remedy = f"resume it where it was started, with `python -m search resume {search.name}`"
+    if search.spec.get("trust_remote_code"):
+        raise RequestError(f"search {search.name} runs code that its model brings, which no request may: {remedy}")
+    # What the server's own environment says, searches have that were submitted here.
+    own = {"ray_address": os.environ.get("SEARCH_RAY_ADDRESS"), "adapters": os.environ.get("SEARCH_ADAPTERS")}
+    for field, value in with_absolute_paths(own).items():
+        if (given := search.spec.get(field)) and given != value:
+            raise RequestError(f"search {search.name} has {field} {given!r}, which is not this server's: {remedy}")
 
 
 @reads.get(
@@ -252,9 +293,17 @@ def export(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return FileResponse(
-        archive,
-        media_type="application/zip",
-        filename=f"{name}-trial-{manifest['trial']}.zip",
-        background=BackgroundTask(shutil.rmtree, folder, ignore_errors=True),
-    )
+    return _Archive(archive, media_type="application/zip", filename=f"{name}-trial-{manifest['trial']}.zip")
+
+
+class _Archive(FileResponse):
+    """Sent whole, since the next request makes another; gone with its folder, whatever becomes of the answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers["accept-ranges"] = "none"
+        whole = [(key, value) for key, value in scope["headers"] if key != b"range"]
+        try:
+            await super().__call__({**scope, "headers": whole}, receive, send)
+        finally:
+            # At once, not in a thread: where the client has gone, nothing would be waited for.
+            shutil.rmtree(Path(self.path).parent, ignore_errors=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from objectives.errors import RequestError
 from search import outside
+from search.catalog.alone import Alone
 from search.catalog.store import Catalog
 from search.catalog.tokens import tokens
 from search.home import Home
@@ -29,7 +31,7 @@ def run_server(
     """Serves until SIGINT or SIGTERM; searches that run then are interrupted, and resumed by the next server.
 
     Raises RequestError if the API's packages are missing, an allowed folder is none, a store has a default password,
-    the port is taken, or another server works on this catalog.
+    the port is taken, or another server works on this catalog; LeaseLost if another came while the database was away.
     """
     try:
         import uvicorn
@@ -47,12 +49,19 @@ def run_server(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     for logger in ("search", "uvicorn"):
         logging.getLogger(logger).setLevel(logging.INFO)
-    with closing(Catalog(home.storage)) as catalog, catalog.sole("api") as alone:
-        if not alone:
+    with (
+        closing(Catalog(home.storage)) as catalog,
+        closing(Alone(home.storage, "api")) as alone,
+    ):
+        if not alone.take():
             raise RequestError("another server works on this catalog already: stop it first, or choose another --home")
         if not tokens(catalog):
             _log.warning("no token exists, so every request is turned down: make one with `python -m search token add`")
-        supervisor = Supervisor(catalog, home, at_once)
+
+        def end() -> None:
+            server.should_exit = True
+
+        supervisor = Supervisor(catalog, home, at_once, check=alone.check, at_loss=end)
         app = application(catalog, home, supervisor, roots=roots, endpoints=endpoints)
         # Its access log would write queries, in which a careless client may have put a token.
         settings = uvicorn.Config(
@@ -61,12 +70,24 @@ def run_server(
         server = uvicorn.Server(settings)
         # uvicorn raises the signal that ended it once more, and SIGTERM's own way would leave the searches alone.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        supervisor.start()
-        try:
-            server.run()
-        except KeyboardInterrupt:
-            _log.info("interrupting the searches that run")
-        except SystemExit:  # uvicorn has said why it cannot listen
-            raise RequestError(f"cannot listen on {host} port {port}: give another --host or --port") from None
-        finally:
-            supervisor.stop()
+        with _listening(host, port) as listener:  # before a search is begun that nobody could ask about
+            supervisor.start()
+            try:
+                server.run([listener])
+            except KeyboardInterrupt:
+                _log.info("interrupting the searches that run")
+            finally:
+                supervisor.stop()
+        if supervisor.lost is not None:
+            raise supervisor.lost
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Raises RequestError."""
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (")[0]  # the address follows, which is said here
+        raise RequestError(f"cannot listen on {host} port {port} ({reason}): give another --host or --port") from None
+    _log.info("listening on %s port %d", host, port)
+    return listener

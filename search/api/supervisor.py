@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from objectives.errors import RequestError, SearchError
+from objectives.errors import Interrupted, LeaseLost, RequestError, SearchError, StoreError
 from objectives.secrets import redacted
 from search.catalog.store import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submission, submissions
+from search.children import is_at_work, spawn
 from search.home import Home
 from search.spec import CHANGEABLE
 
@@ -26,15 +29,38 @@ PATIENCE_S = 50.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass
+class _Child:
+    """`again`: the ``run`` of a submission that an earlier server had begun; `heard`: the log's size before it."""
+
+    process: subprocess.Popen[bytes]
+    again: bool
+    heard: int
+    canceled: bool = False
+
+
 class Supervisor:
     """Owns the processes of the searches. One at a time on a catalog; may be called from any thread."""
 
-    def __init__(self, catalog: Catalog, home: Home, at_once: int) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        home: Home,
+        at_once: int,
+        *,
+        check: Callable[[], None] = lambda: None,
+        at_loss: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`check` is called before anything is begun, by the thread that begins it. If it raises LeaseLost, there is
+        another one on this catalog: this one interrupts its searches, keeps the error as `lost` and calls `at_loss`.
+        """
+        self.lost: LeaseLost | None = None
+        self._check, self._at_loss = check, at_loss
         self._catalog = catalog
         self._home = home
         self._at_once = at_once
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._canceled: set[str] = set()
+        self._children: dict[str, _Child] = {}
+        #: Around the children and the submissions' statuses, so that none is begun unseen; not around what waits long.
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -55,88 +81,113 @@ class Supervisor:
 
         Raises RequestError where a process that an earlier server left is still at it.
         """
-        with self._lock:
-            if child := self._children.get(name):
-                self._canceled.add(name)
-                child.send_signal(signal.SIGINT)
-                return True
-            left = submission(self._catalog, name)
-            begun = left is not None and left.status == "queued" and left.started_at is not None
-            if begun and (holder := self._holder(name)):
+        if self._interrupt(name):
+            return True
+        left = submission(self._catalog, name)
+        if left is not None and left.status == "queued" and left.started_at is not None:
+            search = self._catalog.find(name)
+            if search is not None and (holder := self._catalog.holder(search.id)):
                 raise RequestError(
                     f"search {name} is being run by {holder}, which an earlier server began: end that process"
                 )
-            return move(self._catalog, name, "queued", "canceled")
+        # Or it was begun a moment ago.
+        return move(self._catalog, name, "queued", "canceled") or self._interrupt(name)
 
-    def _holder(self, name: str) -> str | None:
-        known = self._ids()
-        return self._catalog.holder(known[name]) if name in known else None
-
-    def _ids(self) -> dict[str, str]:
-        return {search.name: search.id for search in self._catalog.searches()}
+    def _interrupt(self, name: str) -> bool:
+        with self._lock:
+            if child := self._children.get(name):
+                child.canceled = True
+                child.process.send_signal(signal.SIGINT)
+            return child is not None
 
     def stop(self) -> None:
         """Interrupts what runs. The catalog keeps it as running, so the next server resumes it."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
-        with self._lock:
-            for child in self._children.values():
-                child.send_signal(signal.SIGINT)
-            for child in self._children.values():
-                try:
-                    child.wait(PATIENCE_S)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-            for name in self._canceled & self._children.keys():
-                move(self._catalog, name, "running", "canceled")
 
     def _work(self) -> None:
-        while not self._stopping:
-            try:
-                with self._lock:
+        said: str | None = None
+        try:
+            while not self._stopping:
+                try:
+                    self._check()
                     self._reap()
                     self._launch()
-            except SearchError as error:  # the database is away: children go on, and so does the loop
-                _log.warning("%s", error)
-            self._wake.wait(POLL_S)
-            self._wake.clear()
+                    said = None
+                except LeaseLost as error:
+                    self.lost = error
+                    self._at_loss()
+                    return
+                except Exception as error:  # the database is away, or a fault of ours: children go on, and so does this
+                    if repr(error) != said:  # once, not with every turn
+                        _log.warning("%s", error, exc_info=None if isinstance(error, SearchError) else error)
+                    said = repr(error)
+                self._wake.wait(POLL_S)
+                self._wake.clear()
+        finally:
+            self._end_children()  # by the thread that began them, see children.py
+
+    def _end_children(self) -> None:
+        with self._lock:
+            for child in self._children.values():
+                child.process.send_signal(signal.SIGINT)
+            for name, child in self._children.items():
+                try:
+                    child.process.wait(PATIENCE_S)
+                except subprocess.TimeoutExpired:
+                    child.process.kill()
+                    child.process.wait()
+                if child.canceled:
+                    with contextlib.suppress(StoreError):  # the next server resumes it
+                        move(self._catalog, name, "running", "canceled")
 
     def _reap(self) -> None:
         for name, child in list(self._children.items()):
-            code = child.poll()
+            code = child.process.poll()
             if code is None:
                 continue
-            if code == 0:
-                move(self._catalog, name, "running", "ended")
-            elif code == 130 or name in self._canceled:
-                move(self._catalog, name, "running", "canceled")
-            else:
-                move(self._catalog, name, "running", "failed", _last_words(self._log_of(name), code))
-            # Only now: where the catalog refused, the next turn says it again.
-            del self._children[name]
-            self._canceled.discard(name)
+            # As the process of an earlier server made the search while this one was starting up.
+            met = child.again and code == RequestError.exit_code and self._catalog.find(name) is not None
+            with self._lock:
+                if code == 0:
+                    move(self._catalog, name, "running", "ended")
+                elif code == Interrupted.exit_code or child.canceled:
+                    move(self._catalog, name, "running", "canceled")
+                elif met:
+                    move(self._catalog, name, "running", "queued")
+                else:
+                    move(self._catalog, name, "running", "failed", _last_words(self._log_of(name), child.heard, code))
+                # Only now: where the catalog refused, the next turn says it again.
+                del self._children[name]
             _log.info("search %s: exit code %d", name, code)
 
     def _launch(self) -> None:
         for waiting in submissions(self._catalog, "queued"):
-            if len(self._children) >= self._at_once:
+            if self._stopping or len(self._children) >= self._at_once:
                 return
-            known = self._ids()
+            begun = waiting.started_at is not None
+            # Before the search is looked for, which such a process may be about to make.
+            left = begun and is_at_work(self._log_of(waiting.name))
+            search = self._catalog.find(waiting.name)
+            if search is None and left:
+                continue  # a process of an earlier server is coming to its end
             # Begun before a restart of the server, it is a search by now, and is resumed.
-            goes_on = waiting.name in known and (waiting.kind == "resume" or waiting.started_at is not None)
-            if goes_on and self._catalog.holder(known[waiting.name]):
+            goes_on = search is not None and (waiting.kind == "resume" or begun)
+            if search is not None and goes_on and self._catalog.holder(search.id):
                 continue  # a process of an earlier server, or of the command line, is still at it
-            if move(self._catalog, waiting.name, "queued", "running"):
+            with self._lock:
+                if not move(self._catalog, waiting.name, "queued", "running"):
+                    continue
                 try:
-                    self._children[waiting.name] = self._run(waiting, goes_on)
-                except OSError as error:
-                    reason = f"cannot be started ({error.strerror}: {error.filename})"
+                    self._children[waiting.name] = self._begin(waiting, goes_on)
+                except Exception as error:
+                    why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else repr(error)
+                    reason = f"cannot be started ({why})"
                     move(self._catalog, waiting.name, "running", "failed", reason)
-                    _log.warning("search %s: %s", waiting.name, reason)
+                    _log.warning("search %s: %s", waiting.name, reason, exc_info=not isinstance(error, OSError))
 
-    def _run(self, asked: SubmissionRecord, goes_on: bool) -> subprocess.Popen[bytes]:
+    def _begin(self, asked: SubmissionRecord, goes_on: bool) -> _Child:
         settings = dict(asked.settings)
         if goes_on:
             kept = {key: settings[key] for key in CHANGEABLE if settings.get(key) is not None}
@@ -145,17 +196,10 @@ class Supervisor:
             arguments = ["run", *flags(settings | {"name": asked.name})]
         environment = os.environ | self._home.environment() | {"HF_HUB_OFFLINE": "1"}
         log = self._log_of(asked.name)
-        log.parent.mkdir(parents=True, exist_ok=True)
         _log.info("search %s: %s, asked for by %s", asked.name, arguments[0], asked.token)
-        with log.open("ab") as stream:
-            return subprocess.Popen(
-                [sys.executable, "-m", "search", *arguments, "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stream,
-                env=environment,
-                start_new_session=True,  # Ctrl-C at the server's terminal is the server's to pass on
-            )
+        heard = log.stat().st_size if log.exists() else 0
+        process = spawn([sys.executable, "-m", "search", *arguments, "--json"], log, environment)
+        return _Child(process, again=asked.started_at is not None and not goes_on, heard=heard)
 
     def _log_of(self, name: str) -> Path:
         return self._home.folder / "logs" / f"{name}.log"
@@ -173,11 +217,11 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
     return given
 
 
-def _last_words(log: Path, code: int) -> str:
-    """The sentence with which a command of ours ended, without what a URL may carry."""
+def _last_words(log: Path, heard: int, code: int) -> str:
+    """The sentence with which a command of ours ended, without what a URL may carry; `heard` bytes are from before."""
     try:
         with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 8192))
+            stream.seek(max(heard, log.stat().st_size - 8192))
             lines = stream.read().decode("utf-8", "replace").splitlines()
     except OSError as error:
         return f"it ended with exit code {code}, and {log.name} on the server cannot be read ({error.strerror})"

@@ -138,12 +138,19 @@ def sole(engine: Engine, purpose: str, *, wait: bool = True) -> Iterator[bool]:
         finally:
             lock.release()
         return
+    with advisory_lock(engine, purpose, wait=wait) as connection:
+        yield connection is not None
+
+
+@contextmanager
+def advisory_lock(engine: Engine, purpose: str, *, wait: bool) -> Iterator[Connection | None]:
+    """As :func:`sole` on PostgreSQL: the connection that holds the lock, for as long as the server keeps that one."""
     key = int.from_bytes(hashlib.sha256(f"lora-target-search {purpose}".encode()).digest()[:8], signed=True)
     function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         held = connection.scalar(text(f"SELECT {function}(:key)"), {"key": key}) is not False
         try:
-            yield held
+            yield connection if held else None
         finally:
             if held:
                 # A connection that is gone holds no lock any more.

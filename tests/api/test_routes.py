@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load
+from sqlalchemy import create_engine
 
+from objectives import demo
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
 from search.catalog.submissions import move
@@ -66,7 +70,12 @@ def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
         ({"ray_address": "x:1"}, 422, "ray_address is 'x:1': extra inputs are not permitted"),
         ({"adapters": "s3://x"}, 422, "adapters is 's3://x': extra inputs are not permitted"),
         ({"trust_remote_code": True}, 422, "trust_remote_code is True: extra inputs are not permitted"),
-        ({"strategy": "luck"}, 422, "--strategy luck is unknown: choose one of auto, "),
+        ({"strategy": "luck"}, 422, "strategy luck is unknown: choose one of auto, "),
+        (
+            {"engine": "openai"},
+            422,
+            "engine openai needs the address of a server: give endpoint http://127.0.0.1:8000",
+        ),
         ({"max_tpot_ratio": 0.5}, 422, "max_tpot_ratio is 0.5: input should be greater than or equal to 1"),
         ({"model": "org/model"}, 422, "model 'org/model' is no absolute path of something in a folder that this "),
         ({"engine": "openai", "endpoint": "http://h"}, 422, "endpoint 'http://h' is none that this server may ask "),
@@ -79,6 +88,17 @@ def test_a_wrong_request_is_told_in_one_sentence(service: Service, asked: Any, c
     answer = service.client().post("/searches", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["detail"][: len(sentence)]) == (code, sentence)
     assert service.client().get("/submissions").json() == []
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded"])
+def test_json_that_is_not_called_so_is_told_how(service: Service, kind: str | None) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    for path in ("/searches", "/searches/demo/resume"):
+        answer = service.client().post(path, content=b'{"budget": 3}', headers=headers)
+        assert (answer.status_code, answer.json()["detail"]) == (
+            422,
+            f"the body's Content-Type is '{kind or 'none'}': send JSON, and the header Content-Type: application/json",
+        )
 
 
 def test_a_large_or_endless_body_is_not_read(service: Service) -> None:
@@ -101,6 +121,67 @@ def test_one_name_is_queued_once(service: Service) -> None:
     again = client.post("/searches/a/cancel")
     assert again.json()["detail"] == "search a is neither queued nor running here: its submission is canceled"
     assert client.post("/searches", json={"name": "a"}).json()["status"] == "queued"
+
+
+def test_those_who_give_no_name_at_the_same_moment_get_one_each(service: Service) -> None:
+    client = service.client()
+    engine = create_engine(service.catalog.url)
+    with engine.connect() as writing, ThreadPoolExecutor() as pool:
+        writing.exec_driver_sql("BEGIN IMMEDIATE")  # all have read what is taken before one can write
+        answers = [pool.submit(client.post, "/searches", json={"budget": 1}) for _ in range(4)]
+        time.sleep(1)
+        writing.exec_driver_sql("ROLLBACK")
+    engine.dispose()
+    assert {answer.result().status_code for answer in answers} == {202}
+    names = {answer.result().json()["name"] for answer in answers}
+    assert (
+        names
+        == {each["name"] for each in client.get("/submissions").json()}
+        == {"demo-2", "demo-3", "demo-4", "demo-5"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "sentence"),
+    [
+        ("model", "org/model", "model 'org/model' is no absolute path of something in a folder that this server may "),
+        (
+            "data",
+            "/etc/passwd",
+            "data '/etc/passwd' is no absolute path of something in a folder that this server may ",
+        ),
+        ("endpoint", "http://h", "endpoint 'http://h' is none that this server may ask "),
+        (
+            "trust_remote_code",
+            True,
+            "search other runs code that its model brings, which no request may: resume it where it was started, with "
+            "`python -m search resume other`",
+        ),
+        (
+            "adapters",
+            "s3://bucket",
+            "search other has adapters 's3://bucket', which is not this server's: resume it where it was started, with "
+            "`python -m search resume other`",
+        ),
+        ("ray_address", "x:1", "search other has ray_address 'x:1', which is not this server's: resume it where "),
+    ],
+)
+def test_a_search_that_no_request_could_make_is_not_resumed_by_one(
+    service: Service, setting: str, value: Any, sentence: str
+) -> None:
+    service.catalog.create_search("other", SearchSpec(steps=200, budget=2).to_json() | {setting: value}, FACTS)
+    answer = service.client().post("/searches/other/resume")
+    assert (answer.status_code, answer.json()["detail"][: len(sentence)]) == (422, sentence)
+    assert service.client().get("/submissions").json() == []
+
+
+def test_a_search_with_the_servers_own_places_is_resumed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCH_RAY_ADDRESS", "x:1")
+    monkeypatch.setenv("SEARCH_ADAPTERS", str(service.root / "adapters"))
+    places = {"ray_address": "x:1", "adapters": str(service.root / "adapters")}
+    places |= {"model": str(demo.model_dir()), "data": str(service.root / "data")}
+    service.catalog.create_search("mine", SearchSpec(steps=200, budget=2).to_json() | places, FACTS)
+    assert service.client().post("/searches/mine/resume").status_code == 202
 
 
 def test_a_search_is_resumed_to_a_larger_budget(service: Service) -> None:
@@ -147,6 +228,19 @@ def test_an_adapter_is_taken_as_a_zip(service: Service, pick: str | None, trial:
         assert {"adapter_model.safetensors", "adapter_config.json", "manifest.json"} <= set(archive.namelist())
         assert json.loads(archive.read("manifest.json"))["trial"] == trial
         assert load(archive.read("adapter_model.safetensors")).keys() == {"lora_A.weight"}
+
+
+@pytest.mark.parametrize("asked", [None, "bytes=0-9", "bytes=abc", "bytes=99999999-", "bytes=5-2", "x"])
+def test_an_archive_is_sent_whole_and_leaves_nothing_behind(
+    service: Service, asked: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    headers = {"Range": asked} if asked else {}
+    answer = service.client("read").get("/searches/demo/adapter", headers=headers)
+    assert (answer.status_code, answer.headers["accept-ranges"]) == (200, "none")
+    assert zipfile.ZipFile(io.BytesIO(answer.content)).testzip() is None
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_what_cannot_be_exported_says_why(service: Service) -> None:

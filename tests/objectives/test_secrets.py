@@ -14,6 +14,7 @@ def test_secrets_are_left_out() -> None:
     assert redacted("--storage 'postgresql://me:q8/Zt+k@w@db/search' --tracking-uri https://h/x") == (
         "--storage 'postgresql://***@db/search' --tracking-uri https://h/x"
     ), "SQLAlchemy takes such a password"
+    assert redacted("storage 'nonsense//me:pw@db/search'") == "storage 'nonsense//***@db/search'"
     assert json.loads(redacted('{"a": "x@y"}')) == {"a": "x@y"}
 
 

@@ -1,0 +1,166 @@
+"""Who owns the processes of the searches: through kills, restarts and whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from search.api.supervisor import POLL_S, Supervisor, _last_words
+from search.catalog import Catalog
+from search.catalog.submissions import move, submission, submit
+from search.children import spawn
+from search.home import Home
+from tests.api.conftest import Service, record_search
+from tests.api.test_service import QUICK, Server
+from tests.commands import call
+from tests.search.conftest import postgres, postgres_server
+from tests.search.recorded import wait_for
+
+__all__ = ["postgres", "postgres_server"]  # fixtures of the catalog's tests
+
+
+@pytest.fixture
+def start(service: Service) -> Iterator[Callable[[], Supervisor]]:
+    started = []
+
+    def start() -> Supervisor:
+        started.append(Supervisor(service.catalog, service.home, at_once=1))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for supervisor in started:
+        supervisor.stop()
+
+
+def status(service: Service, name: str) -> str:
+    found = submission(service.catalog, name)
+    assert found is not None
+    return found.status
+
+
+def begin(service: Service, name: str) -> None:
+    """As a server leaves it that is killed."""
+    submit(service.catalog, name, "run", {"budget": 2}, "me")
+    assert move(service.catalog, name, "queued", "running")
+
+
+@pytest.mark.slow
+def test_a_search_whose_server_is_killed_while_it_starts_up_is_run_once(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    server = Server(home, f"sqlite:///{home}/search.db")
+    server.start()
+    server.ask("POST", "/searches", QUICK | {"name": "first", "budget": 1})
+    server.wait("first", "running")
+    server.end(signal.SIGKILL)
+    server.start()
+    try:
+        over = server.wait("first", "ended", "failed")
+        assert (over["status"], over["error"]) == ("ended", None)
+    finally:
+        server.end(signal.SIGTERM)
+    with closing(Catalog(server.environment["SEARCH_STORAGE"])) as catalog:
+        (search,) = catalog.searches()
+        assert (search.name, search.status) == ("first", "complete")
+        assert [(trial.status, trial.attempts) for trial in catalog.trials(search.id)] == [("complete", 1)]
+
+
+def test_a_process_of_an_earlier_server_is_waited_for(service: Service, start: Callable[[], Supervisor]) -> None:
+    begin(service, "left")
+    log = service.home.folder / "logs" / "left.log"
+    ending = spawn([sys.executable, "-S", "-c", "import time; time.sleep(600)"], log, os.environ)
+    start()
+    time.sleep(3 * POLL_S)
+    assert status(service, "left") == "queued"
+    ending.kill()
+    wait_for(lambda: status(service, "left") == "running")
+
+
+@pytest.mark.slow
+def test_a_run_again_that_meets_its_search_goes_on_with_it(service: Service, start: Callable[[], Supervisor]) -> None:
+    begin(service, "left")
+    supervisor = start()
+    wait_for(lambda: "left" in supervisor._children)
+    record_search(service.catalog, service.home, "left")  # long before the command has made its imports
+    wait_for(lambda: status(service, "left") not in ("queued", "running"), seconds=120)
+    assert submission(service.catalog, "left").error is None  # type: ignore[union-attr]  # it is there
+    assert status(service, "left") == "ended"
+    log = (service.home.folder / "logs" / "left.log").read_text()
+    assert "a search named 'left' exists already" in log
+    assert "search left is complete, with 2 trials" in log
+
+
+def test_a_fault_is_said_once_and_does_not_end_the_supervisor(
+    service: Service, start: Callable[[], Supervisor], caplog: pytest.LogCaptureFixture
+) -> None:
+    (service.home.folder / "logs").write_text("not a folder")  # so that nothing is started
+    submit(service.catalog, "waits", "run", {"budget": 2}, "me")
+    engine = create_engine(service.catalog.url)
+    with engine.begin() as connection:
+        at = connection.scalar(text("SELECT submitted_at FROM catalog_submissions"))
+        connection.execute(text("UPDATE catalog_submissions SET submitted_at = 'never'"))
+    start()
+    wait_for(lambda: "Traceback" in caplog.text)
+    time.sleep(3 * POLL_S)
+    assert caplog.text.count("Traceback") == 1
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE catalog_submissions SET submitted_at = :at"), {"at": at})
+    engine.dispose()
+    wait_for(lambda: status(service, "waits") == "failed")
+
+
+def test_canceling_does_not_wait_for_a_database_that_the_supervisor_waits_for(postgres: str, tmp_path: Path) -> None:
+    engine = create_engine(postgres)
+    with closing(Catalog(postgres)) as catalog:
+        supervisor = Supervisor(catalog, Home.at(tmp_path, postgres, None), at_once=2)
+        supervisor.start()
+        submit(catalog, "runs", "run", {"budget": 2}, "me")
+        wait_for(lambda: "runs" in supervisor._children)
+        with engine.begin() as holding, engine.connect() as watching:
+            holding.execute(text("LOCK TABLE catalog_searches IN ACCESS EXCLUSIVE MODE"))
+            submit(catalog, "waits", "run", {"budget": 2}, "me")
+            wait_for(lambda: watching.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")) == 1)
+            canceling = threading.Thread(target=supervisor.cancel, args=("runs",))
+            canceling.start()
+            canceling.join(10)
+            waited = canceling.is_alive()
+        supervisor.stop()
+        assert not waited
+        runs = submission(catalog, "runs")
+        assert runs is not None and runs.status == "canceled"
+    engine.dispose()
+
+
+def test_a_server_whose_port_is_taken_begins_nothing(service: Service) -> None:
+    submit(service.catalog, "waits", "run", {"budget": 2}, "me")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = call("serve", "--port", port, "--home", str(service.home.folder), code=2)
+    assert done.stderr == (
+        f"error: cannot listen on 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
+    )
+    waits = submission(service.catalog, "waits")
+    assert waits is not None
+    assert (waits.status, waits.started_at) == ("queued", None)
+
+
+def test_the_last_words_are_those_of_this_attempt(tmp_path: Path) -> None:
+    log = tmp_path / "s.log"
+    log.write_text("error: of yesterday\n")
+    heard = log.stat().st_size
+    with log.open("a") as stream:
+        stream.write("Killed\n")
+    assert _last_words(log, heard, 1) == "it ended with exit code 1: see s.log on the server"
+    with log.open("a") as stream:
+        stream.write("error: of today\n")
+    assert _last_words(log, heard, 1) == "of today"
