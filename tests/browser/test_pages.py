@@ -67,6 +67,23 @@ def test_a_page_is_whole_alone_and_readable(
     page.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["report", "comparison"])
+def test_all_words_of_a_figure_have_the_ink_of_the_page(browser: Any, tmp_path: Path, page: str, scheme: str) -> None:
+    """Ticks, titles, legends, colour bars: axe does not look into drawings. Cells of a map have their own."""
+    path = tmp_path / "page.html"
+    path.write_text(PAGES[page](), "utf-8")
+    shown, _ = opened(browser, path, scheme=scheme)
+    read_to_the_end(shown)
+    found = shown.evaluate(
+        """[...document.querySelectorAll('.figure svg text')].filter(each => !each.closest('.heatmaplayer'))
+        .filter(each => getComputedStyle(each).fill !== getComputedStyle(document.body).color)
+        .map(each => each.textContent)"""
+    )
+    assert found == []
+    shown.close()
+
+
 def test_the_front_answers_to_the_mouse(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(report_page(documents.document()), "utf-8")
