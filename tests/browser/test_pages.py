@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from dashboards.embedding import figure_html
+from dashboards.figures import front_figure
 from dashboards.report import comparison_page, report_page
 from tests.dashboards import documents
 
@@ -82,6 +84,29 @@ def test_all_words_of_a_figure_have_the_ink_of_the_page(browser: Any, tmp_path: 
     )
     assert found == []
     shown.close()
+
+
+@pytest.mark.parametrize("width", [1280, 380])
+@pytest.mark.parametrize("knee", ["faster", "slower"])
+@pytest.mark.parametrize("apart", [0.0, 0.003, 0.01])
+def test_names_of_neighbours_on_the_front_do_not_meet(
+    browser: Any, tmp_path: Path, apart: float, knee: str, width: int
+) -> None:
+    points = [
+        documents.point(7, "o_proj r8", 0.66, 1.2, front=True),
+        documents.point(2, "down_proj+o_proj r8", 0.66 + apart, 1.2 + apart, front=True),
+        documents.point(4, "down_proj r8", 0.3, 1.1),
+    ]
+    first, second = (7, 2) if knee == "faster" else (2, 7)
+    document = documents.document(points=points, knee={"trial": first}, recommended={"trial": second, "why": "so"})
+    path = tmp_path / "front.html"
+    path.write_text(figure_html(front_figure(document), full_page=True), "utf-8")
+    page, _ = opened(browser, path, width=width)
+    texts = [page.locator(".annotation-text", has_text=name).bounding_box() for name in ("knee", "recommended")]
+    lower, upper = sorted(texts, key=lambda box: -box["y"])
+    assert upper["y"] + upper["height"] <= lower["y"], texts
+    assert min(box["x"] for box in texts) >= 0
+    page.close()
 
 
 def test_the_front_answers_to_the_mouse(browser: Any, tmp_path: Path) -> None:
