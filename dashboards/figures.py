@@ -140,7 +140,10 @@ def effects_figure(document: dict[str, Any]) -> Figure:
         showlegend=False,
         xaxis_domain=[0.0, 0.47],
         xaxis2={**_AXIS, "domain": [0.53, 1.0], "anchor": "y", "title": _title(f"added to<br>{latency} ratio")},
-        yaxis_automargin=True,
+        # Every row has its name and room for it; the height that the page has is enough for a dozen.
+        height=height if (height := 24 * len(order) + 120) > 440 else None,
+        yaxis_dtick=1,
+        yaxis_range=[-0.6, len(order) - 0.4],
     )
     for key, axis in (("accuracy", "x"), ("tpot_ratio", "x2")):
         rows = sorted(found[key], key=lambda row: order.index(row["groups"][0]))

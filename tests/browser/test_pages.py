@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,19 @@ def test_names_of_neighbours_on_the_front_do_not_meet(
     lower, upper = sorted(texts, key=lambda box: -box["y"])
     assert upper["y"] + upper["height"] <= lower["y"], texts
     assert min(box["x"] for box in texts) >= 0
+    page.close()
+
+
+def test_every_group_of_the_effects_is_named(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report_page(documents.many_groups()), "utf-8")
+    page, wrong = opened(browser, path)
+    read_to_the_end(page)
+    names = page.locator(".figure").nth(1).locator(".ytick text").all()
+    boxes = sorted((name.bounding_box() for name in names), key=lambda box: box["y"])
+    assert len(boxes) == 70
+    assert all(above["y"] + above["height"] <= below["y"] for above, below in itertools.pairwise(boxes))
+    assert wrong == []
     page.close()
 
 

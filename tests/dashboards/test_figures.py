@@ -133,6 +133,15 @@ def test_effects_stand_in_one_order_on_both_axes() -> None:
     assert latency.xaxis == "x2"
 
 
+@pytest.mark.parametrize("groups", [3, 13, 14, 70, 300])
+def test_every_group_of_the_effects_has_room_for_its_name(groups: int) -> None:
+    layout = effects_figure(documents.many_groups(groups)).layout
+    low, high = layout.yaxis.range
+    assert ((layout.height or 440) - 120) / (high - low) > 22, "pixels a row"
+    assert (layout.yaxis.dtick, layout.height is None) == (1, groups <= 13)
+    assert low < 0 and high > groups - 1
+
+
 def test_predictions_stand_beside_what_was_measured_of_them() -> None:
     equal, trials = prediction_figure(documents.document()).data
     assert list(trials.x) == pytest.approx([1.16, 1.91, 1.13, 1.21, 1.32])
