@@ -14,7 +14,7 @@ from plotly.graph_objects import Figure
 FIGURE_CSS = """
 .figure { min-height: 440px; }
 @media (max-width: 600px) { .figure { min-height: 560px; } }
-.figure :is(.xtick, .x2tick, .ytick) text,
+.figure :is(.xtick, .x2tick, .ytick, .cbaxis, .cbtitle) text,
 .figure :is(.xtitle, .x2title, .ytitle, .legendtext, .annotation-text) { fill: var(--ink, #1d2430) !important; }
 .figure .gridlayer path { stroke: var(--line, #dfe3e8) !important; }
 """

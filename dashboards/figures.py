@@ -15,10 +15,15 @@ from dashboards.words import mark, ordered_front
 
 #: Readable on a light and on a dark page, and told apart by colour-blind readers (after Okabe and Ito).
 FRONT, RECOMMENDED, KNEE, GREY = "#2f8fd8", "#e0661a", "#c667a6", "#9aa3ad"
-CURVES = (FRONT, RECOMMENDED, "#1aa47a", KNEE, "#b8932a", "#7b73d9", "#d04a4a", "#3aa6b9")
+#: Of trials that are neither recommended nor the knee, whose colours mean them in every figure.
+CURVES = (FRONT, "#1aa47a", "#b8932a", "#7b73d9", "#d04a4a", "#3aa6b9")
 
 #: Points that all learning curves share: a page of a thousand trials stays small, a short search is drawn exactly.
 CURVE_POINTS = 20_000
+
+#: Where names of marked placements stand, in pixels, the faster one's first: above to the left, since nothing is both
+#: faster and better. The second is above the first and its arrow to the right of it, however close the two are.
+_NAMES: tuple[dict[str, Any], ...] = ({"ax": -12, "ay": -30, "xanchor": "right"}, {"ax": -16, "ay": -56})
 
 _AXIS = {"gridcolor": "#dfe3e8", "zeroline": False, "automargin": True}
 
@@ -56,28 +61,29 @@ def front_figure(document: dict[str, Any]) -> Figure:
                 error_y=errors(front, "validation_accuracy"),
             )
         )
-    base = document.get("base") or {}
+    base, base_accuracy = document.get("base") or {}, 0.0
     if _finite(base, "validation_accuracy"):
-        text = f"<b>base model</b><br>validation {metric} {decimal(base['validation_accuracy'])}"
+        base_accuracy = base["validation_accuracy"]
+        text = f"<b>base model</b><br>validation {metric} {decimal(base_accuracy)}"
         text += f"<br>test {metric} {with_interval(base.get('accuracy'), base.get('accuracy_ci'))}"
         figure.add_trace(
             Scatter(
                 name="base model",
                 x=[1.0],
-                y=[base["validation_accuracy"]],
+                y=[base_accuracy],
                 mode="markers",
                 marker={"symbol": "diamond", "size": 13, "color": "#1aa47a"},
                 hovertext=[text],
                 hoverinfo="text",
             )
         )
-    for point in front:
-        if names := mark(document, point["trial"]):
-            _point_out(figure, point, names, hover)
+    marked = [(point, names) for point in front if (names := mark(document, point["trial"]))]
+    for (point, names), place in zip(marked, _NAMES[-len(marked) :], strict=False):
+        _point_out(figure, point, names, hover, place)
     if not drawn:
-        figure.add_annotation(
-            text="No trial has both figures yet.", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False
-        )
+        # Around one point plotly draws more than can be; the words keep away from it.
+        figure.update_xaxes(range=[0.9, 1.6]).update_yaxes(range=[-0.05, 1.05])
+        _say_none(figure, document, "trial has both figures", 0.25 if base_accuracy > 0.5 else 0.75)
     return figure
 
 
@@ -90,17 +96,21 @@ def learning_curves(document: dict[str, Any]) -> Figure:
     # Recommended first, then the most accurate; drawn and named in the order of the front.
     best = sorted(on_front, key=lambda point: (not mark(document, point["trial"]), -point["validation_accuracy"]))
     order = {member["trial"]: position for position, member in enumerate(ordered_front(document))}
-    coloured = sorted(best[: len(CURVES)], key=lambda point: order.get(point["trial"], 0))
+    colours = {point["trial"]: _colour(names) for point in best if (names := mark(document, point["trial"]))}
+    unmarked = [point["trial"] for point in best if point["trial"] not in colours]
+    drawn = sorted(unmarked[: len(CURVES)], key=lambda trial: order.get(trial, 0))
+    colours |= dict(zip(drawn, CURVES, strict=False))
     for name, points, opacity in (
         ("not on the front", [point for point in trials if not point["front"]], 0.4),
-        ("others of the front", best[len(CURVES) :], 1.0),
+        ("others of the front", best[len(colours) :], 1.0),
     ):
         if points:
             figure.add_trace(_curves(name, points, most, {"color": GREY, "width": 1}, opacity=opacity))
-    for point, colour in zip(coloured, CURVES, strict=False):
-        figure.add_trace(_curves(label_lines(point["label"]), [point], most, {"color": colour, "width": 2}))
+    for point in sorted(best[: len(colours)], key=lambda point: order.get(point["trial"], 0)):
+        line = {"color": colours[point["trial"]], "width": 2}
+        figure.add_trace(_curves(label_lines(point["label"]), [point], most, line))
     if not trials:
-        figure.add_annotation(text="No losses yet.", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+        _say_none(figure, document, "losses")
     return figure
 
 
@@ -130,9 +140,12 @@ def effects_figure(document: dict[str, Any]) -> Figure:
         showlegend=False,
         xaxis_domain=[0.0, 0.47],
         xaxis2={**_AXIS, "domain": [0.53, 1.0], "anchor": "y", "title": _title(f"added to<br>{latency} ratio")},
-        yaxis_automargin=True,
+        # Every row has its name and room for it; the height that the page has is enough for a dozen.
+        height=height if (height := 24 * len(order) + 120) > 440 else None,
+        yaxis_dtick=1,
+        yaxis_range=[-0.6, len(order) - 0.4],
     )
-    for key, axis, colour in (("accuracy", "x", FRONT), ("tpot_ratio", "x2", RECOMMENDED)):
+    for key, axis in (("accuracy", "x"), ("tpot_ratio", "x2")):
         rows = sorted(found[key], key=lambda row: order.index(row["groups"][0]))
         figure.add_trace(
             Scatter(
@@ -141,8 +154,8 @@ def effects_figure(document: dict[str, Any]) -> Figure:
                 y=[label_lines(row["groups"][0]) for row in rows],
                 xaxis=axis,
                 mode="markers",
-                marker={"color": colour, "size": 10},
-                error_x={**errors(rows, "effect"), "color": colour},
+                marker={"color": FRONT, "size": 10},
+                error_x=errors(rows, "effect"),
                 hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
             )
         )
@@ -189,10 +202,19 @@ def _scatter(name: str, points: Sequence[dict[str, Any]], hover: Any, mode: str 
     )
 
 
-def _point_out(figure: Figure, point: dict[str, Any], names: str, hover: Any) -> None:
+def _say_none(figure: Figure, document: dict[str, Any], what: str, y: float = 0.5) -> None:
+    """``No losses yet.``, at a height as a part of the figure's; no ``yet`` where the search has ended."""
+    yet = " yet" if document["status"] in ("running", "interrupted") else ""
+    figure.add_annotation(text=f"No {what}{yet}.", x=0.5, y=y, xref="paper", yref="paper", showarrow=False)
+
+
+def _colour(names: str) -> str:
+    return RECOMMENDED if "recommended" in names else KNEE
+
+
+def _point_out(figure: Figure, point: dict[str, Any], names: str, hover: Any, place: dict[str, Any]) -> None:
     """The recommended placement and the knee: a sign of their own, their name beside it, their label in the legend."""
-    recommended = "recommended" in names
-    colour = RECOMMENDED if recommended else KNEE
+    recommended, colour = "recommended" in names, _colour(names)
     symbol, size = ("star", 18) if recommended else ("hexagon-open", 17)
     name = f"{names}: {label_lines(point['label'])}"
     marker = {"symbol": symbol, "size": size, "color": colour, "line": {"width": 0 if recommended else 3}}
@@ -204,9 +226,7 @@ def _point_out(figure: Figure, point: dict[str, Any], names: str, hover: Any) ->
         showarrow=True,
         arrowhead=0,
         arrowcolor=colour,
-        # The corner above a front is empty: nothing is both faster and better.
-        ax=-24,
-        ay=-34 if recommended else -54,
+        **place,
     )
 
 

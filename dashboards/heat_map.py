@@ -35,6 +35,8 @@ def regret_map(document: dict[str, Any]) -> Figure:
             hovertemplate="%{hovertext}<extra></extra>",
             colorscale=_SCALE,
             zmin=0,
+            # Else plotly centres what is zero everywhere in the scale; less than a point is next to nothing.
+            zmax=max(1.0, *(100 * regret for row in cells for regret in row)),
             xgap=2,
             ygap=2,
             colorbar={"title": {"text": "points"}, "outlinewidth": 0},

@@ -31,7 +31,7 @@ def write_pictures(document: dict[str, Any], folder: Path) -> list[Path]:
             fig=[figure for name, figure in figures.items() for _ in files[name]],
             file=[path for paths in files.values() for path in paths],
             width=_WIDTH,
-            height=_HEIGHT,
+            height=[max(_HEIGHT, figure.layout.height or 0) for name, figure in figures.items() for _ in files[name]],
             scale=[1, 2] * len(figures),
         )
     except OSError as error:

@@ -31,6 +31,9 @@ DESCRIPTION_LIMIT = 8000
 #: Whom the placement can be written for, by a command that takes their names in lower case.
 RECIPES = "PEFT, TRL, LLaMA-Factory, Axolotl or vLLM"
 
+#: A sentence names so many groups by their effects; the figure has all.
+_GROUPS = 10
+
 #: Where a split's figure stands; the test split is reported wherever it was read.
 SPLITS = {"test": "accuracy", "validation": "validation_accuracy"}
 
@@ -178,16 +181,16 @@ def effects(document: dict[str, Any]) -> list[str]:
     metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
     by_gain = sorted(found["groups"]["accuracy"], key=lambda row: -row["effect"])
     sure = [row for row in by_gain if row["effect_ci"][0] > 0]
-    harmful = [plain(row["groups"][0]) for row in by_gain if row["effect_ci"][1] < 0]
+    harmful = [plain(row["groups"][0]) for row in reversed(by_gain) if row["effect_ci"][1] < 0]
     unsure = [plain(row["groups"][0]) for row in by_gain if row["effect_ci"][0] <= 0 <= row["effect_ci"][1]]
     sentences = []
     if sure:
         told = [f"{plain(row['groups'][0])} {_effect(row)}" for row in sure]
-        sentences.append(f"What adds {metric} on average over the placements tried: {_listed(told, len(told))}.")
+        sentences.append(f"What adds {metric} on average over the placements tried: {_listed(told, _GROUPS)}.")
     if harmful:
-        sentences.append(f"What takes from it: {_listed(harmful, len(harmful))}.")
+        sentences.append(f"What takes from it: {_listed(harmful, _GROUPS)}.")
     if unsure:
-        sentences.append(f"No effect beyond doubt, of either sign: {_listed(unsure, len(unsure))}.")
+        sentences.append(f"No effect beyond doubt, of either sign: {_listed(unsure, _GROUPS)}.")
     costs = [row["effect"] for row in found["groups"]["tpot_ratio"]]
     sentences.append(f"Each group costs {min(costs):.3f} to {max(costs):.3f} in {latency} ratio.")
     for key, what in (("accuracy", metric), ("tpot_ratio", f"{latency} ratio")):

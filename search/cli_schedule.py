@@ -220,8 +220,8 @@ def _run_flags(config: str | None, data: tuple[str, ...], debug: bool, **flags: 
         raise RequestError(
             f"{option} after -- is not a night's to choose: each has a name, and the schedule's series and stores"
         )
-    if len(asked_for(config, data, flags)) > 1:
-        raise RequestError(f"--data is given {len(data)} times: add a schedule for each data set")
+    if (searches := len(asked_for(config, data, flags))) > 1:
+        raise RequestError(f"--data is given {searches} times: add a schedule for each data set")
 
 
 def _here() -> str:

@@ -28,6 +28,7 @@ _KINDS = {
     **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial"), _NUMBER),
     **dict.fromkeys(("learning_rate", "label_weight"), _NUMBER),
     **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), _YES_NO),
+    "data": f"{_TEXT}, or a list of texts",
     "ranks": "one rank, or a list of ranks",
     "alpha": "a whole number, or for example 2r",
 }
@@ -36,6 +37,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     _NUMBER: (int, float),
     _YES_NO: (bool,),
     _TEXT: (str,),
+    _KINDS["data"]: (str, list),
     _KINDS["ranks"]: (int, str, list),
     _KINDS["alpha"]: (int, str),
 }
@@ -44,7 +46,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def read_config(file: Path) -> dict[str, Any]:
     """The settings of a YAML file, without those that it leaves empty; keys are the flags' names, with ``-`` or ``_``.
 
-    Raises RequestError.
+    ``data`` may be a list, of one or more texts. Raises RequestError.
     """
     import yaml
 
@@ -71,10 +73,16 @@ def read_config(file: Path) -> dict[str, Any]:
             # YAML 1.1 reads 1e-3 as text, for want of a dot.
             with contextlib.suppress(ValueError):
                 value = settings[key] = float(value)
-        wanted = _TYPES[kind]
-        if value is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+        if value is not None and not _is(kind, value):
             raise RequestError(f"--config {file}: {key} is {value!r}: give {kind}")
     return {key: value for key, value in settings.items() if value is not None}
+
+
+def _is(kind: str, value: Any) -> bool:
+    if kind == _KINDS["data"] and isinstance(value, list):
+        return bool(value) and all(isinstance(each, str) for each in value)
+    wanted = _TYPES[kind]
+    return isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
 
 
 def schema(descriptions: Mapping[str, str]) -> dict[str, Any]:
@@ -116,6 +124,10 @@ def _values(name: str) -> dict[str, Any]:
         rank = {"$ref": "#/$defs/rank"}
         text = {"type": "string", "pattern": r"^\s*0*[1-9][0-9]*\s*(,\s*0*[1-9][0-9]*\s*)*$"}
         return {"anyOf": [rank, text, {"type": "array", "items": rank, "minItems": 1}, {"type": "null"}]}
+    if kind == _KINDS["data"]:
+        source = {"type": "string", "pattern": r"\S"}
+        several = {"type": "array", "items": source, "minItems": 1, "uniqueItems": True}
+        return {"anyOf": [source, several, {"type": "null"}]}
     if kind == _KINDS["alpha"]:
         text = {"type": "string", "pattern": f"^({ALPHA})$"}
         return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 999_999}, text, {"type": "null"}]}

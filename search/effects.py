@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from objectives.placement import Placement
+from search.pair_effects import pair_intervals
 from search.strategy.linear import Array, LinearPosterior
 
 #: Pairs of groups that are told, by how sure their sign is.
@@ -31,35 +31,40 @@ def effects(
         return None
     values = {"accuracy": np.asarray(accuracy, np.float64), "tpot_ratio": np.asarray(ratio, np.float64)}
     flags = np.array([[float(name in placement.groups) for name in differing] for placement in placements])
+    flags -= flags.mean(0)
     rank = np.log2([placement.rank for placement in placements])
     # Centred, so that the constant is the mean and effects are averages over what was tried.
-    main = np.column_stack([np.ones(len(placements)), rank - rank.mean(), flags - flags.mean(0)])
-    pairs = list(combinations(range(len(differing)), 2))
-    both = (flags - flags.mean(0))[:, [a for a, _ in pairs]] * (flags - flags.mean(0))[:, [b for _, b in pairs]]
-    with_pairs = np.column_stack([main, both])
+    main = np.column_stack([np.ones(len(placements)), rank - rank.mean(), flags])
     return {
         "trials": len(placements),
-        "groups": {key: _told(main, each, [[g] for g in differing], 2) for key, each in values.items()},
-        "pairs": {
-            key: sorted(
-                _told(with_pairs, each, [[differing[a], differing[b]] for a, b in pairs], main.shape[1]), key=_doubt
-            )[:_PAIRS]
-            for key, each in values.items()
+        "groups": {
+            key: _told([[group] for group in differing], _intervals(main, each, 2)) for key, each in values.items()
         },
+        "pairs": {key: _surest_pairs(main, flags, each, differing) for key, each in values.items()},
     }
 
 
-def _told(rows: Array, values: Array, names: Sequence[list[str]], first: int) -> list[dict[str, Any]]:
-    """The weights of the columns from ``first`` on, by the groups that they stand for."""
-    contrasts = np.eye(rows.shape[1])[first:]
-    means, low, high = LinearPosterior(rows, values).intervals(contrasts)
+def _surest_pairs(main: Array, flags: Array, values: Array, groups: Sequence[str]) -> list[dict[str, Any]]:
+    first, second = np.triu_indices(len(groups), 1)
+    if main.shape[1] + len(first) > len(values):
+        found = pair_intervals(main, flags, values)
+    else:
+        found = _intervals(np.column_stack([main, flags[:, first] * flags[:, second]]), values, main.shape[1])
+    means, low, high = found
+    # Half the interval in units of the effect: below one, its sign is known.
+    doubt = (high - low) / 2 / np.maximum(np.abs(means), 1e-12)
+    surest = np.argsort(doubt, kind="stable")[:_PAIRS]
+    names = [[groups[first[pair]], groups[second[pair]]] for pair in surest]
+    return _told(names, (means[surest], low[surest], high[surest]))
+
+
+def _intervals(rows: Array, values: Array, first: int) -> tuple[Array, Array, Array]:
+    """Of the weights of the columns from ``first`` on: means, lower and upper bounds."""
+    return LinearPosterior(rows, values).intervals(np.eye(rows.shape[1])[first:])
+
+
+def _told(names: Sequence[list[str]], intervals: tuple[Array, Array, Array]) -> list[dict[str, Any]]:
     return [
-        {"groups": groups, "effect": float(mean), "effect_ci": [float(a), float(b)]}
-        for groups, mean, a, b in zip(names, means, low, high, strict=True)
+        {"groups": groups, "effect": float(mean), "effect_ci": [float(low), float(high)]}
+        for groups, mean, low, high in zip(names, *intervals, strict=True)
     ]
-
-
-def _doubt(row: dict[str, Any]) -> float:
-    """Half the interval in units of the effect: below one, its sign is known."""
-    low, high = row["effect_ci"]
-    return float((high - low) / 2 / max(abs(row["effect"]), 1e-12))

@@ -194,12 +194,13 @@ latency_protocol = group(
 
 
 def asked_for(config: str | None, data: Sequence[str], flags: dict[str, Any]) -> list[SearchSpec]:
-    """One request for each data set, equal in all else. Raises RequestError."""
+    """One request for each data set, equal in all else; ``data`` replaces the file's. Raises RequestError."""
     settings = read_config(Path(config)) if config else {}
+    in_file = settings.pop("data", [])
     settings |= {name: value for name, value in flags.items() if value is not None}
     if "ranks" in settings:
         settings["ranks"] = parse_ranks(settings["ranks"])
-    each = [{"data": source} for source in data] or [{}]
+    each = [{"data": source} for source in data or ([in_file] if isinstance(in_file, str) else in_file)] or [{}]
     return [SearchSpec.from_json(with_absolute_paths(settings | source)) for source in each]
 
 

@@ -13,7 +13,9 @@ from objectives.placement import Placement
 Array = NDArray[np.float64]
 
 #: Prior standard deviations of an effect, in units of the noise; the evidence chooses among them.
-_SPREADS = np.geomspace(0.1, 30.0, 12)
+SPREADS = np.geomspace(0.1, 30.0, 12)
+#: Prior precision of the constant, in the same units: the level is free.
+LEVEL = 1e-4
 
 
 def features(placements: Sequence[Placement], groups: Sequence[str]) -> Array:
@@ -35,9 +37,10 @@ class LinearPosterior:
         """``rows`` (n, d), the first column constant; ``values`` (n,). Needs n >= 2."""
         self._centre, self._scale = float(values.mean()), float(values.std()) or 1.0
         scaled = (values - self._centre) / self._scale
-        fits = [_fit(rows, scaled, spread) for spread in _SPREADS]
+        fits = (_fit(rows, scaled, spread) for spread in SPREADS)
         #: Log evidence, up to a constant: comparable between models of the same values.
-        self.evidence, self.mean, self._root, self._shape, self._rate = max(fits, key=lambda fit: fit[0])
+        self.evidence, self.mean, root, self._shape, self._rate = max(fits, key=lambda fit: fit[0])
+        self._root = np.linalg.inv(root).T
 
     @property
     def covariance(self) -> Array:
@@ -48,13 +51,10 @@ class LinearPosterior:
     def intervals(self, contrasts: Array, level: float = 0.95) -> tuple[Array, Array, Array]:
         """Sums of weights, ``contrasts`` (m, d) of them, in units of the values: (m,) means, lower and upper bounds.
 
-        Weights follow a t distribution once the noise variance is integrated out (Gelman et al., "Bayesian Data
-        Analysis", 3rd edition, section 14.2, with an informative prior). A contrast that holds the constant (the
-        first column) is not for this: the values' own mean is left out.
+        A contrast that holds the constant (the first column) is not for this: the values' own mean is left out.
         """
         means = self._scale * contrasts @ self.mean
-        variance = np.einsum("md,de,me->m", contrasts, self.covariance, contrasts) * self._rate / self._shape
-        reach = self._scale * np.sqrt(variance) * float(stdtrit(2 * self._shape, (1 + level) / 2))
+        reach = self._scale * half_interval(((contrasts @ self._root) ** 2).sum(1), self._shape, self._rate, level)
         return means, means - reach, means + reach
 
     def left_out(self, rows: Array, values: Array) -> Array:
@@ -69,19 +69,30 @@ class LinearPosterior:
         return expected
 
 
-def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array, float, float]:
-    """Log evidence, mean, and a root of the covariance for noise of 1, for weights of ``spread`` times the noise;
-    then shape and rate of the noise's precision.
+def noise(count: int, unexplained: float) -> tuple[float, float]:
+    """Shape and rate of the noise's precision, after ``count`` values whose weighed sum of squares is ``unexplained``.
 
-    The noise variance is integrated out under an inverse gamma prior (the normal inverse gamma model), which keeps few
-    trials from being believed exactly.
+    Its inverse gamma prior (the normal inverse gamma model) keeps few trials from being believed exactly.
     """
-    count, width = rows.shape
-    prior = np.full(width, spread**-2.0)
-    prior[0] = 1e-4  # the level is free
+    return 1.0 + count / 2, 0.05 + 0.5 * max(unexplained, 0.0)
+
+
+def half_interval(variance: Array, shape: float, rate: float, level: float = 0.95) -> Array:
+    """(m,) for weights with these variances for noise of 1, (m,), which follow a t distribution once the noise's own is
+    integrated out (Gelman et al., "Bayesian Data Analysis", 3rd edition, section 14.2, with an informative prior).
+    """
+    return np.sqrt(variance * rate / shape) * float(stdtrit(2 * shape, (1 + level) / 2))
+
+
+def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array, float, float]:
+    """Log evidence, mean, and the root of the precision for noise of 1, for weights of ``spread`` times the noise; then
+    shape and rate of the noise's precision.
+    """
+    prior = np.full(rows.shape[1], spread**-2.0)
+    prior[0] = LEVEL
     precision = rows.T @ rows + np.diag(prior)
-    root = np.linalg.cholesky(precision)
+    root = np.asarray(np.linalg.cholesky(precision), dtype=np.float64)
     mean = np.asarray(np.linalg.solve(precision, rows.T @ values), dtype=np.float64)
-    shape, rate = 1.0 + count / 2, 0.05 + 0.5 * max(float(values @ values - mean @ precision @ mean), 0.0)
+    shape, rate = noise(len(values), float(values @ values - mean @ precision @ mean))
     log_evidence = float(0.5 * np.log(prior).sum() - np.log(np.diag(root)).sum() - shape * np.log(rate))
-    return log_evidence, mean, np.linalg.inv(root).T, shape, rate
+    return log_evidence, mean, root, shape, rate

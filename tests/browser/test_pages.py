@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dashboards.embedding import figure_html
+from dashboards.figures import front_figure
 from dashboards.report import comparison_page, report_page
 from tests.dashboards import documents
 
@@ -64,6 +67,59 @@ def test_a_page_is_whole_alone_and_readable(
     found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa"]})
     assert found.violations_count == 0, found.generate_report()
     page.screenshot(path=screenshots / f"{written.stem}-{width}-{scheme}.png")
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["report", "comparison"])
+def test_all_words_of_a_figure_have_the_ink_of_the_page(browser: Any, tmp_path: Path, page: str, scheme: str) -> None:
+    """Ticks, titles, legends, colour bars: axe does not look into drawings. Cells of a map have their own."""
+    path = tmp_path / "page.html"
+    path.write_text(PAGES[page](), "utf-8")
+    shown, _ = opened(browser, path, scheme=scheme)
+    read_to_the_end(shown)
+    found = shown.evaluate(
+        """[...document.querySelectorAll('.figure svg text')].filter(each => !each.closest('.heatmaplayer'))
+        .filter(each => getComputedStyle(each).fill !== getComputedStyle(document.body).color)
+        .map(each => each.textContent)"""
+    )
+    assert found == []
+    shown.close()
+
+
+@pytest.mark.parametrize("width", [1280, 380])
+@pytest.mark.parametrize("knee", ["faster", "slower"])
+@pytest.mark.parametrize("apart", [0.0, 0.003, 0.01])
+def test_names_of_neighbours_on_the_front_do_not_meet(
+    browser: Any, tmp_path: Path, apart: float, knee: str, width: int
+) -> None:
+    points = [
+        documents.point(7, "o_proj r8", 0.66, 1.2, front=True),
+        documents.point(2, "down_proj+o_proj r8", 0.66 + apart, 1.2 + apart, front=True),
+        documents.point(4, "down_proj r8", 0.3, 1.1),
+    ]
+    first, second = (7, 2) if knee == "faster" else (2, 7)
+    document = documents.document(points=points, knee={"trial": first}, recommended={"trial": second, "why": "so"})
+    path = tmp_path / "front.html"
+    path.write_text(figure_html(front_figure(document), full_page=True), "utf-8")
+    page, _ = opened(browser, path, width=width)
+    texts = [page.locator(".annotation-text", has_text=name).bounding_box() for name in ("knee", "recommended")]
+    lower, upper = sorted(texts, key=lambda box: -box["y"])
+    assert upper["y"] + upper["height"] <= lower["y"], texts
+    assert min(box["x"] for box in texts) >= 0
+    page.close()
+
+
+def test_every_group_of_the_effects_is_named(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report_page(documents.many_groups()), "utf-8")
+    page, wrong = opened(browser, path)
+    read_to_the_end(page)
+    names = page.locator(".figure").nth(1).locator(".ytick text").all()
+    boxes = sorted((name.bounding_box() for name in names), key=lambda box: box["y"])
+    assert len(boxes) == 70
+    assert all(above["y"] + above["height"] <= below["y"] for above, below in itertools.pairwise(boxes))
+    assert wrong == []
     page.close()
 
 

@@ -29,6 +29,13 @@ def test_every_figure_is_a_picture_in_both_forms(tmp_path: Path) -> None:
 
 
 @needs_chromium
+def test_a_picture_is_as_high_as_its_figure(tmp_path: Path) -> None:
+    write_pictures(documents.many_groups(), tmp_path)
+    heights = {path.stem: int(ElementTree.parse(path).getroot().get("height", "")) for path in tmp_path.glob("*.svg")}
+    assert (heights["front"], heights["effects"]) == (560, 70 * 24 + 120)
+
+
+@needs_chromium
 def test_a_folder_that_refuses_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="cannot be written"):

@@ -167,6 +167,16 @@ def large(trials: int = 1000) -> dict[str, Any]:
     return document(points=points, front=front, recommended={"trial": 20, "why": "near the best"}, knee={"trial": 40})
 
 
+def many_groups(groups: int = 70) -> dict[str, Any]:
+    """Of accuracy, the first half adds, the more the earlier; of the rest every second takes, the more the later."""
+    effects = [
+        effect(f"layer{i}", 0.5 - i / groups if i < groups / 2 else -(i % 2) * i / groups, 0.005) for i in range(groups)
+    ]
+    full = document()
+    full["effects"]["groups"] = {"accuracy": effects, "tpot_ratio": effects}
+    return full
+
+
 ALL = {"document": document, "empty": empty, "untested": untested, "single": single, "encoder": encoder, "large": large}
 
 

@@ -164,6 +164,14 @@ def test_the_map_shows_every_regret_once() -> None:
     assert "regret 2.0 [0.0, 5.0] points" in cells.hovertext[1][0]
 
 
+def test_colours_of_the_map_begin_at_no_regret_and_reach_a_point_at_least() -> None:
+    (cells,) = regret_map(documents.comparison()).data
+    assert (cells.zmin, cells.zmax) == (0, pytest.approx(30))
+    best = [documents.compared("o_proj r8", 1.2, (0.0, 0.0)), documents.compared("q_proj r8", 1.3, (0.0, 0.0))]
+    (cells,) = regret_map(documents.comparison(placements=best)).data
+    assert (cells.zmin, cells.zmax) == (0, 1)
+
+
 def test_the_page_holds_the_whole_comparison_and_asks_for_nothing() -> None:
     html = comparison_page(documents.comparison())
     assert "://" not in html

@@ -10,7 +10,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from dashboards.embedding import figure_html, plotly_library
-from dashboards.figures import CURVE_POINTS, effects_figure, front_figure, learning_curves
+from dashboards.figures import CURVE_POINTS, KNEE, RECOMMENDED, effects_figure, front_figure, learning_curves
 from dashboards.latency_figures import drift_figure, prediction_figure
 from tests.dashboards import documents
 
@@ -91,9 +91,37 @@ def test_every_document_gives_a_page_without_a_network(case: str) -> None:
         assert len(page) < 5_000_000
 
 
-def test_nothing_to_draw_is_said() -> None:
-    assert front_figure(documents.empty()).layout.annotations[0].text == "No trial has both figures yet."
-    assert learning_curves(documents.empty()).layout.annotations[0].text == "No losses yet."
+def test_the_recommended_and_the_knee_have_their_colours_in_every_figure_and_no_other_trial_has() -> None:
+    document = documents.large()
+    for draw in (front_figure, learning_curves):
+        coloured = {}
+        for trace in draw(document).data:
+            style = trace.marker if trace.mode == "markers" else trace.line
+            coloured.setdefault(style.color, []).append(trace)
+        (recommended,), (knee,) = coloured[RECOMMENDED], coloured[KNEE]
+        if draw is front_figure:
+            assert (recommended.name.split(":")[0], knee.name.split(":")[0]) == ("recommended", "knee")
+        else:
+            assert (recommended.customdata[0], knee.customdata[0]) == (20, 40)
+    drawn = json.dumps(effects_figure(document).to_dict(), default=list)
+    assert RECOMMENDED not in drawn and KNEE not in drawn
+
+
+@pytest.mark.parametrize(
+    ("status", "yet"), [("running", " yet"), ("interrupted", " yet"), ("failed", ""), ("complete", "")]
+)
+def test_nothing_to_draw_is_said(status: str, yet: str) -> None:
+    document = documents.empty() | {"status": status}
+    assert front_figure(document).layout.annotations[0].text == f"No trial has both figures{yet}."
+    assert learning_curves(document).layout.annotations[0].text == f"No losses{yet}."
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.3, 0.5, 0.7, 1.0])
+def test_the_base_model_alone_is_not_written_over(accuracy: float) -> None:
+    figure = front_figure(documents.empty() | {"base": {"validation_accuracy": accuracy}})
+    low, high = figure.layout.yaxis.range
+    assert (figure.layout.xaxis.range[0], low) < (1.0, accuracy) and accuracy <= high < 1.1
+    assert abs((accuracy - low) / (high - low) - figure.layout.annotations[0].y) > 0.2
 
 
 def test_effects_stand_in_one_order_on_both_axes() -> None:
@@ -103,6 +131,15 @@ def test_effects_stand_in_one_order_on_both_axes() -> None:
     assert list(latency.x) == [0.12, 0.11, 0.1]
     assert list(accuracy.error_x.array) == pytest.approx([0.03, 0.05, 0.03])
     assert latency.xaxis == "x2"
+
+
+@pytest.mark.parametrize("groups", [3, 13, 14, 70, 300])
+def test_every_group_of_the_effects_has_room_for_its_name(groups: int) -> None:
+    layout = effects_figure(documents.many_groups(groups)).layout
+    low, high = layout.yaxis.range
+    assert ((layout.height or 440) - 120) / (high - low) > 22, "pixels a row"
+    assert (layout.yaxis.dtick, layout.height is None) == (1, groups <= 13)
+    assert low < 0 and high > groups - 1
 
 
 def test_predictions_stand_beside_what_was_measured_of_them() -> None:

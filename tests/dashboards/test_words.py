@@ -183,6 +183,19 @@ def test_effects_are_told_by_how_sure_they_are() -> None:
     assert words.effects(documents.document(effects=None)) == []
 
 
+def test_of_many_groups_a_sentence_names_those_that_matter_most() -> None:
+    adds, takes, doubtful, *_ = words.effects(documents.many_groups(70))
+    assert adds.startswith(
+        "What adds accuracy on average over the placements tried: layer0 +0.500 [0.495, 0.505], layer1 "
+    )
+    assert adds.endswith(" and 25 more.")
+    assert takes == (
+        "What takes from it: layer69, layer67, layer65, layer63, layer61, layer59, layer57, layer55, layer53, layer51 "
+        "and 8 more."
+    )
+    assert doubtful.count("layer") == 10 and doubtful.endswith(" and 7 more.")
+
+
 def test_spending_adds_up() -> None:
     header, rows = words.spending(documents.document())
     assert header == ["status", "trials", "steps", "training", "latency", "evaluation", "other"]

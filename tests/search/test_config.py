@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 
 from objectives.errors import RequestError
 from search.cli import cli
-from search.config import read_config
+from search.options import asked_for
 from search.spec import SearchSpec
 from tests.test_docs import ROOT, blocks
 
@@ -25,6 +25,7 @@ VALUES: list[Any] = [
     *(None, True, -1, 0, 1, 2, 7, 8, 2**32 - 1, 2**32, -0.5, 0.5, 1.5),
     *("", " ", "x", "auto", "grid", "classification", "transformers", "rouge_l", "settled", "../x", "a b"),
     *("4,8", "0,4", "4, 08 ", "4,,8", "2r", "0r", 999_999, 1_000_000, [], [8, 4], [0], [8, "x"], {"a": 1}),
+    *(["x"], ["x", "./y z"], ["x", " "], ["x", None], ["x", ["y"]]),
 ]
 
 
@@ -40,7 +41,7 @@ def refused(settings: dict[str, Any], folder: Path) -> bool:
     file = folder / "search.yaml"
     file.write_text(yaml.safe_dump(settings))
     try:
-        SearchSpec.from_json(read_config(file))
+        asked_for(str(file), (), {})
     except RequestError:
         return True
     return False
@@ -51,6 +52,44 @@ def test_schema_and_command_agree_on_every_setting(schema: Draft202012Validator,
     for value in VALUES:
         for key in {name, name.replace("_", "-")}:
             assert schema.is_valid({key: value}) is not refused({key: value}, tmp_path), (key, value)
+
+
+def test_several_data_sets_of_a_file_are_those_of_several_flags(schema: Draft202012Validator, tmp_path: Path) -> None:
+    file, written = tmp_path / "search.yaml", {"data": ["./a", "owner/b"], "steps": 7}
+    file.write_text(yaml.safe_dump(written))
+    assert schema.is_valid(written) and not schema.is_valid({"data": ["./a", "./a"]})
+    assert asked_for(str(file), (), {}) == asked_for(None, ("./a", "owner/b"), {"steps": 7})
+    assert asked_for(str(file), ("./c",), {"steps": 8}) == [SearchSpec(data="./c", steps=8)], "flags replace the list"
+    file.write_text("data: [./a]")
+    assert asked_for(str(file), (), {}) == [SearchSpec(data="./a")]
+
+
+@pytest.mark.parametrize("value", ["[]", "[./a, 8]", "[./a, null]", "5", "{a: b}"])
+def test_data_that_is_no_text_is_told_what_it_may_be(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(f"data: {value}\n")
+    with pytest.raises(RequestError) as refusal:
+        asked_for(str(file), (), {})
+    kind = "text (in quotes if it looks like else), or a list of texts"
+    assert str(refusal.value) == f"--config {file}: data is {yaml.safe_load(value)!r}: give {kind}"
+
+
+@pytest.mark.parametrize("command", ["run", "ablate"])
+def test_a_command_takes_several_data_sets_of_a_file(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text("data:\n- owner/a\n- owner/b\n- owner/a\n")
+    with pytest.raises(RequestError) as refusal:
+        cli.main([command, "--config", str(file), "--home", str(tmp_path / "home")], standalone_mode=False)
+    assert str(refusal.value) == "--data owner/a is given twice: give each data set once"
+
+
+def test_a_schedule_takes_one_data_set_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text("data: [owner/a, owner/b, owner/c]\n")
+    night = ["schedule", "add", "x", "--cron", "0 2 * * *", "--home", str(tmp_path), "--", "--config", str(file)]
+    with pytest.raises(RequestError) as refusal:
+        cli.main(night, standalone_mode=False)
+    assert str(refusal.value) == "--data is given 3 times: add a schedule for each data set"
 
 
 def test_both_want_an_endpoint_for_a_server_alone(schema: Draft202012Validator, tmp_path: Path) -> None:

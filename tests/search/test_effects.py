@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives.placement import Placement
 from search.effects import effects
+from search.pair_effects import pair_intervals
+from search.strategy.linear import Array, LinearPosterior
 
 GROUPS = ("down_proj", "k_proj", "o_proj", "q_proj", "up_proj")
 ADDS = {"down_proj": 0.10, "k_proj": 0.0, "o_proj": 0.06, "q_proj": 0.02, "up_proj": -0.03}
@@ -73,3 +76,61 @@ def test_equal_figures_have_no_effect() -> None:
     found = effects(chosen, [0.5] * 20, ratio)
     assert found
     assert all(row["effect"] == pytest.approx(0, abs=1e-9) for row in found["groups"]["accuracy"])
+
+
+def by_columns(main: Array, flags: Array, values: Array) -> tuple[Array, Array, Array]:
+    """Intervals of all pairs from a column for each."""
+    both = [flags[:, a] * flags[:, b] for a, b in combinations(range(flags.shape[1]), 2)]
+    rows = np.column_stack([main, *both])
+    return LinearPosterior(rows, values).intervals(np.eye(rows.shape[1])[main.shape[1] :])
+
+
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(0, 30), st.sampled_from([1e-4, 1e-2, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_both_forms_of_the_regression_say_the_same_of_pairs(seed: int, groups: int, more: int, noise: float) -> None:
+    random = np.random.default_rng(seed)
+    flags = random.integers(0, 2, (groups + 2 + more, groups)) - random.random(groups)
+    main = np.column_stack([np.ones(len(flags)), random.normal(size=len(flags)), flags])
+    values = flags @ random.normal(size=groups) + flags[:, 0] * flags[:, 1] + noise * random.normal(size=len(flags))
+    for one, other in zip(pair_intervals(main, flags, values), by_columns(main, flags, values), strict=True):
+        assert one == pytest.approx(other, rel=1e-9, abs=1e-9 * values.std())
+
+
+def many(groups: int, count: int, seed: int) -> tuple[list[Placement], list[float], list[float]]:
+    random = np.random.default_rng(seed)
+    names = [f"layer{i}" for i in range(groups)]
+    flags = random.random((count, groups)) < 0.5
+    flags[:, 0] |= ~flags.any(1)
+    chosen = [Placement.of([names[i] for i in np.flatnonzero(row)], 8) for row in flags]
+    sizes = flags.sum(1)
+    accuracy = 0.5 + 0.01 * sizes - 0.3 * flags[:, 1] * flags[:, 2] + random.normal(0, 0.01, count)
+    return chosen, [*map(float, accuracy)], [*map(float, 1 + 0.01 * sizes + random.normal(0, 0.005, count))]
+
+
+@pytest.mark.parametrize("count", [20, 80], ids=["more columns than trials", "fewer"])
+def test_the_surest_pairs_are_those_of_all_columns(count: int) -> None:
+    chosen, accuracy, ratio = many(9, count, seed=count)
+    found = effects(chosen, accuracy, ratio)
+    assert found
+    groups = sorted({name for placement in chosen for name in placement.groups})
+    flags = np.array([[float(name in placement.groups) for name in groups] for placement in chosen])
+    flags -= flags.mean(0)
+    main = np.column_stack([np.ones(count), np.zeros(count), flags])
+    for key, values in (("accuracy", accuracy), ("tpot_ratio", ratio)):
+        rows = zip(combinations(groups, 2), *by_columns(main, flags, np.array(values)), strict=True)
+        surest = sorted(rows, key=lambda row: (row[3] - row[2]) / abs(row[1]))[:5]
+        assert [row["groups"] for row in found["pairs"][key]] == [list(row[0]) for row in surest]
+        for row, (_, mean, low, high) in zip(found["pairs"][key], surest, strict=True):
+            assert [row["effect"], *row["effect_ci"]] == pytest.approx([mean, low, high], abs=1e-9)
+
+
+def test_pairs_of_many_groups_take_no_matrix_of_pairs_by_pairs() -> None:
+    trials = many(32, 36, seed=0)
+    tracemalloc.start()
+    try:
+        found = effects(*trials)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found and len(found["pairs"]["accuracy"]) == 5
+    assert peak < 8 * (32 * 31 / 2) ** 2 / 4, "bytes: a quarter of that matrix"
