@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from mlflow import MlflowClient
@@ -13,6 +11,7 @@ from objectives.metrics import mean_interval, standard_error
 from objectives.placement import Placement
 from search.catalog import Catalog, SearchRecord
 from search.mlflow_store import EXPERIMENT
+from tests.waiting import wait_for as wait_for  # for tests of the API
 
 #: The trials of `document`: 7, 2 and 4 are its front, 2 is recommended.
 PLACEMENTS = {
@@ -69,13 +68,6 @@ class Reader:
         numbered = {int(run.data.tags["trial"]): run for run in found}
         assert len(numbered) == len(found)
         return numbered
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def evaluation(right: int, rows: int = 100, *, kept: bool = True) -> dict[str, Any]:
