@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -11,7 +12,7 @@ from objectives.metrics import mean_interval, standard_error
 from objectives.placement import Placement
 from search.catalog import Catalog, SearchRecord
 from search.mlflow_store import EXPERIMENT
-from tests.waiting import wait_for as wait_for  # for tests of the API
+from tests.waiting import wait_for
 
 #: The trials of `document`: 7, 2 and 4 are its front, 2 is recommended.
 PLACEMENTS = {
@@ -34,6 +35,12 @@ MEASUREMENT = {
 
 def begin(catalog: Catalog, name: str = "demo") -> SearchRecord:
     return catalog.create_search(name, SPEC, FACTS)
+
+
+def begin_when(go: Path, storage: str, name: str) -> None:
+    """Once this file is there, for processes that are to begin in the same moment."""
+    wait_for(go.exists, 60, pause=0.001)
+    begin(Catalog(storage), name)
 
 
 def end_trial(catalog: Catalog, search: SearchRecord, number: int, status: str = "complete", **changes: Any) -> None:
