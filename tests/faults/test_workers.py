@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,7 @@ import psutil
 import pytest
 from safetensors import SafetensorError, safe_open
 
-from benchmarks.replay import Silent
-from cluster.jobs import Job
 from objectives.checkpoint import SUFFIX
-from objectives.errors import SearchError
-from search.catalog.store import Catalog
-from search.plan import SearchPlan
-from search.strategy.space import PlacementSpace
-from search.study import Study
 from tests import forked
 from tests.commands import QUICK, assert_whole, call, environment
 from tests.faults import broken_gpu, training_process
@@ -177,48 +170,3 @@ def test_a_worker_whose_gpu_is_broken_for_good_gives_way_to_another(tmp_path: Pa
     ]
     first, second = (tmp_path / "processes").read_text().split()
     assert first != second
-
-
-@pytest.mark.parametrize(
-    ("cause", "remedy"),
-    [("the worker died", "free memory"), ("the worker was ended, since its GPU met an error", "check the GPU")],
-)
-def test_a_base_model_that_kills_its_workers_ends_the_search(tmp_path: Path, cause: str, remedy: str) -> None:
-    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
-        search = catalog.create_search("poison", {}, {})
-        space = PlacementSpace(("q_proj",), (4,))
-        study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=1, seed=0)
-        plan = SearchPlan(catalog, study, search.id, budget=1, references={}, watcher=Silent(), retries=1)
-        job = plan.next(0)
-        assert job == Job("base")
-        plan.lost(job, cause)
-        with pytest.raises(SearchError) as caught:
-            plan.lost(job, cause)
-        assert str(caught.value) == (
-            f"{cause}: 2 times, while the base model was measured: {remedy}, then resume the search"
-        )
-
-
-def test_a_trial_that_kills_its_workers_fails_and_one_that_raises_is_not_tried_again(tmp_path: Path) -> None:
-    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
-        search = catalog.create_search("poison", {}, {})
-        space = PlacementSpace(("q_proj", "v_proj"), (4,))
-        study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=2, seed=0)
-        plan = SearchPlan(catalog, study, search.id, budget=2, references={}, watcher=Silent(), settle=False)
-        catalog.set_base(search.id, {"latency_context": "none"})
-        plan.reconcile()
-        job = plan.next(0)
-        assert job is not None
-        for _ in range(2):
-            plan.lost(job, "the worker died")
-            assert plan.next(0) == job
-        plan.lost(job, "the worker died")
-        other = plan.next(0)
-        assert other is not None
-        assert other.number != job.number
-        plan.failed(other, "IndexError: no")
-        assert plan.next(0) is None
-        assert plan.done()
-        trials = [(trial.status, trial.reason, trial.attempts) for trial in catalog.trials(search.id)]
-        assert trials == [("failed", "the worker died: 3 times", 3), ("failed", "IndexError: no", 1)]
-        assert study.unfinished() == []
