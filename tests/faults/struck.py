@@ -39,6 +39,7 @@ from search.mlflow_runs import MlflowRuns
 from search.plan import SearchPlan
 from tests.commands import free_port
 from tests.faults.places import act_at
+from tests.waiting import wait_for
 
 BUDGET, STEPS = 11, 80
 REQUEST = [
@@ -127,10 +128,7 @@ def ray_head() -> Iterator[str]:
             started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"RAY_TMPDIR": folder}
         )
         try:
-            deadline = time.monotonic() + 60
-            while not answers(address):
-                assert time.monotonic() < deadline, "Ray does not start"
-                time.sleep(0.1)
+            wait_for(lambda: answers(address), 60, told=lambda: "Ray does not start", pause=0.1)
             yield address
         finally:
             processes = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
