@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import lru_cache, partial
@@ -80,7 +80,7 @@ def _quiet() -> None:
     logging.getLogger("optuna.samplers._gp").setLevel(logging.ERROR)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="+", type=Path)
     parser.add_argument("--runs", type=int, default=20, help="seeds of each strategy on each table")
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="JSON lines, one a run")
     parser.add_argument("--plot", type=Path, help="SVG of the curves")
     parser.add_argument("--write", action="store_true", help="put the result into benchmarks/README.md")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     strategies = args.strategies.split(",")
     if unknown := set(strategies) - set(STRATEGIES):
         parser.error(f"no strategy {', '.join(sorted(unknown))}: choose from {', '.join(STRATEGIES)}")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,27 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary folders lie in memory where there is plenty: SQLite waits for the disk at every commit.
+
+    Processes of xdist are told their folder, which is a part of the first process's.
+    """
+    memory, enough = Path("/dev/shm"), 2 * 2**30
+    if config.option.basetemp or "PYTEST_DEBUG_TEMPROOT" in os.environ or not os.path.ismount(memory):
+        return
+    there = os.statvfs(memory)
+    if there.f_bavail * there.f_frsize > enough and not there.f_flag & os.ST_NOEXEC:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(memory)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with what takes long come first, so that no process is left with one at the end while the others wait.
+    """Files with what takes long come first, and those of few tests last, so that no process is left with much to do.
 
     Files, since with ``--dist loadfile`` tests that look at one search run in the process that ran it.
     """
     long = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in long)
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in long, 0 if item.path in long else -tests[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ import secrets
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.commands import free_port
+from tests.waiting import wait_for
 
 BUCKET = "adapters"
 
@@ -39,14 +39,14 @@ class Store:
             stderr=subprocess.DEVNULL,
             env=os.environ | {"RCLONE_CONFIG": os.devnull},
         )
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                return socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                assert self._process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        wait_for(self._answers, 60, alive=lambda: self._process.poll() is None)
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     def stop(self) -> None:
         self._process.kill()

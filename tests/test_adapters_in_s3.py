@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
+import signal
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from search.export import export_adapter, verify_adapter
 from search.home import Home
 from search.run import start
 from search.spec import SearchSpec
-from tests.commands import QUICK, assert_whole, command, environment
+from tests import forked
+from tests.commands import QUICK, assert_whole, environment
 from tests.s3 import BUCKET, Store, running_store
+from tests.waiting import wait_for
 
 ROOT = f"s3://{BUCKET}/team a"
 WEIGHTS = "adapter_model.safetensors"
@@ -37,11 +39,14 @@ def ray_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def begin(store: Store, folder: Path, ray: Path, *args: str, **changes: str) -> subprocess.Popen[str]:
-    """A command that may reach the store."""
-    with (folder / "said").open("a") as said:
-        given = environment() | store.environment | {"RAY_TMPDIR": str(ray)} | changes
-        return subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=said, text=True, env=given)
+@contextmanager
+def begun(store: Store, folder: Path, ray: Path, *args: str, **changes: str) -> Iterator[BaseProcess]:
+    """A command that may reach the store. What it says is in the files ``said`` and ``output`` of the folder."""
+    given = environment() | store.environment | {"RAY_TMPDIR": str(ray)} | changes
+    with (folder / "said").open("a") as said, (folder / "output").open("w") as output:
+        files = {"stdout": output, "stderr": said}
+        with forked.started(forked.search, *args, environment=given, **files) as process:
+            yield process
 
 
 def holding(folder: Path, secret: str) -> list[Path]:
@@ -56,7 +61,11 @@ def stored(store: Store) -> set[str]:
 
 @pytest.mark.slow
 def test_a_search_keeps_its_adapters_in_s3(
-    tmp_path: Path, ray_folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    ray_folder: Path,
+    migrated_mlflow: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     home = Home.at(tmp_path / "h", None, None)
     with running_store(tmp_path_factory.mktemp("s3")) as store:
@@ -64,36 +73,29 @@ def test_a_search_keeps_its_adapters_in_s3(
             monkeypatch.setenv(name, value)
         storage._client.cache_clear()
         home.folder.mkdir()
+        shutil.copyfile(migrated_mlflow, home.folder / "mlflow.db")
         with pytest.raises(StoreError, match=r"at s3://nowhere/x from .* \(NoSuchBucket: ") as refusal:
             start(SearchSpec(name="none", adapters="s3://nowhere/x"), home)
         assert refusal.value.exit_code == 2
         with closing(Catalog(home.storage)) as catalog:
             assert catalog.searches() == [], "nothing had begun"
         flags = ["--home", str(home.folder), "--json"]
-        run = [
-            "run",
-            *QUICK,
-            "--steps",
-            "40",
-            "--budget",
-            "3",
-            "--checkpoint-seconds",
-            "0.01",
-            *flags,
-        ]
-        killed = begin(store, tmp_path, ray_folder, *run, "--name", "far", "--adapters", ROOT)
-        deadline = time.monotonic() + 120
-        while not (WEIGHTS in (names := stored(store)) and any(n.endswith(".checkpoint.safetensors") for n in names)):
-            assert time.monotonic() < deadline, (tmp_path / "said").read_text()
-            assert killed.poll() is None, (tmp_path / "said").read_text()
-            time.sleep(0.01)
-        killed.kill()
-        killed.wait()
-        resumed = begin(store, tmp_path, ray_folder, "resume", "far", *flags, SEARCH_ADAPTERS="/else/where")
-        output, _ = resumed.communicate(timeout=240)
-        said = (tmp_path / "said").read_text()
-        assert resumed.returncode == 0, said
-        document: dict[str, Any] = json.loads(output)
+        run = ["run", *QUICK, "--steps", "40", "--budget", "3", "--checkpoint-seconds", "0.01", *flags]
+        said, output = tmp_path / "said", tmp_path / "output"
+
+        def on_the_way() -> bool:
+            names = stored(store)
+            return WEIGHTS in names and any(name.endswith(".checkpoint.safetensors") for name in names)
+
+        with begun(store, tmp_path, ray_folder, *run, "--name", "far", "--adapters", ROOT) as killed:
+            wait_for(on_the_way, 120, alive=killed.is_alive, told=said.read_text, pause=0.01)
+            killed.kill()
+            killed.join()
+        assert killed.exitcode == -signal.SIGKILL
+        with begun(store, tmp_path, ray_folder, "resume", "far", *flags, SEARCH_ADAPTERS="/else/where") as resumed:
+            resumed.join(240)
+        assert resumed.exitcode == 0, said.read_text()
+        document: dict[str, Any] = json.loads(output.read_text())
 
         state = assert_whole(home.folder, "far", 3)
         search, trials = state["search"], state["trials"]
@@ -129,7 +131,6 @@ def test_a_search_keeps_its_adapters_in_s3(
         f"adapters cannot be read or written at {ROOT}/{search.id}"
     ]
     storage._client.cache_clear()
-    assert "Traceback" not in said
+    assert "Traceback" not in said.read_text()
     for secret in (store.key, store.secret):
-        assert holding(tmp_path, secret) == holding(ray_folder, secret) == []
-        assert secret not in output
+        assert holding(tmp_path, secret) == holding(ray_folder, secret) == []  # nor was it said

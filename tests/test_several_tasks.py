@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def home(tmp_path_factory: pytest.TempPathFactory, migrated_mlflow: Path) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    shutil.copyfile(migrated_mlflow, home / "mlflow.db")
+    return home
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
 
 from objectives import demo
-from tests.commands import QUICK, assert_whole, call, call_json, command, environment
+from tests import forked
+from tests.commands import QUICK, assert_whole, call, call_json, environment
 from tests.json_reference import undescribed, unseen
 from tests.search.pseudo_terminal import terminal, without_codes
 
@@ -39,16 +41,17 @@ def ray_folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def searched(home: Path, ray_folder: Path) -> tuple[dict[str, Any], str]:
     """What the search printed, and what a terminal on standard error showed meanwhile."""
-    args = command(
-        "run", "--budget", str(BUDGET), *QUICK, "--workers", "2", "--alpha", "9", "--home", str(home),
-        "--name", "whole", "--json"
-    )  # fmt: skip
+    args = ["--budget", str(BUDGET), *QUICK, "--workers", "2", "--alpha", "9", "--home", str(home), "--name", "whole"]
     wide = environment() | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color", "RAY_TMPDIR": str(ray_folder)}
-    with terminal() as tty:
-        done = subprocess.run(args, stdout=subprocess.PIPE, stderr=tty.stream, text=True, timeout=300, env=wide)
+    with TemporaryFile("w+") as output, terminal() as tty:
+        files = {"stdout": output, "stderr": tty.stream}
+        with forked.started(forked.search, "run", *args, "--json", environment=wide, **files) as search:
+            search.join(300)
+            code = search.exitcode
         seen = without_codes(tty.seen)
-    assert done.returncode == 0, seen
-    return json.loads(done.stdout), seen
+        assert code == 0, seen
+        output.seek(0)
+        return json.load(output), seen
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,10 @@ def test_show_gives_the_same_later(home: Path, document: dict[str, Any]) -> None
     assert "validation accuracy against" not in shown
     wide = environment() | {"COLUMNS": "100"}
     with terminal() as tty:
-        subprocess.run(command("show", "whole", "--home", str(home)), stdout=tty.stream, env=wide, check=True)
+        show = ["show", "whole", "--home", str(home)]
+        with forked.started(forked.search, *show, environment=wide, stdout=tty.stream) as shown_there:
+            shown_there.join(60)
+        assert shown_there.exitcode == 0
         assert "validation accuracy against TPOT ratio" in tty.seen
     assert "whole" in call("list", "--home", str(home)).stdout
     (row,) = rows = call_json("list", "--home", str(home))
@@ -263,24 +269,25 @@ def test_a_search_that_is_complete_is_not_begun_again(home: Path, document: dict
     assert json.loads(done.stdout) == call_json("show", "whole", "--home", str(home))
 
 
-def test_a_larger_budget_goes_on(home: Path, document: dict[str, Any]) -> None:
-    larger = ("resume", "whole", "--budget", str(BUDGET + 1), "--home", str(home), "--max-hours")
+def test_a_larger_budget_goes_on(home: Path, document: dict[str, Any], tmp_path: Path) -> None:
+    copy = shutil.copytree(home, tmp_path / "home")
+    larger = ("resume", "whole", "--budget", str(BUDGET + 1), "--home", str(copy), "--max-hours")
     assert "--max-hours 0.0 must be a number above 0" in call(*larger, "0", code=2).stderr
     more = call_json(*larger, "1")
     assert more["trials"]["complete"] == BUDGET + 1
     assert more["reason"] is None
     assert more["points"][:BUDGET][0]["validation_accuracy"] == document["points"][0]["validation_accuracy"]
-    assert_whole(home, "whole", BUDGET + 1)
+    assert_whole(copy, "whole", BUDGET + 1)
 
 
 def test_a_budget_below_what_was_done_is_refused(home: Path, document: dict[str, Any]) -> None:
     done = call("resume", "whole", "--budget", "2", "--home", str(home), code=2)
-    begun = call_json("show", "whole", "--home", str(home))["trials"]["complete"]
-    assert done.stderr.strip() == (f"error: --budget 2 is below the {begun} trials that search whole has: give more")
+    assert done.stderr.strip() == f"error: --budget 2 is below the {BUDGET} trials that search whole has: give more"
 
 
 @pytest.mark.slow
-def test_infeasible_placements_are_not_trained(tmp_path: Path) -> None:
+def test_infeasible_placements_are_not_trained(tmp_path: Path, migrated_mlflow: Path) -> None:
+    shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     limits = ["--max-tpot-ratio", "1.02", "--max-adapter-mb", "0.02"]
     done = call("run", "--budget", "2", *QUICK, *limits, "--home", str(tmp_path), "--name", "capped", code=3)
     assert "none of 2 trials of search capped succeeded" in done.stderr

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.report import BEGIN, END, markdown, write_section
 from benchmarks.runs import references
 from benchmarks.scoring import Score
-from benchmarks.strategies import README
+from benchmarks.strategies import README, main
 from objectives.tabular import Table
 from tests.benchmarks.made import write_table
 
@@ -51,36 +51,40 @@ def test_the_readme_has_the_section() -> None:
     assert text.count(BEGIN) == text.count(END) == 1
 
 
-def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.strategies", *arguments]
-    return subprocess.run(command, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-
-
 def test_the_program_prints_a_row_for_each_strategy_and_draws_curves(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="needs the bench extra")
     file = write_table(tmp_path / "made.parquet", seeds=1)
-    options = ("--runs", "2", "--budget", "8", "--strategies", "random,ray-optuna", "--plot", "curves.svg")
-    done = _run(str(file), *options, cwd=tmp_path)
+    command = [sys.executable, "-m", "benchmarks.strategies", str(file), "--runs", "2", "--budget", "8"]
+    command += ["--strategies", "random,ray-optuna", "--plot", "curves.svg"]
+    there = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=there, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [line.split(" | ")[0] for line in done.stdout.splitlines()[-2:]] == ["| random", "| ray-optuna"]
     assert "4/4 made" in done.stderr
     assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
 
 
-def test_what_is_kept_is_not_run_again(tmp_path: Path) -> None:
+def test_what_is_kept_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file = write_table(tmp_path / "made.parquet", seeds=1)
-    options = ("--runs", "2", "--budget", "8", "--strategies", "random", "--keep", "kept.jsonl")
-    first, again = _run(str(file), *options, cwd=tmp_path), _run(str(file), *options, cwd=tmp_path)
-    assert first.stdout == again.stdout
-    assert "2/2 made" in first.stderr
-    assert "made" not in again.stderr
+    options = [str(file), "--runs", "2", "--budget", "8", "--strategies", "random", "--keep", "kept.jsonl"]
+    main(options)
+    first = capsys.readouterr()
+    main(options)
+    again = capsys.readouterr()
+    assert first.out == again.out
+    assert "2/2 made" in first.err
+    assert "made" not in again.err
     assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 2
 
 
-def test_an_unknown_strategy_is_refused(tmp_path: Path) -> None:
-    done = _run("made.parquet", "--strategies", "tpe,none", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "no strategy none: choose from random, tpe, nsga2, gp, additive" in done.stderr
+def test_an_unknown_strategy_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        main(["made.parquet", "--strategies", "tpe,none"])
+    assert refusal.value.code == 2
+    assert "no strategy none: choose from random, tpe, nsga2, gp, additive" in capsys.readouterr().err
 
 
 def test_references_are_those_that_the_model_has(table: Table) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,10 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def screenshots() -> Path:
-    """Where tests leave pictures for people: screenshots/ in the current folder, which git ignores."""
-    folder = Path("screenshots")
-    folder.mkdir(exist_ok=True)
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tests leave pictures for people: the folder that TEST_SCREENSHOTS names."""
+    if (named := os.environ.get("TEST_SCREENSHOTS")) is None:
+        return tmp_path_factory.mktemp("screenshots")
+    folder = Path(named)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import psutil
 import pytest
 
 from objectives.checkpoint import SUFFIX
-from tests.commands import QUICK, assert_whole, command, environment
+from tests.commands import QUICK, assert_whole, command, environment, free_port
+from tests.waiting import wait_for
 
 #: Addresses of their own, so that Ray takes each node for a machine; both are loopback.
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
@@ -38,9 +37,9 @@ class Cluster:
         }
         self.environment.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
         self.head = self._start("--head", f"--port={port}", "--include-dashboard=false", f"--node-ip-address={HEAD}")
-        wait_for(lambda: self._answers(port), "the head")
+        wait_for_nodes(lambda: self._answers(port), "the head")
         self.other = self._start(f"--address={self.address}", f"--node-ip-address={OTHER}")
-        wait_for(lambda: any("raylet" in name for name in names(self.other)), "the second node")
+        wait_for_nodes(lambda: any("raylet" in name for name in names(self.other)), "the second node")
 
     def _start(self, *args: str) -> psutil.Process:
         ray = [str(Path(sys.executable).with_name("ray")), "start", *args, "--num-cpus=2", "--num-gpus=1", "--block"]
@@ -67,16 +66,14 @@ def kill(node: psutil.Process) -> None:
         node.wait(10)
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
+def wait_for_nodes(condition: Callable[[], bool], what: str) -> None:
+    def holds() -> bool:
         try:
-            if condition():
-                return
-        except psutil.Error:
-            pass  # a process that has just ended
-        assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.02)
+            return condition()
+        except psutil.Error:  # a process that has just ended
+            return False
+
+    wait_for(holds, 90, told=lambda: f"waited for {what}")
 
 
 @pytest.fixture
@@ -84,7 +81,7 @@ def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="two-"))  # short: it holds sockets
     started: list[Cluster] = []
     try:
-        started.append(Cluster(folder, 20000 + os.getpid() % 10000))
+        started.append(Cluster(folder, free_port()))
         yield started[0]
     finally:
         for each in started:
@@ -94,22 +91,21 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_costs_the_time_of_its_trial(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_dies_costs_the_time_of_its_trial(cluster: Cluster, tmp_path: Path, migrated_mlflow: Path) -> None:
     """Beside it, somebody without the cluster's token is told what is wrong."""
-    flags = [
-        *QUICK,
-        "--workers",
-        "2",
-        "--steps",
-        "400",
-        "--budget",
-        "3",
-        "--gpus-per-trial",
-        "0.6",
+    shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
+    flags = [*QUICK, "--workers", "2", "--steps", "400", "--budget", "3", "--gpus-per-trial", "0.6"]
+    flags += [
         "--checkpoint-seconds",
         "0.05",
+        "--ray-address",
+        cluster.address,
+        "--home",
+        str(tmp_path),
+        "--name",
+        "halved",
+        "--json",
     ]
-    flags += ["--ray-address", cluster.address, "--home", str(tmp_path), "--name", "halved", "--json"]
     stranger: subprocess.Popen[Any] = subprocess.Popen(
         command("run", "--ray-address", cluster.address, "--home", str(tmp_path / "none")),
         stderr=subprocess.PIPE,
@@ -120,7 +116,7 @@ def test_a_node_that_dies_costs_the_time_of_its_trial(cluster: Cluster, tmp_path
         search: subprocess.Popen[Any] = subprocess.Popen(
             command("run", *flags), stdout=subprocess.PIPE, stderr=error, text=True, env=cluster.environment
         )
-        wait_for(
+        wait_for_nodes(
             lambda: (
                 all(
                     any(name.startswith("ray::ResourceTrainable") for name in names(node))

@@ -21,7 +21,8 @@ from typing import Any
 
 import yaml
 
-from tests.commands import free_port
+from tests.commands import free_ports
+from tests.waiting import wait_for
 
 FILE = Path(__file__).resolve().parents[2] / "docker-compose.yml"
 ADDRESSES = ("postgres:5432", "s3:9000", "mlflow:5000", "ray-head:6379", "api:8321")
@@ -57,7 +58,7 @@ class Stack:
     def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
         self.folder = folder
         self.services: dict[str, Any] = interpolated(compose(), variables)["services"]
-        self.ports = {address: free_port() for address in ADDRESSES}
+        self.ports = dict(zip(ADDRESSES, free_ports(len(ADDRESSES)), strict=True))
         self.mark = f"STACK_OF_TEST={uuid.uuid4().hex}"
         self.programs = Path(sys.executable).parent  # where psql is
         # Ray notes the machine's cluster in its folder, and sockets need short paths.
@@ -115,14 +116,18 @@ class Stack:
         )
 
     def wait(self, service: str, seconds: float = 90) -> None:
-        deadline = time.monotonic() + seconds
-        while (done := self.check(service)).returncode != 0:
-            process = self.processes.get(service)
-            alive = process is None or process.poll() is None
-            log = self.folder / f"{service}.log"
-            told = log.read_text()[-3000:] if log.exists() else ""
-            assert alive and time.monotonic() < deadline, f"{service}: {done.stderr[-1000:]}\n{told}"
-            time.sleep(0.3)
+        process, log = self.processes.get(service), self.folder / f"{service}.log"
+        done = None
+
+        def healthy() -> bool:
+            nonlocal done
+            done = self.check(service)
+            return done.returncode == 0
+
+        def told() -> str:
+            return f"{service}: {done and done.stderr[-1000:]}\n{log.read_text()[-3000:] if log.exists() else ''}"
+
+        wait_for(healthy, seconds, alive=lambda: process is None or process.poll() is None, told=told, pause=0.3)
 
     def run(self, service: str, *words: str) -> str:
         """As ``docker compose exec``."""

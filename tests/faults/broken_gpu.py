@@ -1,4 +1,4 @@
-"""python -m tests.faults.broken_gpu FOLDER: one job on Ray, whose first process meets an error of CUDA that stays.
+"""A program: one job on Ray, whose first process meets an error of CUDA that stays.
 
 Prints what the plan is told as JSON, and leaves the processes that took the job in ``FOLDER/processes``.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +80,3 @@ def main(folder: Path) -> None:
         ready()
         run_plan(plan, given, workers=1, gpus_per_worker=0.0)
     print(json.dumps(plan.told))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -37,17 +37,17 @@ from search.__main__ import main as command_line
 from search.catalog.store import Catalog
 from search.mlflow_runs import MlflowRuns
 from search.plan import SearchPlan
-from search.study import Study
 from tests.commands import free_port
 from tests.faults.places import act_at
+from tests.waiting import wait_for
 
 BUDGET, STEPS = 11, 80
 REQUEST = [
     "run", "--budget", str(BUDGET), "--steps", str(STEPS), "--ranks", "8", "--validation-rows", "40", "--test-rows",
     "40", "--batch-size", "4", "--workers", "1", "--strategy", "additive",
 ]  # fmt: skip
-#: Where a life is killed.
-KILLED = ("asked", "dispatched", "trained", "committed", "logged")
+#: Where a life is killed; tests/faults/replayed.py has more places.
+KILLED = ("dispatched", "trained", "committed", "logged")
 #: Into a trial, or among several: when the main thread waits for Ray.
 A_MOMENT_S = 0.3
 
@@ -70,9 +70,7 @@ def committed(*args: Any, **named: Any) -> bool:
 
 
 def arm(place: str) -> None:
-    if place == "asked":
-        act_at(Study, "ask", 3)
-    elif place == "dispatched":
+    if place == "dispatched":
         act_at(SearchPlan, "_next_trial", 2)
     elif place == "trained":
         act_at(SearchPlan, "finished", 2, when=is_trial, before=True)
@@ -130,10 +128,7 @@ def ray_head() -> Iterator[str]:
             started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"RAY_TMPDIR": folder}
         )
         try:
-            deadline = time.monotonic() + 60
-            while not answers(address):
-                assert time.monotonic() < deadline, "Ray does not start"
-                time.sleep(0.1)
+            wait_for(lambda: answers(address), 60, told=lambda: "Ray does not start", pause=0.1)
             yield address
         finally:
             processes = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
@@ -157,7 +152,7 @@ def main(home: Path) -> None:
         request = [*REQUEST, "--ray-address", address]
         lives.append(live(home, "none", [*request, "--name", "whole"]))
         # What is logged comes last: trials that may go on are told to MLflow once they have ended.
-        places = ("asked", "SIGINT", "dispatched", "trained", "SIGTERM", "committed", "logged", "none")
+        places = ("SIGINT", "dispatched", "trained", "SIGTERM", "committed", "logged", "none")
         requests = [[*request, "--name", "cut"]] + [["resume", "cut"]] * (len(places) - 1)
         lives += [live(home, place, args) for place, args in zip(places, requests, strict=True)]
     print(json.dumps(lives))

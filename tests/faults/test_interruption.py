@@ -53,7 +53,7 @@ def test_a_search_that_is_struck_again_and_again_ends_as_one_that_is_not(
     tmp_path: Path,
     migrated_mlflow: Path,
 ) -> None:
-    """Killed five times, told to end twice; trials stop on the way and go on, under one worker."""
+    """Killed four times, told to end twice; trials stop on the way and go on, under one worker."""
     shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.struck", str(tmp_path)],

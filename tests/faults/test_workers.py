@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import time
+import signal
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,12 @@ import psutil
 import pytest
 from safetensors import SafetensorError, safe_open
 
-from benchmarks.replay import Silent
-from cluster.jobs import Job
 from objectives.checkpoint import SUFFIX
-from objectives.errors import SearchError
-from search.catalog.store import Catalog
-from search.plan import SearchPlan
-from search.strategy.space import PlacementSpace
-from search.study import Study
-from tests.commands import QUICK, assert_whole, call, command, environment
+from tests import forked
+from tests.commands import QUICK, assert_whole, call, environment
+from tests.faults import broken_gpu, training_process
 from tests.faults.training_process import NAME, STEPS
+from tests.waiting import wait_for
 
 #: Of a trial in a live search: enough to be killed twice on the way.
 LIVE_STEPS = 100
@@ -40,10 +35,9 @@ def steps_of(checkpoint: Path) -> int:
         return 0
 
 
-def train(folder: Path, seconds: float) -> subprocess.Popen[bytes]:
+def train(folder: Path, seconds: float) -> AbstractContextManager[BaseProcess]:
     folder.mkdir(exist_ok=True)
-    args = [sys.executable, "-m", "tests.faults.training_process", str(folder), str(seconds)]
-    return subprocess.Popen(args, env=environment())
+    return forked.started(training_process.main, folder, seconds, environment=environment())
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -55,21 +49,21 @@ def outcome(folder: Path) -> dict[str, Any]:
 def test_a_training_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Killed twice, the second time after it had gone on; no checkpoint is written where training is short."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    undisturbed = train(whole, 3600)
     checkpoint, reached = cut / "adapters" / f"{NAME}{SUFFIX}", 0
-    for _ in range(2):
-        process, before = train(cut, 1e-3), reached
-        deadline = time.monotonic() + 60
-        while (reached := steps_of(checkpoint)) < before + 20:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
-        reached = steps_of(checkpoint)
-        assert before < reached < STEPS
-    assert train(cut, 1e-3).wait(60) == 0
-    assert undisturbed.wait(60) == 0
+    with train(whole, 3600) as undisturbed:
+        for _ in range(2):
+            before = reached
+            with train(cut, 1e-3) as process:
+                wait_for(lambda: steps_of(checkpoint) >= before + 20, 60, alive=process.is_alive, pause=0.005)  # noqa: B023
+                process.kill()
+                process.join()
+            assert process.exitcode == -signal.SIGKILL
+            reached = steps_of(checkpoint)
+            assert before < reached < STEPS
+        with train(cut, 1e-3) as last:
+            for each in (last, undisturbed):
+                each.join(60)
+                assert each.exitcode == 0
     resumed, expected = outcome(cut), outcome(whole)
     assert resumed["measurement"]["continued_from"] == reached
     assert "continued_from" not in expected["measurement"]
@@ -81,84 +75,64 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> N
     assert [path.name for path in cut.glob("adapters/*") if not path.name.startswith(".")] == [NAME]
 
 
-def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
+def workers_of(process: BaseProcess) -> list[psutil.Process]:
     """The actors of a search that runs on a Ray of its own."""
     found = psutil.Process(process.pid).children(recursive=True)
     return [child for child in found if (child.cmdline() or [""])[0].startswith("ray::ResourceTrainable")]
 
 
-def wait_until(search: subprocess.Popen[Any], is_so: Callable[[], bool]) -> None:
-    """While the search runs."""
-    deadline = time.monotonic() + 120
-    while not is_so():
-        assert time.monotonic() < deadline
-        assert search.poll() is None
-        time.sleep(0.005)
+def wait_while_it_runs(search: BaseProcess, is_so: Callable[[], bool]) -> None:
+    wait_for(is_so, 120, alive=search.is_alive, pause=0.005)
 
 
-def kill_in_the_middle(home: Path, search: subprocess.Popen[Any], past: int = 0) -> int:
-    """Kill the one worker once its training has a checkpoint beyond step ``past``; returns the step."""
-
-    def reached() -> int:
-        return max((steps_of(file) for file in home.glob(f"adapters/*/0*{SUFFIX}")), default=0)
-
-    wait_until(search, lambda: reached() > past)
+def kill_in_the_middle(home: Path, search: BaseProcess, past: int) -> int:
+    """Kill the one worker once the first trial has a checkpoint beyond step ``past``; returns the step."""
+    wait_while_it_runs(search, lambda: reached(home) > past)
     (worker,) = workers_of(search)
     worker.kill()
     worker.wait(10)
-    return reached()
+    return reached(home)
 
 
-def wait_for_checkpoints(home: Path, search: subprocess.Popen[Any], numbers: range) -> None:
+def reached(home: Path) -> int:
+    """The step of the first trial's checkpoint."""
+    return max(map(steps_of, home.glob(f"adapters/*/0000*{SUFFIX}")), default=0)
+
+
+def wait_for_checkpoints(home: Path, search: BaseProcess, numbers: range) -> None:
     """Until each of these trials has one."""
     files = [f"adapters/*/{number:04d}*{SUFFIX}" for number in numbers]
-    wait_until(search, lambda: all(any(map(steps_of, home.glob(file))) for file in files))
-
-
-@pytest.mark.slow
-def test_a_search_survives_the_death_of_its_workers(tmp_path: Path, migrated_mlflow: Path) -> None:
-    """The first trial's worker is killed in the middle, twice; the trial ends under its number, from its checkpoint."""
-    shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
-    flags = [*QUICK, "--steps", str(LIVE_STEPS), "--budget", "2", "--checkpoint-seconds", "0.05"]
-    args = command("run", *flags, "--home", str(tmp_path), "--name", "struck", "--json")
-    with (tmp_path / "stderr").open("w") as error:
-        search = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=error, text=True, env=environment())
-        first = kill_in_the_middle(tmp_path, search)
-        second = kill_in_the_middle(tmp_path, search, past=first)
-        output, _ = search.communicate(timeout=240)
-    said = (tmp_path / "stderr").read_text()
-    assert search.returncode == 0, said
-    assert json.loads(output)["trials"]["complete"] == 2
-    assert said.count("note: the worker died: it was killed, or ran out of memory, while") == 2
-    struck, other = assert_whole(tmp_path, "struck", 2)["trials"]
-    assert (struck.attempts, other.attempts) == (3, 1)
-    assert struck.measurement["continued_from"] == second > first
-    assert "continued_from" not in other.measurement
-    assert [step for step, _ in struck.measurement["losses"]] == list(range(10, LIVE_STEPS + 1, 10))
-    assert not list(tmp_path.rglob(f"*{SUFFIX}*"))
+    wait_while_it_runs(search, lambda: all(any(map(steps_of, home.glob(file))) for file in files))
 
 
 @pytest.mark.slow
 def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Path, migrated_mlflow: Path) -> None:
-    """Its trials go on one by one from the checkpoints of the pack, and after a resume in a pack again."""
+    """Its trials go on one by one from the checkpoints of the pack, and after a resume in a pack again.
+
+    The first one's worker is killed once more while it goes on alone.
+    """
     shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     flags = [*QUICK, "--steps", str(LIVE_STEPS), "--budget", "6", "--pack", "3", "--strategy", "tpe"]
     flags += ["--checkpoint-seconds", "0.05", "--home", str(tmp_path), "--name", "packed"]
-    with (tmp_path / "stderr").open("w") as error:
-        search = subprocess.Popen(command("run", *flags), stderr=error, env=environment())
+    with (
+        (tmp_path / "stderr").open("w") as error,
+        forked.started(forked.search, "run", *flags, environment=environment(), stderr=error) as search,
+    ):
         wait_for_checkpoints(tmp_path, search, range(3))
-        (worker,) = workers_of(search)
-        worker.kill()
+        wait_for_checkpoints(tmp_path, search, range(3))
+        first = kill_in_the_middle(tmp_path, search, past=0)
+        second = kill_in_the_middle(tmp_path, search, past=first)
         wait_for_checkpoints(tmp_path, search, range(3, 6))
         mourners = workers_of(search)
         search.kill()
-        search.wait(10)
+        search.join(10)
         psutil.wait_procs(mourners, timeout=30)
     said = (tmp_path / "stderr").read_text()
-    assert said.count("note: the worker died: it was killed, or ran out of memory, while") == 3
+    assert said.count("note: the worker died: it was killed, or ran out of memory, while") == 3 + 1
     call("resume", "packed", "--home", str(tmp_path))
     trials = assert_whole(tmp_path, "packed", 6)["trials"]
-    assert [trial.attempts for trial in trials] == [2] * 6
+    assert [trial.attempts for trial in trials] == [3] + [2] * 5
+    assert trials[0].measurement["continued_from"] == second > first
     for trial in trials:
         assert trial.measurement["continued_from"] > 0
         assert [step for step, _ in trial.measurement["losses"]] == list(range(10, LIVE_STEPS + 1, 10))
@@ -172,9 +146,8 @@ def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Pat
 @pytest.mark.slow
 def test_memory_that_runs_out_again_and_again_is_said(tmp_path: Path) -> None:
     """Ray's own monitor kills the worker here, which is told that one percent of the memory is all there is."""
-    args = command("run", *QUICK, "--retries", "1", "--home", str(tmp_path))
     low = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
-    search = subprocess.run(args, capture_output=True, text=True, timeout=180, env=environment() | low)
+    search = forked.run(["run", *QUICK, "--retries", "1", "--home", str(tmp_path)], environment() | low, 180)
     assert search.returncode == 1
     cause = "the worker was killed, since its machine ran out of memory"
     assert f"note: {cause}, while the base model was measured: it is done again" in search.stderr
@@ -185,57 +158,15 @@ def test_memory_that_runs_out_again_and_again_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_whose_gpu_is_broken_for_good_gives_way_to_another(tmp_path: Path) -> None:
-    args = [sys.executable, "-m", "tests.faults.broken_gpu", str(tmp_path)]
-    done = subprocess.run(args, capture_output=True, text=True, timeout=180, env=environment())
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [
+    with (
+        (tmp_path / "stdout").open("w") as output,
+        forked.started(broken_gpu.main, tmp_path, environment=environment(), stdout=output) as job,
+    ):
+        job.join(180)
+        assert job.exitcode == 0
+    assert json.loads((tmp_path / "stdout").read_text()) == [
         "lost: the worker was ended, since its GPU met an error that lasts as long as the process",
         "finished: cpu, 1 thread",
     ]
     first, second = (tmp_path / "processes").read_text().split()
     assert first != second
-
-
-@pytest.mark.parametrize(
-    ("cause", "remedy"),
-    [("the worker died", "free memory"), ("the worker was ended, since its GPU met an error", "check the GPU")],
-)
-def test_a_base_model_that_kills_its_workers_ends_the_search(tmp_path: Path, cause: str, remedy: str) -> None:
-    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
-        search = catalog.create_search("poison", {}, {})
-        space = PlacementSpace(("q_proj",), (4,))
-        study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=1, seed=0)
-        plan = SearchPlan(catalog, study, search.id, budget=1, references={}, watcher=Silent(), retries=1)
-        job = plan.next(0)
-        assert job == Job("base")
-        plan.lost(job, cause)
-        with pytest.raises(SearchError) as caught:
-            plan.lost(job, cause)
-        assert str(caught.value) == (
-            f"{cause}: 2 times, while the base model was measured: {remedy}, then resume the search"
-        )
-
-
-def test_a_trial_that_kills_its_workers_fails_and_one_that_raises_is_not_tried_again(tmp_path: Path) -> None:
-    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
-        search = catalog.create_search("poison", {}, {})
-        space = PlacementSpace(("q_proj", "v_proj"), (4,))
-        study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=2, seed=0)
-        plan = SearchPlan(catalog, study, search.id, budget=2, references={}, watcher=Silent(), settle=False)
-        catalog.set_base(search.id, {"latency_context": "none"})
-        plan.reconcile()
-        job = plan.next(0)
-        assert job is not None
-        for _ in range(2):
-            plan.lost(job, "the worker died")
-            assert plan.next(0) == job
-        plan.lost(job, "the worker died")
-        other = plan.next(0)
-        assert other is not None
-        assert other.number != job.number
-        plan.failed(other, "IndexError: no")
-        assert plan.next(0) is None
-        assert plan.done()
-        trials = [(trial.status, trial.reason, trial.attempts) for trial in catalog.trials(search.id)]
-        assert trials == [("failed", "the worker died: 3 times", 3), ("failed", "IndexError: no", 1)]
-        assert study.unfinished() == []

@@ -1,12 +1,8 @@
-"""One trial in a process of its own, for tests that kill it: python -m tests.faults.training_process FOLDER SECONDS.
-
-Writes what the trial gave to FOLDER/outcome.json.
-"""
+"""A program: one trial, for tests that kill its process. Writes what the trial gave to FOLDER/outcome.json."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from objectives.latency import LatencySettings
@@ -35,7 +31,3 @@ def main(folder: Path, checkpoint_seconds: float) -> None:
     )
     outcome = Workbench(given).measure([Request(Placement.of(["o_proj", "q_proj"], 4), NAME)])[0]
     (folder / "outcome.json").write_text(json.dumps(outcome))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))

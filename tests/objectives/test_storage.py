@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pickle
 import socket
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from objectives import storage as module
 from objectives.adapter import check_adapter, save_adapter
@@ -25,6 +26,7 @@ from tests.objectives.test_adapter import adapter_of
 from tests.objectives.test_workbench import assignment
 from tests.objectives.tiny import Zoo
 from tests.s3 import BUCKET, Store, running_store
+from tests.waiting import wait_for
 
 NAMES = ["0007-ab12", "ü %2f+&=", "a'\"b", "..x", "x" * 200]
 
@@ -132,18 +134,28 @@ def test_a_trial_leaves_its_adapter_alone(storage: Storage, zoo: Zoo, tmp_path: 
     assert bench.test(outcome["adapter"]) == bench.test(expected["adapter"])
 
 
-def test_an_upload_that_is_cut_off_changes_nothing(in_s3: Bucket) -> None:
+def test_an_upload_that_is_cut_off_changes_nothing(in_s3: Bucket, store: Store) -> None:
     """As when a worker is killed in the middle of one; asked while the upload is open, and after it."""
     write(in_s3, "a", weights=b"old")
+    client = boto3.client("s3", region_name="us-east-1", config=Config(signature_version="s3v4"))
     target = {"Bucket": in_s3.bucket, "Key": in_s3._key("a/weights")}
-    signed = urllib.request.Request(module._client().generate_presigned_url("put_object", Params=target))
-    with socket.create_connection((signed.host.partition(":")[0], int(signed.host.partition(":")[2]))) as upload:
-        head = f"PUT {signed.selector} HTTP/1.1\r\nHost: {signed.host}\r\nContent-Length: 1000000\r\n\r\n"
-        upload.sendall(head.encode() + b"n" * 500_000)
-        time.sleep(0.2)
+    signed = urllib.request.Request(client.generate_presigned_url("put_object", Params=target))
+    head = f"PUT {signed.selector} HTTP/1.1\r\nHost: {signed.host}\r\nContent-Length: 1000000\r\n\r\n".encode()
+    half = b"n" * 500_000
+
+    def arriving() -> bool:
+        return any(store.files.rglob(".rclone_temp_put_*"))
+
+    with socket.create_connection(("127.0.0.1", store.port)) as upload:
+        upload.sendall(head + half)
+        wait_for(arriving)
         assert read(in_s3, "a") == {"weights": b"old"}
-    time.sleep(0.2)
+    wait_for(lambda: not arriving())
     assert read(in_s3, "a") == {"weights": b"old"}
+    with socket.create_connection(("127.0.0.1", store.port)) as upload:  # the same, whole
+        upload.sendall(head + 2 * half)
+        assert upload.recv(100).startswith(b"HTTP/1.1 200")
+    assert read(in_s3, "a") == {"weights": 2 * half}
 
 
 def test_weights_come_last_and_are_the_first_to_go(in_s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +206,7 @@ def test_what_refuses_is_one_sentence(in_s3: Bucket, store: Store, monkeypatch: 
         storage_at("s3://nowhere/x/"): "NoSuchBucket: The specified bucket does not exist",
         in_s3: "SignatureDoesNotMatch: The request signature we calculated does not match the signature you provided. "
         "Check your key and signing method",
-        Bucket("b", ""): 'Could not connect to the endpoint URL: "http://127.0.0.1:1/b/',
+        Bucket("b", ""): 'Could not connect to the endpoint URL: "http://***@127.0.0.1:1/b/',
         Bucket("c", ""): "Unable to locate credentials",
     }
     sentence = (

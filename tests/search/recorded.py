@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -13,6 +12,7 @@ from objectives.metrics import mean_interval, standard_error
 from objectives.placement import Placement
 from search.catalog import Catalog, SearchRecord
 from search.mlflow_store import EXPERIMENT
+from tests.waiting import wait_for
 
 #: The trials of `document`: 7, 2 and 4 are its front, 2 is recommended.
 PLACEMENTS = {
@@ -35,6 +35,12 @@ MEASUREMENT = {
 
 def begin(catalog: Catalog, name: str = "demo") -> SearchRecord:
     return catalog.create_search(name, SPEC, FACTS)
+
+
+def begin_when(go: Path, storage: str, name: str) -> None:
+    """Once this file is there, for processes that are to begin in the same moment."""
+    wait_for(go.exists, 60, pause=0.001)
+    begin(Catalog(storage), name)
 
 
 def end_trial(catalog: Catalog, search: SearchRecord, number: int, status: str = "complete", **changes: Any) -> None:
@@ -69,13 +75,6 @@ class Reader:
         numbered = {int(run.data.tags["trial"]): run for run in found}
         assert len(numbered) == len(found)
         return numbered
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def evaluation(right: int, rows: int = 100, *, kept: bool = True) -> dict[str, Any]:

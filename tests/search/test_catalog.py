@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -26,6 +27,9 @@ from search.catalog.migrate import config
 from search.catalog.models import Base
 from search.catalog.outbox import backlog, delivered, pending, undelivered
 from search.catalog.profiles import good_profile, profile_of, replace_profile, store_profile
+from tests import forked
+from tests.commands import environment
+from tests.search.recorded import begin_when
 
 O_PROJ = Placement.of(["o_proj"], 8)
 
@@ -262,11 +266,17 @@ def test_a_second_start_finds_everything(storage: str) -> None:
     second.close()
 
 
-def test_first_starts_at_once_all_succeed(storage: str) -> None:
-    program = "import sys; from search.catalog import Catalog; Catalog(sys.argv[1]).create_search(sys.argv[2], {}, {})"
-    starts = [subprocess.Popen([sys.executable, "-c", program, storage, str(name)]) for name in range(8)]
-    assert [start.wait(timeout=60) for start in starts] == [0] * 8
-    assert len(Catalog(storage).searches()) == 8
+def test_first_starts_at_once_all_succeed(storage: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with ExitStack() as stack:
+        started = partial(forked.started, begin_when, go, storage, environment=environment())
+        starts = [stack.enter_context(started(str(name))) for name in range(8)]
+        go.touch()
+        for start in starts:
+            start.join(60)
+        assert [start.exitcode for start in starts] == [0] * 8
+    with closing(Catalog(storage)) as catalog:
+        assert len(catalog.searches()) == 8
 
 
 def test_optuna_lives_in_the_same_database(storage: str) -> None:
@@ -275,8 +285,10 @@ def test_optuna_lives_in_the_same_database(storage: str) -> None:
     made = catalog.create_search("a", {}, {})
     study = optuna.create_study(storage=catalog.url, study_name="a")
     study.add_trial(optuna.trial.create_trial(value=1.0))
-    assert optuna.load_study(storage=Catalog(storage).url, study_name="a").best_value == 1.0
+    with closing(Catalog(storage)) as other:
+        assert optuna.load_study(storage=other.url, study_name="a").best_value == 1.0
     assert catalog.searches() == [made]
+    catalog.close()
 
 
 def test_migrations_lead_to_the_models(catalog: Catalog) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,25 +11,26 @@ from mlflow import MlflowClient
 from objectives.errors import RequestError
 from search.catalog import Catalog
 from search.catalog.connect import is_same_database, parse
-from search.mlflow_store import EXPERIMENT
+from search.mlflow_store import EXPERIMENT, open_store
 from search.tracking import Tracker
+from tests import forked
+from tests.commands import environment
 from tests.dashboards.documents import document
 from tests.search.recorded import begin
-
-MAKE = "import sys; from search.mlflow_store import open_store; open_store(sys.argv[1])"
+from tests.waiting import wait_for
 
 
 def test_a_kill_while_it_is_made(catalog: Catalog, tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
     partial, uri = Path(f"{file}.partial"), f"sqlite:///{file}"
-    process = subprocess.Popen([sys.executable, "-c", MAKE, uri], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    # The kill falls among migrations of which SQLite commits each statement on its own.
-    while not partial.exists() or partial.stat().st_size < 100_000:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait(60)
+    with forked.started(open_store, uri, environment=environment()) as process:
+        # The kill falls among migrations of which SQLite commits each statement on its own.
+        wait_for(
+            lambda: partial.exists() and partial.stat().st_size >= 100_000, 60, alive=process.is_alive, pause=0.005
+        )
+        process.kill()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not file.exists()
 
     begin(catalog)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 from search.catalog import Catalog
 from search.strategy.space import PlacementSpace
 from search.study import Study
+from tests.commands import free_port
 
 
 @pytest.fixture
@@ -33,9 +33,7 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
         assert asked is not None
         study.tell(asked[0], status, values, excess=0.5, ratio=1.5)
     catalog.close()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     program = Path(sys.executable).with_name("optuna-dashboard")
     command = [program, catalog.url, "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.replay import Silent
 from cluster.jobs import Job
+from objectives.errors import SearchError
 from objectives.placement import Placement
 from search.catalog.records import TrialRecord
 from search.catalog.store import Catalog
@@ -264,3 +265,48 @@ def test_steps_of_a_trial_that_failed_on_the_way_were_spent(tmp_path: Path) -> N
         searched.plan._fail(again.number, "the worker died")
         failed = searched.catalog.trial(searched.search.id, again.number)
         assert (failed.status, failed.steps) == ("failed", 20)
+
+
+@pytest.mark.parametrize(
+    ("cause", "remedy"),
+    [("the worker died", "free memory"), ("the worker was ended, since its GPU met an error", "check the GPU")],
+)
+def test_a_base_model_that_kills_its_workers_ends_the_search(tmp_path: Path, cause: str, remedy: str) -> None:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        search = catalog.create_search("poison", {}, {})
+        space = PlacementSpace(("q_proj",), (4,))
+        study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=1, seed=0)
+        plan = SearchPlan(catalog, study, search.id, budget=1, references={}, watcher=Silent(), retries=1)
+        job = plan.next(0)
+        assert job == Job("base")
+        plan.lost(job, cause)
+        with pytest.raises(SearchError) as caught:
+            plan.lost(job, cause)
+        assert str(caught.value) == (
+            f"{cause}: 2 times, while the base model was measured: {remedy}, then resume the search"
+        )
+
+
+def test_a_trial_that_kills_its_workers_fails_and_one_that_raises_is_not_tried_again(tmp_path: Path) -> None:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        search = catalog.create_search("poison", {}, {})
+        space = PlacementSpace(("q_proj", "v_proj"), (4,))
+        study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=2, seed=0)
+        plan = SearchPlan(catalog, study, search.id, budget=2, references={}, watcher=Silent(), settle=False)
+        catalog.set_base(search.id, {"latency_context": "none"})
+        plan.reconcile()
+        job = plan.next(0)
+        assert job is not None
+        for _ in range(2):
+            plan.lost(job, "the worker died")
+            assert plan.next(0) == job
+        plan.lost(job, "the worker died")
+        other = plan.next(0)
+        assert other is not None
+        assert other.number != job.number
+        plan.failed(other, "IndexError: no")
+        assert plan.next(0) is None
+        assert plan.done()
+        trials = [(trial.status, trial.reason, trial.attempts) for trial in catalog.trials(search.id)]
+        assert trials == [("failed", "the worker died: 3 times", 3), ("failed", "IndexError: no", 1)]
+        assert study.unfinished() == []

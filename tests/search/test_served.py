@@ -52,7 +52,8 @@ def test_placements_of_one_class_share_one_measurement(sqlite: str, monkeypatch:
 
 
 @pytest.mark.slow
-def test_a_search_on_a_server(tmp_path: Path) -> None:
+def test_a_search_on_a_server(tmp_path: Path, migrated_mlflow: Path) -> None:
+    shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     with serving(Script(**FAST, slower=1.2)) as server:
         flags = ["--engine", "openai", "--endpoint", server.url, "--home", str(tmp_path), "--name", "served"]
         document = call_json("run", "--budget", "2", *QUICK, *flags)

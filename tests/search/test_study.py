@@ -62,7 +62,9 @@ def test_a_locked_file_is_waited_for_as_long_as_the_catalog_does(sqlite: str) ->
     storage.engine.dispose()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("storage", "strategy"), [*(("sqlite", each) for each in STRATEGIES), ("postgres", "tpe")], indirect=["storage"]
+)
 def test_references_come_first_then_every_other_placement_once_then_nothing(url: str, strategy: str) -> None:
     space = PlacementSpace(SPACE.groups[:2], (4, 8))
     references = [Placement.of(["o_proj"], 8), Placement.of(["k_proj", "o_proj"], 8)]
@@ -149,7 +151,9 @@ def test_a_late_tell_of_another_process_is_calm(url: str) -> None:
     assert trials(url)[0].values == [0.7, 1.2]
 
 
-@pytest.mark.parametrize("strategy", ["tpe", "grid"])
+@pytest.mark.parametrize(
+    ("storage", "strategy"), [("sqlite", "tpe"), ("sqlite", "grid"), ("postgres", "tpe")], indirect=["storage"]
+)
 @pytest.mark.parametrize("written", [0, 2, 4])
 def test_a_process_that_died_while_asking_leaves_a_trial_that_is_completed(
     url: str, strategy: str, written: int

@@ -16,7 +16,8 @@ from search.catalog import Catalog
 from search.catalog.outbox import backlog, pending
 from search.tracking import Tracker
 from tests.dashboards.documents import document
-from tests.search.recorded import PLACEMENTS, Reader, begin, end_trial, wait_for
+from tests.search.recorded import PLACEMENTS, Reader, begin, end_trial
+from tests.waiting import wait_for
 
 
 @pytest.fixture

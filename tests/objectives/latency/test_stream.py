@@ -32,8 +32,11 @@ def first_in_line() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("first_in_line")
-@pytest.mark.parametrize("bundles", [[1], [3], [1, 4, 2]], ids=["single", "threes", "uneven"])
-@pytest.mark.parametrize("empty_first", [False, True], ids=["plain", "empty first chunk"])
+@pytest.mark.parametrize(
+    ("bundles", "empty_first"),
+    [([1], False), ([3], True), ([1, 4, 2], False)],
+    ids=["single", "threes, empty first chunk", "uneven"],
+)
 def test_ttft_and_tpot_are_those_of_the_script(bundles: list[int], empty_first: bool) -> None:
     script = Script(FIRST, EACH, bundles, tokens=11, empty_first=empty_first)
     # A busy machine wakes a process some milliseconds late now and then. Then the whole is tried again: a wrong

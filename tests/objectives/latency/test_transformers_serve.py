@@ -6,7 +6,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from objectives.errors import RequestError
 from objectives.latency.stream import Endpoint
 from tests.commands import call, environment, free_port
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,6 +26,14 @@ pytestmark = [
 ]
 
 
+def answers(url: str) -> bool:
+    try:
+        Endpoint(url).call("GET", "/health")
+    except RequestError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
@@ -34,14 +42,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     server = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
     url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            Endpoint(url).call("GET", "/health")
-            break
-        except RequestError:
-            assert time.monotonic() < deadline and server.poll() is None, Path(log.name).read_text()[-2000:]
-            time.sleep(0.2)
+    wait_for(
+        lambda: answers(url), 120, alive=lambda: server.poll() is None, told=lambda: Path(log.name).read_text()[-2000:]
+    )
     yield url
     server.kill()  # asked to end, it takes ten seconds
     server.wait(30)
@@ -51,7 +54,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_the_table_of_a_real_server(endpoint: str, shared: Path, tmp_path: Path) -> None:
     model = shared / "models" / "stories260K"
     flags = ["--model", str(model), "--engine", "openai", "--endpoint", endpoint, "--home", str(tmp_path)]
-    done = call("latency", *flags, "--max-seconds", "0.5", "--json")
+    done = call("latency", *flags, "--max-seconds", "0.5", "--output-tokens", "9", "--json")
     document = json.loads(done.stdout)
     assert document["engine"] == "transformers serve"
     assert document["device"] == f"transformers serve at {endpoint}"
