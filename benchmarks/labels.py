@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from benchmarks.arguments import positive, sentences
 from benchmarks.trainings import mean_accuracy
 from objectives.workbench import Workbench
 from search.prepare import prepare
@@ -25,13 +26,14 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--data")
     parser.add_argument("--weights", default="0,4")
-    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--rank", type=positive, default=8)
     parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=positive)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    spec = SearchSpec(model=args.model, data=args.data, ranks=(args.rank,), steps=args.steps, workers=1)
-    prepared = prepare(spec)
+    with sentences(parser):
+        spec = SearchSpec(model=args.model, data=args.data, ranks=(args.rank,), steps=args.steps, workers=1)
+        prepared = prepare(spec)
     given = replace(prepared.assignment, threads=1)
     bench = Workbench(given)
     weights = [float(weight) for weight in args.weights.split(",")]

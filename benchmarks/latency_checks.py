@@ -12,16 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.arguments import absolute, sentences
+from benchmarks.side_by_side import answer
 
 
 def _compute_for_ever() -> None:
@@ -31,8 +32,7 @@ def _compute_for_ever() -> None:
 
 def _latency(model: str, home: str, *flags: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "search", "latency", "--model", model, "--home", home, "--json", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    document: dict[str, Any] = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(answer(command))
     return document
 
 
@@ -61,6 +61,9 @@ def repeat(model: str | None) -> None:
             a["ratio_ci"][0] <= b["ratio"] <= a["ratio_ci"][1] and b["ratio_ci"][0] <= a["ratio"] <= b["ratio_ci"][1]
             for a, b in pairs
         ]
+        if not pairs:  # of few groups all are measured
+            print(f"| {source} | 0 | | |")
+            continue
         width = max((high - low) / 2 for row, _ in pairs for low, high in [row["ratio_ci"]])
         print(f"| {source} | {len(pairs)} | {sum(inside)} ({np.mean(inside):.0%}) | {width:.3f} |")
     for run in (one, two):
@@ -91,9 +94,7 @@ def rank(model: str) -> None:
     took = time.perf_counter() - began
     found = {Placement.of(row["targets"], 8): row for row in profile.rows}
     chosen = [*design(space, 8), *held_out(space, 8)][:20]
-    names = [group.name for group in space.groups]
-    others = [Placement.of(g, 8) for size in range(1, len(names)) for g in combinations(names, size)]
-    others = [placement for placement in others if placement not in chosen]
+    others = [placement for placement in found if placement not in chosen]  # of many groups no profile has all sets
     picks = np.random.default_rng(1).permutation(len(others))[: 20 - len(chosen)]
     chosen += [others[pick] for pick in picks]
     longer = replace(settings, max_seconds=10 * settings.max_seconds, half_width=0.0)
@@ -132,10 +133,10 @@ def cost(model: str, data: str) -> None:
         flags = ["--model", model, "--data", data, "--budget", "24", "--steps", "200", "--ranks", "8"]
         command = [sys.executable, "-m", "search", "run", *flags, "--home", f"{scratch}/b", "--name", "cost", "--json"]
         began = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        printed = answer(command)
         search = time.perf_counter() - began
     phases: dict[str, float] = {}
-    for point in json.loads(done.stdout)["points"]:
+    for point in json.loads(printed)["points"]:
         for phase, seconds in point["seconds"].items():
             phases[phase] = phases.get(phase, 0.0) + seconds
     print("| | seconds |\n| --- | --- |")
@@ -144,22 +145,25 @@ def cost(model: str, data: str) -> None:
     print(f"| the trials' own latency measurements | {phases['latency']:.1f} of {sum(phases.values()):.1f} |")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("check", choices=["repeat", "rank", "cost"])
     parser.add_argument("model", nargs="?")
     parser.add_argument("data", nargs="?")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     # Absolute: Tune starts trials in folders of their own.
-    model, data = (str(Path(each).resolve()) if each else None for each in (args.model, args.data))
+    model, data = (absolute(each) if each else None for each in (args.model, args.data))
     if args.check == "repeat":
         repeat(model)
-    elif model and args.check == "rank":
-        rank(model)
+    elif args.check == "rank":
+        if not model:
+            parser.error("rank needs MODEL")
+        with sentences(parser):
+            rank(model)
     elif model and data:
         cost(model, data)
     else:
-        parser.error("MODEL and DATA are missing")
+        parser.error("cost needs MODEL and DATA")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.arguments import positive, positives, sentences
 from objectives.backbone import attach
 from objectives.packable import why_not_packed
 from objectives.packed import train_packed
@@ -46,14 +47,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--data")
-    parser.add_argument("--slots", default="1,2,4,8")
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--slots", type=positives, default="1,2,4,8")
+    parser.add_argument("--rank", type=positive, default=8)
+    parser.add_argument("--batch-size", type=positive, default=16)
+    parser.add_argument("--steps", type=positive, default=10)
+    parser.add_argument("--rounds", type=positive, default=5)
     args = parser.parse_args()
-    spec = SearchSpec(model=args.model, data=args.data, batch_size=args.batch_size, steps=args.steps, workers=1)
-    given = replace(prepare(spec).assignment, threads=1)
+    with sentences(parser):
+        spec = SearchSpec(model=args.model, data=args.data, batch_size=args.batch_size, steps=args.steps, workers=1)
+        given = replace(prepare(spec).assignment, threads=1)
     bench = Workbench(given)
     names = [group.name for group in given.space.groups]
     draw = random.Random(0)
@@ -71,7 +73,7 @@ def main() -> None:
             parser.error(f"{args.model} cannot be packed: {reason}")
         return seconds(lambda: train_packed(bench.base, ours, given.task, given.training, cut=bench.cut))
 
-    figures: dict[int, list[tuple[float, float]]] = {int(slots): [] for slots in args.slots.split(",")}
+    figures: dict[int, list[tuple[float, float]]] = {slots: [] for slots in args.slots}
     for round_ in range(args.rounds + 1):
         for slots, taken in figures.items():
             placements = [

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
+from benchmarks.arguments import positive
 from dashboards.report import report_page
 from tests.dashboards import documents
 
@@ -57,7 +58,7 @@ def opened(browser: Browser, page: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pages", nargs="*", type=Path, help="written by `report`; one of 1,000 trials is made without")
-    parser.add_argument("--times", type=int, default=15, help="that each page is opened")
+    parser.add_argument("--times", type=positive, default=15, help="that each page is opened")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         pages = [page.resolve() for page in given.pages] or [Path(folder) / "report.html"]

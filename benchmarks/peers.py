@@ -1,7 +1,8 @@
 """Other people's tuners on a recorded table, by their own classes: only training is looked up instead of done.
 
 All are generous to them. What was trained before costs no steps when it is proposed again, as if the user kept every
-checkpoint; no groups at all, which cannot be trained, cost none either and are reported as worse than anything.
+checkpoint; no groups at all, which cannot be trained, cost none either and are reported as worse than anything, as is a
+placement that the table leaves out, since a training of it diverged.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from benchmarks.runs import Run, Workers, references
+from benchmarks.runs import Run, Workers, references, space_of
 from objectives.placement import Placement
 from objectives.tabular import Table
 from search.strategy.space import PlacementSpace
@@ -42,7 +43,7 @@ def run_peer(table: Table, make: Callable[..., Peer], *, seed: int, budget: int,
 
     Also over are runs that trained the whole space, or that proposed only repeats for long.
     """
-    space = PlacementSpace(table.groups, table.ranks)
+    space = space_of(table)
     recorded = table.seeds[seed % len(table.seeds)]
     peer = make(table, space, references(table), seed=seed, budget=budget)
     worst = max(table.ratio(placement) for placement in table.placements)
@@ -54,7 +55,8 @@ def run_peer(table: Table, make: Callable[..., Peer], *, seed: int, budget: int,
 
     def train(trial: _Trial) -> None:
         """Up to the next fidelity, from where the best earlier training of the same placement stands."""
-        steps = 0 if trial.placement.is_base else max(0, trial.figures[0][0] - reached.get(trial.placement, 0))
+        known = space.allowed(trial.placement)
+        steps = max(0, trial.figures[0][0] - reached.get(trial.placement, 0)) if known else 0
         trial.trained |= steps > 0
         pool.start(trial, steps)
 
@@ -69,7 +71,7 @@ def run_peer(table: Table, make: Callable[..., Peer], *, seed: int, budget: int,
         if pool.spent > limit:
             break
         step, accuracy, ratio = trial.figures.pop(0)
-        if not trial.placement.is_base:
+        if space.allowed(trial.placement):
             if step == table.steps and reached.get(trial.placement, 0) < step:
                 trained.append((pool.spent, trial.placement))
             reached[trial.placement] = max(step, reached.get(trial.placement, 0))
@@ -81,7 +83,7 @@ def run_peer(table: Table, make: Callable[..., Peer], *, seed: int, budget: int,
 
 
 def _figures(table: Table, placement: Placement, recorded: int, worst: float) -> list[tuple[int, float, float]]:
-    if placement.is_base:
+    if placement not in table.placements:
         steps = [row["step"] for row in table.curve(table.placements[0], recorded)]
         return [(step, 0.0, worst) for step in steps]
     ratio = table.ratio(placement)

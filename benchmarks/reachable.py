@@ -9,12 +9,14 @@ the share is never reached, the noise of one recording hides it. Prints Markdown
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import sentences
+from benchmarks.runs import read_tables
 from benchmarks.scoring import MARGIN, Yardstick
 from objectives.placement import Placement
 from objectives.tabular import Table
@@ -49,11 +51,15 @@ def beliefs(table: Table, seed: int) -> dict[str, dict[Placement, float]]:
     return {name: dict(zip(found, column.tolist(), strict=True)) for name, column in columns.items()}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="+", type=Path)
+    args = parser.parse_args(argv)
+    with sentences(parser):
+        tables = read_tables(args.tables)
     print("| table | recording | believed | trainings to 95% | to 99% | share at the end |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for file in map(Path, sys.argv[1:]):
-        table = Table(file)
+    for file, table in tables.items():
         yardstick = Yardstick.of(table)
         told = {("all", "truth"): {p: table.truth(p) for p in table.placements}}
         told |= {(str(seed), name): each for seed in table.seeds for name, each in beliefs(table, seed).items()}
@@ -61,7 +67,7 @@ def main() -> None:
             trained = order(believed, table)
             shares = [yardstick.share(trained[: count + 1]) for count in range(len(trained))]
             reached = [next((str(n) for n, s in enumerate(shares, 1) if s >= bar), "never") for bar in (0.95, 0.99)]
-            print(f"| {file.stem} | {seed} | {name} | {' | '.join(reached)} | {shares[-1]:.3f} of {len(trained)} |")
+            print(f"| {file} | {seed} | {name} | {' | '.join(reached)} | {shares[-1]:.3f} of {len(trained)} |")
 
 
 if __name__ == "__main__":

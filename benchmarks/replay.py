@@ -5,14 +5,14 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from benchmarks.runs import Run, Workers, references
+from benchmarks.runs import Run, Workers, references, space_of
 from cluster.jobs import Job
 from objectives.placement import Placement
 from objectives.tabular import Table
 from search.catalog.store import Catalog
 from search.plan import SearchPlan
 from search.strategy.additive_sampler import SHARE
-from search.strategy.space import PlacementSpace
+from search.strategy.fidelity import rungs
 from search.study import Study
 
 
@@ -31,19 +31,20 @@ def replay(
 ) -> Run:
     """A search by a strategy of `--strategy`, to the steps of ``budget`` whole trainings, without settling before.
 
-    A strategy that stops trials on the way begins as many as share these steps. ``as_live``: ``budget`` counts trials,
-    as `run` does it. ``seed`` is the strategy's, and chooses the recorded seed whose figures it sees.
+    A strategy that stops trials on the way begins as many as share these steps; what runs when they are spent does not
+    count, as with other people's tuners. ``as_live``: ``budget`` counts trials, as `run` does it. ``seed`` is the
+    strategy's, and chooses the recorded seed whose figures it sees.
     """
     recorded = table.seeds[seed % len(table.seeds)]
     ceiling = budget * table.steps
-    if strategy == "additive" and not as_live:
+    if strategy == "additive" and not as_live and len(rungs(table.steps)) > 1:
         budget = int(budget / SHARE)
     budget = min(budget, len(table.placements))
     trained: list[tuple[int, Placement]] = []
     with tempfile.TemporaryDirectory() as folder:
         catalog = Catalog(f"sqlite:///{folder}/search.db")
         search = catalog.create_search("replay", {}, {})
-        space = PlacementSpace(table.groups, table.ranks)
+        space = space_of(table)
         first = references(table)
         study = Study(
             catalog.url,
@@ -69,8 +70,9 @@ def replay(
         plan.reconcile()
         pool = Workers[Job](workers)
         reached: dict[int | None, int] = {}
-        while not plan.done() and (as_live or not (study.stops_early and pool.spent >= ceiling)):
-            job = plan.next(pool.running) if pool.free else None
+        while not plan.done():
+            may_begin = pool.free and (as_live or pool.spent < ceiling)
+            job = plan.next(pool.running) if may_begin else None
             if job is not None:
                 to = (job.parts[0].until or table.steps) if job.kind in ("trial", "pack") else 0
                 pool.start(job, to - reached.get(job.parts[0].number, 0) if to else 0, len(job.parts))
@@ -79,6 +81,8 @@ def replay(
             if not pool.running:
                 break
             job = pool.wait()
+            if pool.spent > ceiling and not as_live:
+                break
             for part in job.parts:
                 if part.kind != "trial":
                     plan.finished(part, {"latency_context": "replayed"} if part.kind == "base" else {})
@@ -89,4 +93,4 @@ def replay(
                 if outcome["status"] == "complete":
                     trained.append((pool.spent, part.placement))
         catalog.close()
-    return Run.of(table, recorded, trained, pool.spent)
+    return Run.of(table, recorded, trained, pool.spent if as_live else min(pool.spent, ceiling))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.scoring import EARLY, Score, Yardstick, quartiles
@@ -39,9 +40,10 @@ def markdown(
         yardstick = Yardstick.of(table)
         limit = budget * table.steps
         about = (
-            f"**{name}**: {len(table.placements)} placements, {len(table.seeds)} recorded seeds, {table.steps:,} steps "
-            f"a training, {len(yardstick.front)} true front members; best to recommend: {yardstick.best.label}, within "
-            f"{yardstick.standard_error(yardstick.best):.3f}. {runs} runs of {limit:,} steps, {_count(workers)}."
+            f"**{name}**: {len(table.placements)} placements{_diverged(table)}, {len(table.seeds)} recorded seeds, "
+            f"{table.steps:,} steps a training, {len(yardstick.front)} true front members; best to recommend: "
+            f"{yardstick.best.label}, within {yardstick.standard_error(yardstick.best):.3f}. {runs} runs of {limit:,} "
+            f"steps, {_count(workers)}."
         )
         lines = [f"| {' | '.join(_COLUMNS)} |", "|" + " --- |" * len(_COLUMNS)]
         lines += [_row(strategy, found, limit) for (of, strategy), found in scores.items() if of == name]
@@ -51,6 +53,11 @@ def markdown(
 
 def _count(workers: int) -> str:
     return "one worker" if workers == 1 else f"{workers} workers"
+
+
+def _diverged(table: Table) -> str:
+    count = len({(*trial["groups"], trial["rank"]) for trial in table.about.get("diverged", ())})
+    return f" ({count} left out, of which a training diverged)" if count else ""
 
 
 def _row(strategy: str, found: Sequence[Score], limit: int) -> str:
@@ -74,6 +81,14 @@ def _row(strategy: str, found: Sequence[Score], limit: int) -> str:
 def _spread(values: Sequence[float], form: str, never: str = "") -> str:
     low, middle, high = (never if math.isinf(value) else form.format(value) for value in quartiles(values))
     return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def left_out(readme: Path, tables: Collection[str], strategies: Collection[str]) -> list[str]:
+    """Tables and strategies of the section as it is, of which a run of these would leave no rows."""
+    section = readme.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    named = dict.fromkeys(re.findall(r"^\*\*(\S+)\*\*: ", section, re.MULTILINE))
+    rows = dict.fromkeys(re.findall(r"^\| ([\w-]+) \| .* of \d+ \|$", section, re.MULTILINE))
+    return [name for name in named if name not in tables] + [name for name in rows if name not in strategies]
 
 
 def write_section(readme: Path, text: str, figure: Path | None) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
+from objectives.errors import RequestError
 from objectives.latency.paired import Ratio
 from objectives.placement import Placement
 from objectives.tabular import Table
 from search.recommend import Candidate, recommend
+from search.strategy.space import PlacementSpace
 
 #: The reference placements of a block with these seven linear layers, as `modules` names them.
 REFERENCES = (
@@ -55,10 +58,25 @@ class Run:
         return cls(tuple(trained), trained[chosen.trial][1], trained[-1][0] if spent is None else spent)
 
 
+def read_tables(files: Iterable[Path]) -> dict[str, Table]:
+    """By the names of the files. Raises RequestError for what is no table, and for two of one name."""
+    tables: dict[str, Table] = {}
+    for file in files:
+        if file.stem in tables:
+            raise RequestError(f"two tables are called {file.stem}: rename one, since their figures go by name")
+        tables[file.stem] = Table(file)
+    return tables
+
+
 def references(table: Table) -> list[Placement]:
     """What every strategy is given to try first, at the middle one of the table's ranks."""
     middle = table.ranks[len(table.ranks) // 2]
-    return [Placement.of(groups, middle) for groups in REFERENCES if set(groups) <= set(table.groups)]
+    return [placement for groups in REFERENCES if (placement := Placement.of(groups, middle)) in table.placements]
+
+
+def space_of(table: Table) -> PlacementSpace:
+    """What was recorded, which is all but placements of which a training diverged."""
+    return PlacementSpace(table.groups, table.ranks, frozenset(table.placements).__contains__)
 
 
 class Workers(Generic[Work]):

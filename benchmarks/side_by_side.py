@@ -1,10 +1,10 @@
 """Our search beside the script a user would write today, in one run, and where our time goes.
 
-    python benchmarks/side_by_side.py --script USER_SCRIPT --model DIR --data DIR --trials 8 --steps 200 --workers 2
+    python -m benchmarks.side_by_side --script USER_SCRIPT --model DIR --data DIR --trials 8 --steps 200 --workers 2
 
-USER_SCRIPT takes MODEL DATA TRIALS STEPS WORKERS and prints a JSON line with "wall_s" and "best". The order is ours,
-theirs, ours, so that a machine that slows down or speeds up does not favour either; the script trains every trial to
-its end, and so does ours then. Last comes ours as it runs by default, where most trials stop on the way.
+USER_SCRIPT takes MODEL DATA TRIALS STEPS WORKERS and prints a JSON line with "best", its best validation accuracy. The
+order is ours, theirs, ours, so that a machine that slows down or speeds up does not favour either; the script trains
+every trial to its end, and so does ours then. Last comes ours as it runs by default, where most trials stop on the way.
 Prints Markdown.
 """
 
@@ -12,24 +12,48 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import absolute, positive, sentences
+from objectives.errors import RequestError
 from search.catalog.store import Catalog
+
+
+def answer(command: Sequence[str]) -> str:
+    """What a command prints. One that fails ends this program, with the end of what it had to say."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{shlex.join(command)} ended with {done.returncode}:\n{(done.stderr or done.stdout)[-4000:]}")
+    return done.stdout
+
+
+def best_in(printed: str) -> float:
+    """Of the last line that is a JSON object with "best". Raises RequestError if there is none."""
+    for line in reversed(printed.splitlines()):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and isinstance(found.get("best"), int | float):
+            return float(found["best"])
+    raise RequestError(
+        'the script printed no JSON line with "best", a number: see the head of benchmarks/side_by_side.py'
+    )
 
 
 def theirs(args: argparse.Namespace) -> tuple[float, float]:
     """Seconds from command to exit, and the best validation accuracy."""
     began = time.monotonic()
     command = [sys.executable, args.script, args.model, args.data, str(args.trials), str(args.steps), str(args.workers)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds = time.monotonic() - began
-    (result,) = [line for line in done.stdout.splitlines() if line.startswith('{"trials"')]
-    return seconds, json.loads(result)["best"]
+    printed = answer(command)
+    return time.monotonic() - began, best_in(printed)
 
 
 def ours(args: argparse.Namespace, home: Path, strategy: str) -> tuple[float, dict[str, Any]]:
@@ -40,8 +64,8 @@ def ours(args: argparse.Namespace, home: Path, strategy: str) -> tuple[float, di
     flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     began = time.monotonic()
     command = [sys.executable, "-m", "search", "run", "--json", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return time.monotonic() - began, json.loads(done.stdout)
+    printed = answer(command)
+    return time.monotonic() - began, json.loads(printed)
 
 
 def best_of(document: dict[str, Any]) -> float:
@@ -82,11 +106,11 @@ def main() -> None:
     for flag in ("--script", "--model", "--data"):
         parser.add_argument(flag, required=True)
     for flag, value in (("--trials", 8), ("--steps", 200), ("--workers", 2)):
-        parser.add_argument(flag, type=int, default=value)
+        parser.add_argument(flag, type=positive, default=value)
     args = parser.parse_args()
     # Absolute: Tune starts trials in folders of their own.
-    args.script, args.model, args.data = (str(Path(p).resolve()) for p in (args.script, args.model, args.data))
-    with tempfile.TemporaryDirectory() as scratch:
+    args.script, args.model, args.data = (absolute(place) for place in (args.script, args.model, args.data))
+    with tempfile.TemporaryDirectory() as scratch, sentences(parser):
         first, document = ours(args, Path(scratch, "a"), "tpe")
         their_seconds, their_best = theirs(args)
         second, again = ours(args, Path(scratch, "b"), "tpe")

@@ -16,10 +16,13 @@ from objectives.training import LOSS_EVERY
 
 
 class Table:
-    """Every placement of a space, trained once for each of ``seeds``; figures as a real search would get them."""
+    """Every placement of a space, trained once for each of ``seeds``; figures as a real search would get them.
+
+    Left out are placements of which a training diverged: ``about["diverged"]`` has them.
+    """
 
     def __init__(self, file: Path) -> None:
-        """Raises RequestError if the file is no table of record_table.py."""
+        """Raises RequestError if the file is no table of record_table.py, or its trainings end at different steps."""
         import pyarrow
         import pyarrow.parquet
 
@@ -30,13 +33,18 @@ class Table:
             self._rows: dict[tuple[Placement, int], list[dict[str, Any]]] = {}
             for row in sorted(rows, key=lambda row: row["step"]):
                 self._rows.setdefault((Placement.of(row["groups"], row["rank"]), row["seed"]), []).append(row)
+            self.groups: tuple[str, ...] = tuple(self.about["groups"])
+            self.steps: int = max(row["step"] for row in rows)
         except (OSError, pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{file} is no table of recorded trials ({error}): record it again") from error
         self.placements = list(dict.fromkeys(placement for placement, _ in self._rows))
         self.seeds = sorted({seed for _, seed in self._rows})
-        self.groups: tuple[str, ...] = tuple(self.about["groups"])
         self.ranks = tuple(sorted({placement.rank for placement in self.placements}))
-        self.steps = max(row["step"] for row in rows)
+        if ends := sorted({curve[-1]["step"] for curve in self._rows.values()} - {self.steps}):
+            raise RequestError(
+                f"{file} has trainings of {ends[0]} steps beside those of {self.steps}, which cannot be compared: "
+                "record it again"
+            )
 
     def outcome(self, placement: Placement, seed: int, until: int | None = None) -> dict[str, Any]:
         """What :meth:`~objectives.workbench.Workbench.measure` would have returned. Raises KeyError if not recorded."""

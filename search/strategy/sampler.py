@@ -12,7 +12,9 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.errors import RequestError
 from objectives.placement import Placement
+from search.names import STRATEGIES
 from search.strategy.additive_sampler import COURSE, AdditiveSampler, Decision, seed_of
 from search.strategy.space import PlacementSpace
 from search.strategy.tpe import TPESampler
@@ -162,7 +164,7 @@ def make_sampler(
     """``auto`` is a grid where the budget covers the space, else additive (see docs/decisions.md).
 
     ``steps`` is what a whole training takes, ``max_ratio`` the cap on latency; for the rest see
-    :class:`PlacementSampler`.
+    :class:`PlacementSampler`. Raises RequestError for a strategy that there is not.
     """
     if strategy == "auto":
         strategy = "grid" if space.count(budget + 1) <= budget else "additive"
@@ -172,7 +174,8 @@ def make_sampler(
         return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
 
     population = max(4, min(50, budget // 3))
-    samplers: dict[str, Callable[[int], BaseSampler]] = {
+    samplers: dict[str, Callable[[int], BaseSampler] | None] = {
+        "grid": None,
         "tpe": tpe,
         "additive": lambda seed: AdditiveSampler(
             space, otherwise=tpe, seed=seed, steps=steps, budget=budget, max_ratio=max_ratio
@@ -181,4 +184,6 @@ def make_sampler(
         "gp": lambda seed: optuna.samplers.GPSampler(n_startup_trials=8, seed=seed),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     }
-    return PlacementSampler(space, samplers.get(strategy), first, seed, known=known, again=again)
+    if strategy not in samplers:
+        raise RequestError(f"strategy {strategy!r} is unknown: choose from {', '.join(STRATEGIES)}")
+    return PlacementSampler(space, samplers[strategy], first, seed, known=known, again=again)

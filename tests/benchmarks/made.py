@@ -25,21 +25,23 @@ def write_table(
     seeds: int = 2,
     ranks: tuple[int, ...] = (8,),
     noise: float = 0.01,
+    fidelities: tuple[int, ...] = FIDELITIES,
 ) -> Path:
     """Every placement of the groups, with ``noise`` as the standard deviation of the loss between seeds."""
+    last = fidelities[-1]
     random = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     for rank, count in itertools.product(ranks, range(1, len(groups) + 1)):
         for chosen in itertools.combinations(groups, count):
             gain = sum(GAIN[name] for name in chosen) * (1 - 0.03 * count) * (rank / 8) ** 0.1
             ratio = 1.0 + 0.04 + sum(COST[name] for name in chosen)
-            for seed, step in itertools.product(range(seeds), FIDELITIES):
-                loss = 1.2 - gain * (step / FIDELITIES[-1]) ** 0.5 + noise * random.standard_normal()
+            for seed, step in itertools.product(range(seeds), fidelities):
+                loss = 1.2 - gain * (step / last) ** 0.5 + noise * random.standard_normal()
                 accuracy = random.binomial(VALIDATION_ROWS, np.exp(-loss)) / VALIDATION_ROWS
                 row = {"groups": list(chosen), "rank": rank, "seed": seed, "step": step, "ratio": ratio}
                 row |= {"accuracy": accuracy, "loss": loss}
                 row["standard_error"] = float(np.sqrt(accuracy * (1 - accuracy) / VALIDATION_ROWS))
-                if step == FIDELITIES[-1]:
+                if step == last:
                     right = random.binomial(TEST_ROWS, np.exp(-loss))
                     entries = [1.2 - gain * (at / step) ** 0.5 for at in range(10, step + 1, 10)]
                     losses = [entry + noise * random.standard_normal() for entry in entries]

@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.budgeted import row
 from benchmarks.replay import replay
-from benchmarks.runs import REFERENCES, Run, Workers
+from benchmarks.runs import REFERENCES, Run, Workers, read_tables
+from objectives.errors import RequestError
 from objectives.placement import Placement
 from objectives.tabular import Table
 from tests.benchmarks.made import write_table
+
+TABLES = Path(__file__).resolve().parents[2] / "benchmarks" / "tables"
 
 
 def test_workers_side_by_side_spend_together_what_each_trains() -> None:
@@ -76,6 +80,34 @@ def test_a_replay_ends_where_the_space_does_and_is_the_same_again(tmp_path: Path
     run = replay(small, "tpe", seed=1, budget=500, workers=1)
     assert len(run.trained) == len(small.placements) == 7
     assert run == replay(small, "tpe", seed=1, budget=500, workers=1)
+
+
+def test_no_strategy_gets_more_steps_than_another_where_none_can_stop(tmp_path: Path) -> None:
+    short = Table(write_table(tmp_path / "short.parquet", fidelities=(10, 20, 30)))
+    run = replay(short, "additive", seed=0, budget=9, workers=2)
+    assert (len(run.trained), run.spent) == (9, 9 * 30)
+
+
+def test_a_training_that_ends_beyond_the_steps_does_not_count() -> None:
+    """Of a table whose losses do not tell accuracy: there the strategy itself lets all trials run to their end."""
+    table = Table(TABLES / "stories260K-cocohd_relevancy-r8.parquet")
+    run = replay(table, "additive", seed=1, budget=12, workers=1)
+    assert run.spent == 12 * table.steps
+    assert run.trained[-1][0] <= run.spent
+
+
+def test_tables_go_by_name(tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    files = [write_table(folder / "made.parquet", groups=("o_proj",)) for folder in (tmp_path, tmp_path / "again")]
+    assert list(read_tables(files[:1])) == ["made"]
+    with pytest.raises(RequestError) as refused:
+        read_tables(files)
+    assert str(refused.value) == "two tables are called made: rename one, since their figures go by name"
+
+
+def test_steps_are_a_share_of_what_the_space_takes(tmp_path: Path) -> None:
+    small = Table(write_table(tmp_path / "small.parquet", groups=("down_proj", "o_proj", "q_proj")))
+    assert row(small, "random", 500, 1, 1, 1).startswith("random | 500 | 7.0 | 100% | 1.000 (1.000) |")
 
 
 def test_the_recommendation_is_by_the_figures_of_the_seed_that_was_seen(table: Table) -> None:

@@ -52,6 +52,19 @@ def test_figures_are_those_of_full_fidelity_and_the_truth_is_over_seeds_and_spli
     assert (len(table.placements), table.ranks, table.seeds, table.steps) == (127, (8,), [0, 1], 200)
 
 
+def test_trainings_of_other_lengths_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mixed.parquet"
+    about = {"groups": GROUPS, "validation_rows": 300, "test_rows": 100}
+    mixed = [row for row in rows() if (row["step"], row["seed"], row["groups"]) != (200, 1, ["o_proj"])]
+    made = pyarrow.Table.from_pylist(mixed).replace_schema_metadata({b"about": json.dumps(about).encode()})
+    pyarrow.parquet.write_table(made, file)
+    with pytest.raises(RequestError) as refused:
+        Table(file)
+    assert str(refused.value) == (
+        f"{file} has trainings of 100 steps beside those of 200, which cannot be compared: record it again"
+    )
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "other.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), file)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from objectives.errors import RequestError
 from objectives.placement import BASE, Placement
 from search.names import STRATEGIES
 from search.strategy.sampler import PlacementSampler, make_sampler
@@ -81,6 +82,13 @@ def test_untried_is_what_was_not_tried(space: PlacementSpace, data: st.DataObjec
     tried = data.draw(st.sets(st.sampled_from(everything)))
     left = [placement for placement in everything if placement not in tried]
     assert space.untried(tried) == (left[0] if left else None)
+
+
+def test_an_unknown_strategy_is_refused() -> None:
+    with pytest.raises(RequestError) as refused:
+        make_sampler("foo", PlacementSpace(GROUPS, (8,)), (), budget=10, seed=0)
+    known = "auto, additive, tpe, nsga2, gp, random, grid"
+    assert str(refused.value) == f"strategy 'foo' is unknown: choose from {known}"
 
 
 def test_what_is_not_allowed_is_not_listed() -> None:
