@@ -36,6 +36,7 @@ def spawn(
             stderr=stream,
             env=environment,
             start_new_session=True,
+            # Runs between fork and exec of a process that has threads: it takes no lock that one of them may hold.
             preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
         )
 

@@ -221,7 +221,7 @@ def _run_flags(config: str | None, data: tuple[str, ...], debug: bool, **flags: 
             f"{option} after -- is not a night's to choose: each has a name, and the schedule's series and stores"
         )
     if (searches := len(asked_for(config, data, flags))) > 1:
-        raise RequestError(f"--data is given {searches} times: add a schedule for each data set")
+        raise RequestError(f"{searches} data sets are given: add a schedule for each")
 
 
 def _here() -> str:

@@ -67,14 +67,17 @@ class Home:
 def _absolute(url: str | None) -> str | None:
     """A database's file as seen from any folder: nights run, and searches are resumed, from others."""
     kind, separator, file = (url or "").partition(":///")
-    return (
-        f"{kind}{separator}{Path(file).absolute()}" if kind.startswith("sqlite") and file[:1] not in ("", ":") else url
-    )
+    is_relative = kind.startswith("sqlite") and file[:1] not in ("", ":", "/")
+    return f"{kind}{separator}{_escaped(Path.cwd())}/{file}" if is_relative else url
 
 
 def _sqlite(file: Path) -> str:
+    return f"sqlite:///{_escaped(file)}"
+
+
+def _escaped(path: Path) -> str:
     """A folder's name may hold what a URL takes for its own; the rest as it is, since MLflow reads no escapes."""
-    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
+    return str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def home_of(*place: str | None) -> Home:

@@ -29,7 +29,7 @@ class Interruption:
     def __init__(self) -> None:
         self._asked: float | None = None
         self._before: dict[int, Any] = {}
-        self._hook = sys.unraisablehook
+        self._hook: Any = None
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is not threading.main_thread():
@@ -64,6 +64,7 @@ class Interruption:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        sys.unraisablehook = self._hook
+        if self._hook is not None:
+            sys.unraisablehook = self._hook
         if self._asked is not None and error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
             raise KeyboardInterrupt from error

@@ -31,6 +31,11 @@ def is_name(given: str) -> bool:
     return re.fullmatch(NAME, given) is not None
 
 
+def is_text(given: str) -> bool:
+    """Whether a database takes it: no bytes of another encoding, no NUL."""
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in given)
+
+
 def name(given: str, what: str = "--name") -> str:
     """Raises RequestError for what cannot be the name of a search, of a series or of a token."""
     if not is_name(given):

@@ -60,22 +60,30 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec))
 
-            def create() -> SearchRecord:
-                if seeded(catalog, asked).training_seed != spec.training_seed:
-                    raise RequestError(f"another search of series {spec.series} began at the same moment: start again")
-                facts = prepared.facts | {"tracking": home.mlflow_kept()}
-                while True:
-                    name = spec.name or _free_name(catalog, spec, prepared)
-                    try:
-                        return catalog.create_search(name, prepared.spec.to_json(), facts)
-                    except RequestError:
-                        if spec.name is not None:
-                            raise
-                        # Another search has taken the free name at the same moment.
+            @contextlib.contextmanager
+            def entrance() -> Iterator[SearchRecord]:
+                # Two of a series that begin at one moment: the second is to see the first, and that it is being run.
+                with catalog.sole("series", wait=True) if spec.series else contextlib.nullcontext():
+                    if seeded(catalog, asked).training_seed != spec.training_seed:
+                        raise RequestError(
+                            f"another search of series {spec.series} began at the same moment: start again"
+                        )
+                    yield _create(catalog, spec, prepared, home)
 
-            # Two of a series that begin at one moment: the second is to see the first, and that it is being run.
-            entrance = catalog.sole("series", wait=True) if spec.series else contextlib.nullcontext()
-            return _search(catalog, create, entrance, prepared, home, began, ready, interruption, progress_stream)
+            return _search(catalog, entrance(), prepared, home, began, ready, interruption, progress_stream)
+
+
+def _create(catalog: Catalog, asked: SearchSpec, prepared: Prepared, home: Home) -> SearchRecord:
+    """Under the name that was asked for, or a free one. Raises RequestError if that is taken by now."""
+    facts = prepared.facts | {"tracking": home.mlflow_kept()}
+    while True:
+        name = asked.name or _free_name(catalog, asked, prepared)
+        try:
+            return catalog.create_search(name, prepared.spec.to_json(), facts)
+        except RequestError:
+            if asked.name is not None:
+                raise
+            # Another search has taken the free name at the same moment.
 
 
 def resume(
@@ -111,10 +119,8 @@ def resume(
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, prepare(spec), search.created_at)
             _refuse_changes(search, prepared)
-            entrance = contextlib.nullcontext()
-            return _search(
-                catalog, lambda: search, entrance, prepared, home, began, ready, interruption, progress_stream
-            )
+            entrance = contextlib.nullcontext(search)
+            return _search(catalog, entrance, prepared, home, began, ready, interruption, progress_stream)
 
 
 def tracker_of(catalog: Catalog, home: Home) -> Tracker:
@@ -174,8 +180,7 @@ def _check_adapters(spec: SearchSpec) -> None:
 
 def _search(
     catalog: Catalog,
-    enter: Callable[[], SearchRecord],
-    entrance: AbstractContextManager[Any],
+    entrance: AbstractContextManager[SearchRecord],
     prepared: Prepared,
     home: Home,
     began: float,
@@ -183,8 +188,8 @@ def _search(
     interruption: Interruption,
     progress_stream: Any,
 ) -> dict[str, Any]:
-    """``enter`` gives the search its row, once everything that could still refuse has agreed; ``entrance`` is held
-    until the row has its lease.
+    """``entrance`` gives the search's row, once everything that could still refuse has agreed, and is held until that
+    has its lease.
     """
     from search.progress import Progress
 
@@ -205,8 +210,7 @@ def _search(
         interruption.install()
         check_gpus(spec.gpus_per_trial or 0.0, spec.ray_address)
         with contextlib.ExitStack() as held:
-            with entrance:
-                search = enter()
+            with entrance as search:
                 lease = held.enter_context(Lease(catalog, search.id, search.name))
             for note in prepared.facts["notes"]:
                 progress.note(note)

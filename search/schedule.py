@@ -78,10 +78,13 @@ class Daemon:
             signal.signal(number, lambda *_: self._stop.set())
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise RequestError(
+                f"{self._logs}, for what nights say, is no folder: move it away, or choose another --home"
+            ) from error
         except OSError as error:
             raise RequestError(
-                f"{self._logs}, for what nights say, is no folder ({error.strerror}): move it away, or choose another "
-                "--home"
+                f"{self._logs}, for what nights say, cannot be made ({error.strerror}): choose another --home"
             ) from error
         try:
             away = False
@@ -122,7 +125,7 @@ class Daemon:
         for child in list(self._children):
             code = child.process.poll()
             if code is not None:
-                if code != 0 and self._is_run(child.night):
+                if code != 0 and self._catalog.holder_of(child.night.search):
                     # Somebody else is at it, who began while this one started.
                     schedules.give_back(self._catalog, child.night)
                 else:
@@ -131,10 +134,6 @@ class Daemon:
             elif not schedules.heartbeat(self._catalog, child.night) and not child.told_to_end:
                 child.process.terminate()
                 child.told_to_end = True
-
-    def _is_run(self, night: NightRecord) -> bool:
-        search = self._catalog.find(night.search)
-        return search is not None and self._catalog.holder(search.id) is not None
 
     def _record(self, night: NightRecord, code: int) -> None:
         search = self._catalog.find(night.search)

@@ -96,7 +96,7 @@ def _named(specs: Sequence[SearchSpec], home: Home, kind: str) -> list[SearchSpe
     """With a name for each search: its prefix (``--name``, else kind and model) and its data. Raises RequestError."""
     sources = [str(spec.data) for spec in specs]
     if twice := [source for source in sources if sources.count(source) > 1]:
-        raise RequestError(f"--data {twice[0]} is given twice: give each data set once")
+        raise RequestError(f"data set {twice[0]} is given twice: give each data set once")
     with closing(Catalog(home.storage)) as catalog:
         taken = {search.name for search in catalog.searches()}
         named: list[SearchSpec] = []

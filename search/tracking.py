@@ -95,7 +95,7 @@ class Tracker:
 
     def drain(self) -> int:
         """Delivers what is pending, unless another process is at it; returns how many rows it delivered."""
-        delivered = refused = 0
+        sent = refused = 0
         try:
             if self._uncompared is None and not backlog(self._catalog, self._only):
                 return 0
@@ -107,7 +107,7 @@ class Tracker:
                 while held and (rows := pending(self._catalog, refused + _BATCH, self._only)[refused:]):
                     for row in rows:
                         if self._deliver(row):
-                            delivered += 1
+                            sent += 1
                         else:
                             refused += 1
             failed = refused > 0
@@ -117,7 +117,7 @@ class Tracker:
             level = logging.DEBUG if self._failures else logging.WARNING
             _log.log(level, "MLflow takes nothing now, so results wait in the catalog: %s", said(error))
         self._failures = self._failures + 1 if failed else 0
-        return delivered
+        return sent
 
     def _compare(self, search_id: str) -> None:
         search = self._catalog.search_of(search_id)

@@ -227,10 +227,10 @@ def watch(
 def cancel(request: Request, name: Name) -> models.Submission:
     """As Ctrl-C: what was measured is kept, and it can be resumed. A queued one is not begun."""
     state = request.app.state
-    record = submission(state.catalog, outside.name(name))
     with refused(409):
-        canceled = state.supervisor.cancel(name)
+        canceled = state.supervisor.cancel(outside.name(name))
     if not canceled:
+        record = submission(state.catalog, name)
         if record is None:
             _search(request, name)
             raise HTTPException(409, f"search {name} was not started by this server: stop it where it was started")

@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from objectives.errors import RequestError
@@ -51,7 +51,7 @@ def run_server(
         logging.getLogger(logger).setLevel(logging.INFO)
     with (
         closing(Catalog(home.storage)) as catalog,
-        closing(Alone(home.storage, "api")) as alone,
+        closing(Alone(home.storage)) as alone,
     ):
         if not alone.take():
             raise RequestError("another server works on this catalog already: stop it first, or choose another --home")
@@ -70,10 +70,12 @@ def run_server(
         server = uvicorn.Server(settings)
         # uvicorn raises the signal that ended it once more, and SIGTERM's own way would leave the searches alone.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with _listening(host, port) as listener:  # before a search is begun that nobody could ask about
+        with ExitStack() as listening:
+            # Before a search is begun that nobody could ask about.
+            listeners = [listening.enter_context(each) for each in _listening(host, port)]
             supervisor.start()
             try:
-                server.run([listener])
+                server.run(listeners)
             except KeyboardInterrupt:
                 _log.info("interrupting the searches that run")
             finally:
@@ -82,12 +84,16 @@ def run_server(
             raise supervisor.lost
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """Raises RequestError."""
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """On every address that the name has. Raises RequestError."""
+    listeners: list[socket.socket] = []
     try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+            listeners.append(socket.create_server(address[:2], family=family))
     except OSError as error:
+        for listener in listeners:
+            listener.close()
         reason = (error.strerror or str(error)).partition(" (")[0]  # the address follows, which is said here
         raise RequestError(f"cannot listen on {host} port {port} ({reason}): give another --host or --port") from None
     _log.info("listening on %s port %d", host, port)
-    return listener
+    return listeners

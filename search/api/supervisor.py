@@ -60,7 +60,7 @@ class Supervisor:
         self._home = home
         self._at_once = at_once
         self._children: dict[str, _Child] = {}
-        #: Around the children and the submissions' statuses, so that none is begun unseen; not around what waits long.
+        #: Around the children and the submissions' statuses, so that none is begun unseen.
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -84,12 +84,11 @@ class Supervisor:
         if self._interrupt(name):
             return True
         left = submission(self._catalog, name)
-        if left is not None and left.status == "queued" and left.started_at is not None:
-            search = self._catalog.find(name)
-            if search is not None and (holder := self._catalog.holder(search.id)):
-                raise RequestError(
-                    f"search {name} is being run by {holder}, which an earlier server began: end that process"
-                )
+        begun = left is not None and left.status == "queued" and left.started_at is not None
+        if begun and (holder := self._catalog.holder_of(name)):
+            raise RequestError(
+                f"search {name} is being run by {holder}, which an earlier server began: end that process"
+            )
         # Or it was begun a moment ago.
         return move(self._catalog, name, "queued", "canceled") or self._interrupt(name)
 
@@ -167,16 +166,15 @@ class Supervisor:
             if self._stopping or len(self._children) >= self._at_once:
                 return
             begun = waiting.started_at is not None
-            # Before the search is looked for, which such a process may be about to make.
-            left = begun and is_at_work(self._log_of(waiting.name))
-            search = self._catalog.find(waiting.name)
-            if search is None and left:
+            if begun and is_at_work(self._log_of(waiting.name)):
                 continue  # a process of an earlier server is coming to its end
+            search = self._catalog.find(waiting.name)
             # Begun before a restart of the server, it is a search by now, and is resumed.
             goes_on = search is not None and (waiting.kind == "resume" or begun)
             if search is not None and goes_on and self._catalog.holder(search.id):
                 continue  # a process of an earlier server, or of the command line, is still at it
             with self._lock:
+                self._check()  # the catalog may have been away since the last time
                 if not move(self._catalog, waiting.name, "queued", "running"):
                     continue
                 try:

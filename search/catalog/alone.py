@@ -1,4 +1,4 @@
-"""Being the only process at some purpose for days, on a database that restarts meanwhile."""
+"""Being the only server on a catalog for days, on a database that restarts meanwhile."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from objectives.errors import LeaseLost
 from search.catalog.connect import advisory_lock, clear_errors, connect, parse, sole
 
+_PURPOSE = "api"
+
 
 class Alone:
     """The lock of :func:`search.catalog.connect.sole`, held by one thread at a time until :meth:`close`.
@@ -18,11 +20,10 @@ class Alone:
     then, and to take it again. A file's lock stays with the process.
     """
 
-    def __init__(self, storage: str, purpose: str) -> None:
+    def __init__(self, storage: str) -> None:
         """Raises StoreError for a URL that is none of a catalog."""
         self._url = parse(storage)
         self._engine = connect(self._url)
-        self._purpose = purpose
         self._lock = ExitStack()
         self._connection: Connection | None = None
 
@@ -31,8 +32,8 @@ class Alone:
         self._let_go()
         with clear_errors(self._url):
             if self._engine.dialect.name == "sqlite":
-                return self._lock.enter_context(sole(self._engine, self._purpose, wait=False))
-            self._connection = self._lock.enter_context(advisory_lock(self._engine, self._purpose, wait=False))
+                return self._lock.enter_context(sole(self._engine, _PURPOSE, wait=False))
+            self._connection = self._lock.enter_context(advisory_lock(self._engine, _PURPOSE, wait=False))
             return self._connection is not None
 
     def check(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from objectives.errors import StoreError
-from objectives.secrets import redacted
+from objectives.secrets import SECRET
 from search.catalog.models import to_json
 
 BUSY_TIMEOUT_S = 30
@@ -34,7 +35,7 @@ _EXAMPLES = "sqlite:///folder/search.db or postgresql://user@host/database"
 
 def parse(storage: str) -> URL:
     """Raises StoreError for anything but a SQLite file or a PostgreSQL database."""
-    named = redacted(storage)
+    named = re.sub(r"//.*@", f"//{SECRET}@", storage)  # all of it is the URL, whatever a password holds
     try:
         url = make_url(storage)
     except (ArgumentError, ValueError) as error:

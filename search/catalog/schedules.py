@@ -17,7 +17,7 @@ from search.catalog.models import Night, Schedule, Search
 from search.catalog.records import NightRecord, ScheduleRecord, record_of
 from search.catalog.store import Catalog
 from search.cron import due, next_tick, zone
-from search.outside import is_name
+from search.outside import is_text
 
 #: A tick that a daemon saw so much later than it was due was missed.
 GRACE = timedelta(minutes=5)
@@ -174,7 +174,7 @@ def end_night(
 
 
 def _schedule(session: Session, name: str, *, lock: bool = False) -> Schedule:
-    row = session.get(Schedule, name, with_for_update=lock) if is_name(name) else None
+    row = session.get(Schedule, name, with_for_update=lock) if is_text(name) else None
     if row is None:
         raise RequestError(f"no schedule is named {name!r}: `python -m search schedule list` shows those there are")
     return row

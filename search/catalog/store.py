@@ -21,7 +21,7 @@ from search.catalog.migrate import migrate
 from search.catalog.models import Outbox, Search, Trial
 from search.catalog.records import SearchRecord, TrialRecord, record_of
 from search.catalog.retry import commit, retried
-from search.outside import is_name
+from search.outside import is_text
 
 Row = TypeVar("Row", Search, Trial)
 _NAMES_SHOWN = 5
@@ -103,6 +103,11 @@ class Catalog:
         with self.reading() as session:
             return leases.holder(session, search_id)
 
+    def holder_of(self, name: str) -> str | None:
+        """The same of the search of that name, if there is one."""
+        search = self.find(name)
+        return None if search is None else self.holder(search.id)
+
     def renew(self, search_id: str) -> bool:
         """False if the lease is lost."""
         with self.writing() as session:
@@ -162,7 +167,7 @@ class Catalog:
     def find(self, name: str) -> SearchRecord | None:
         """The search of that name, if there is one."""
         with self.reading() as session:
-            row = session.scalar(select(Search).where(Search.name == name)) if is_name(name) else None
+            row = session.scalar(select(Search).where(Search.name == name)) if is_text(name) else None
             return None if row is None else record_of(SearchRecord, row)
 
     @retried

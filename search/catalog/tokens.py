@@ -76,7 +76,7 @@ def remove_token(catalog: Catalog, name: str) -> None:
     """Raises RequestError for an unknown name."""
     with catalog.writing() as session:
         named = delete(Token).where(Token.name == name).returning(Token.name)
-        removed = session.scalar(named) if outside.is_name(name) else None
+        removed = session.scalar(named) if outside.is_text(name) else None
     if removed is None:
         known = ", ".join(repr(token.name) for token in tokens(catalog))
         raise RequestError(f"no token is named {name!r}: " + (f"known are {known}." if known else "none exists."))

@@ -25,7 +25,7 @@ from search.catalog.submissions import move, submission, submit
 from tests.api.test_service import Server
 from tests.commands import command
 from tests.search.conftest import postgres, postgres_server
-from tests.search.recorded import wait_for
+from tests.waiting import wait_for
 
 __all__ = ["postgres", "postgres_server"]  # fixtures of the catalog's tests
 
@@ -54,7 +54,7 @@ def test_a_lock_is_taken_again_unless_another_has_it(postgres: str) -> None:
             holds = "locktype = 'advisory' AND granted AND pid <> pg_backend_pid()"
             connection.execute(text(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE {holds}"))
 
-    with closing(Alone(postgres, "api")) as mine, closing(Alone(postgres, "api")) as theirs:
+    with closing(Alone(postgres)) as mine, closing(Alone(postgres)) as theirs:
         assert (mine.take(), theirs.take()) == (True, False)
         for _ in range(2):
             cut()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import time
+import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +19,13 @@ from sqlalchemy import create_engine
 from objectives import demo
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
-from search.catalog.submissions import move
+from search.catalog.submissions import SubmissionRecord, move, submissions
 from search.lease import Lease
 from search.result import result_document
 from search.spec import SearchSpec
 from tests.api.conftest import FACTS, Service
 from tests.objectives.conftest import no_file_larger_than
-from tests.search.recorded import wait_for
+from tests.waiting import wait_for
 
 __all__ = ["no_file_larger_than"]  # a fixture of the objectives' tests
 
@@ -123,13 +123,22 @@ def test_one_name_is_queued_once(service: Service) -> None:
     assert client.post("/searches", json={"name": "a"}).json()["status"] == "queued"
 
 
-def test_those_who_give_no_name_at_the_same_moment_get_one_each(service: Service) -> None:
-    client = service.client()
+def test_those_who_give_no_name_at_the_same_moment_get_one_each(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, read = service.client(), threading.Semaphore(0)
+
+    def noted(catalog: Catalog) -> list[SubmissionRecord]:
+        found = submissions(catalog)
+        read.release()
+        return found
+
+    monkeypatch.setattr("search.api.routes.submissions", noted)
     engine = create_engine(service.catalog.url)
     with engine.connect() as writing, ThreadPoolExecutor() as pool:
         writing.exec_driver_sql("BEGIN IMMEDIATE")  # all have read what is taken before one can write
         answers = [pool.submit(client.post, "/searches", json={"budget": 1}) for _ in range(4)]
-        time.sleep(1)
+        assert all(read.acquire(timeout=20) for _ in answers)
         writing.exec_driver_sql("ROLLBACK")
     engine.dispose()
     assert {answer.result().status_code for answer in answers} == {202}

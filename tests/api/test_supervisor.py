@@ -24,7 +24,7 @@ from tests.api.conftest import Service, record_search
 from tests.api.test_service import QUICK, Server
 from tests.commands import call
 from tests.search.conftest import postgres, postgres_server
-from tests.search.recorded import wait_for
+from tests.waiting import wait_for
 
 __all__ = ["postgres", "postgres_server"]  # fixtures of the catalog's tests
 

@@ -119,7 +119,6 @@ def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Pat
         forked.started(forked.search, "run", *flags, environment=environment(), stderr=error) as search,
     ):
         wait_for_checkpoints(tmp_path, search, range(3))
-        wait_for_checkpoints(tmp_path, search, range(3))
         first = kill_in_the_middle(tmp_path, search, past=0)
         second = kill_in_the_middle(tmp_path, search, past=first)
         wait_for_checkpoints(tmp_path, search, range(3, 6))

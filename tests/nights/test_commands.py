@@ -13,7 +13,7 @@ from search.catalog.schedules import add_schedule, nights
 from search.catalog.store import Catalog
 from tests.commands import QUICK, assert_whole, call, call_json, command, environment
 from tests.json_reference import undescribed, unseen
-from tests.nights.test_daemon import wait_until
+from tests.waiting import wait_for
 
 
 def start_daemon(home: Path) -> subprocess.Popen[bytes]:
@@ -52,10 +52,10 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     assert row["notify"] == "***"
     assert call_json("schedule", "history", "s", *home) == []
     (tmp_path / "nights").touch()
-    assert "is no folder (File exists): move it away" in call("schedule", "run", *home, code=2).stderr
+    assert "is no folder: move it away" in call("schedule", "run", *home, code=2).stderr
     (tmp_path / "nights").unlink()
     daemon = start_daemon(tmp_path)
-    wait_until((tmp_path / "nights").is_dir)
+    wait_for((tmp_path / "nights").is_dir)
     daemon.terminate()
     assert daemon.wait(60) == 0
     call("schedule", "remove", "s", *home)
@@ -71,13 +71,13 @@ def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(
         begin = datetime.now(UTC) - timedelta(days=1)
         add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", ["--budget", "3", *QUICK], str(tmp_path), begin, hook)
         first = start_daemon(tmp_path)
-        wait_until(lambda: any(catalog.trials(search.id) for search in catalog.searches()), 120)
+        wait_for(lambda: any(catalog.trials(search.id) for search in catalog.searches()), 120)
         first.terminate()
         assert first.wait(60) == 0
         (night,) = nights(catalog, "s")
         assert night.status == "interrupted"
         second = start_daemon(tmp_path)
-        wait_until(lambda: nights(catalog, "s")[0].status == "ended", 180)
+        wait_for(lambda: nights(catalog, "s")[0].status == "ended", 180)
         (night,) = nights(catalog, "s")
         assert (night.result, night.attempts) == ("complete", 2)
         second.terminate()
@@ -91,6 +91,6 @@ def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(
     assert undescribed("schedule list", [schedule, told]) == unseen("schedule list", [schedule, told]) == []
     assert schedule["champion"]
     assert schedule["champion"].split(" r")[0] in told["champion"]
-    wait_until(lambda: len(heard) >= 3, 60)  # the server refuses twice
+    wait_for(lambda: len(heard) >= 3, 60)  # the server refuses twice
     assert heard[0].startswith(f"{night.search}: complete; ")
     assert heard[0].endswith(told["champion"])

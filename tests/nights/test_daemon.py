@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from search.catalog.schedules import add_schedule, all_schedules, claim, nights
 from search.catalog.store import Catalog
 from search.notify import notify
 from search.schedule import Daemon
+from tests.waiting import wait_for
 
 BEGIN = datetime(2026, 11, 1, 1, 30, tzinfo=UTC)
 TICKS = 50
@@ -50,13 +50,6 @@ def set_clock(home: Path, moment: datetime) -> None:
     (home / "clock.new").replace(home / "clock")
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 def test_fifty_ticks_under_two_daemons_that_are_killed(
     tmp_path: Path, catalog: Catalog, start: Callable[[float], subprocess.Popen[bytes]]
@@ -68,17 +61,17 @@ def test_fifty_ticks_under_two_daemons_that_are_killed(
         set_clock(tmp_path, BEGIN + timedelta(days=tick, minutes=30))
         if tick % 10 == 4:
             victim = (tick // 10) % 2
-            wait_until(lambda: len(nights(catalog, "s")) > tick)  # noqa: B023
+            wait_for(lambda: len(nights(catalog, "s")) > tick)  # noqa: B023
             daemons[victim].kill()
             daemons[victim].wait()
             daemons[victim] = start(0.05)
-        wait_until(lambda: [n.status for n in nights(catalog, "s")].count("ended") == tick + 1)  # noqa: B023
+        wait_for(lambda: [n.status for n in nights(catalog, "s")].count("ended") == tick + 1)  # noqa: B023
     found = nights(catalog, "s")
     assert [night.result for night in found] == ["complete"] * TICKS
     assert {night.tick for night in found} == {BEGIN + timedelta(days=d, minutes=30) for d in range(TICKS)}
     assert len(list(tmp_path.glob("*.done"))) == TICKS
     for daemon in daemons:
-        wait_until((tmp_path / f"{daemon.pid}.up").exists)  # one was started a moment ago
+        wait_for((tmp_path / f"{daemon.pid}.up").exists)  # one was started a moment ago
         daemon.terminate()
         assert daemon.wait(20) == 0
 
@@ -90,17 +83,17 @@ def test_a_killed_daemons_night_is_gone_on_with_and_an_overrun_is_not_started(
     add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN, server[0])
     first = start(60)
     set_clock(tmp_path, BEGIN + timedelta(minutes=30))
-    wait_until(lambda: bool(list(tmp_path.glob("*.begun"))))
+    wait_for(lambda: bool(list(tmp_path.glob("*.begun"))))
     set_clock(tmp_path, BEGIN + timedelta(days=1, minutes=30))
-    wait_until(lambda: len(nights(catalog, "s")) == 2)
+    wait_for(lambda: len(nights(catalog, "s")) == 2)
     assert nights(catalog, "s")[0].result == "skipped: overrun"
     first.send_signal(signal.SIGKILL)
     first.wait()
     start(0)
-    wait_until(lambda: nights(catalog, "s")[1].status == "ended")
+    wait_for(lambda: nights(catalog, "s")[1].status == "ended")
     night = nights(catalog, "s")[1]
     assert (night.result, night.attempts, night.search) == ("complete", 2, "s-2026-11-01")
-    wait_until(lambda: server[1][:1] == ["s-2026-11-01: complete"])
+    wait_for(lambda: server[1][:1] == ["s-2026-11-01: complete"])
 
 
 def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_the_nights_failure(
@@ -128,7 +121,7 @@ def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_t
     daemon()._start(schedule["t"], other, again=False)
     (ended,) = nights(catalog, "t")
     assert (ended.status, ended.result) == ("ended", f"failed: cannot be started (File exists: {tmp_path}/nights)")
-    wait_until(lambda: server[1] == [f"{other.search}: {ended.result}"] * 3)
+    wait_for(lambda: server[1] == [f"{other.search}: {ended.result}"] * 3)
 
 
 @pytest.mark.parametrize("misfire", ["once", "skip"])

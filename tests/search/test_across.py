@@ -287,7 +287,7 @@ def test_searches_of_several_data_sets_are_named_by_prefix_and_data(both: Catalo
     record_task(both, "nightly-talks", A)
     with pytest.raises(RequestError, match="a search named 'nightly-talks' exists already"):
         names("nightly", "x/mails", "x/talks")
-    with pytest.raises(RequestError, match=r"--data x/mails is given twice: give each data set once"):
+    with pytest.raises(RequestError, match=r"data set x/mails is given twice: give each data set once"):
         names(None, "x/mails", "x/mails")
 
 

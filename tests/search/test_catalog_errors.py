@@ -23,6 +23,7 @@ LIKE = "write it like sqlite:///folder/search.db or postgresql://user@host/datab
         ("searches", f"storage 'searches' is not a database URL: {LIKE}"),
         ("", f"storage '' is not a database URL: {LIKE}"),
         ("postgresql://a:secret@h:x/d", f"storage 'postgresql://***@h:x/d' is not a database URL: {LIKE}"),
+        ("mysql://a:my secret's@h/d", f"storage 'mysql://***@h/d' is neither SQLite nor PostgreSQL: {LIKE}"),
         ("mysql://a:secret@h/d", f"storage 'mysql://***@h/d' is neither SQLite nor PostgreSQL: {LIKE}"),
         ("sqlite://", f"storage 'sqlite://' names no file, so nothing could be resumed: {LIKE}"),
         ("sqlite:///:memory:", f"storage 'sqlite:///:memory:' names no file, so nothing could be resumed: {LIKE}"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from search.children import is_at_work, spawn
-from tests.search.recorded import wait_for
+from tests.waiting import wait_for
 
 BEGIN = """
 import os, sys, time

@@ -80,7 +80,7 @@ def test_a_command_takes_several_data_sets_of_a_file(command: str, tmp_path: Pat
     file.write_text("data:\n- owner/a\n- owner/b\n- owner/a\n")
     with pytest.raises(RequestError) as refusal:
         cli.main([command, "--config", str(file), "--home", str(tmp_path / "home")], standalone_mode=False)
-    assert str(refusal.value) == "--data owner/a is given twice: give each data set once"
+    assert str(refusal.value) == "data set owner/a is given twice: give each data set once"
 
 
 def test_a_schedule_takes_one_data_set_of_a_file(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_schedule_takes_one_data_set_of_a_file(tmp_path: Path) -> None:
     night = ["schedule", "add", "x", "--cron", "0 2 * * *", "--home", str(tmp_path), "--", "--config", str(file)]
     with pytest.raises(RequestError) as refusal:
         cli.main(night, standalone_mode=False)
-    assert str(refusal.value) == "--data is given 3 times: add a schedule for each data set"
+    assert str(refusal.value) == "3 data sets are given: add a schedule for each"
 
 
 def test_both_want_an_endpoint_for_a_server_alone(schema: Draft202012Validator, tmp_path: Path) -> None:

@@ -34,6 +34,14 @@ def test_a_relative_database_is_that_of_the_folder_it_was_asked_for_in(
     assert home.environment()["SEARCH_STORAGE"] == home.environment()["SEARCH_TRACKING_URI"] == expected
 
 
+@pytest.mark.parametrize("folder", ["who?", "100%41", "a b"])
+def test_a_folders_name_is_no_part_of_the_url(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    Catalog(Home.at(tmp_path, "sqlite:///s.db", None).storage).close()
+    assert (tmp_path / folder / "s.db").exists()
+
+
 def test_the_variable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEARCH_STORAGE", "sqlite:///s.db")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +15,7 @@ import optuna
 import pytest
 
 from benchmarks.replay import Silent
-from objectives.errors import RequestError
+from objectives.errors import NoTrialSucceeded, RequestError
 from objectives.placement import Placement
 from search.catalog.champions import champions, current, decide
 from search.catalog.records import ChampionRecord
@@ -20,7 +23,7 @@ from search.catalog.store import Catalog
 from search.champion import crown
 from search.home import Home
 from search.plan import SearchPlan
-from search.prepare import Prepared
+from search.prepare import Prepared, prepare
 from search.run import start
 from search.series import following, seeded
 from search.spec import SearchSpec
@@ -204,6 +207,43 @@ def test_of_two_searches_that_begin_at_one_moment_the_second_is_refused(
         start(SearchSpec(series="s", budget=1, workers=1), home, io.StringIO())
     with closing(Catalog(home.storage)) as catalog:
         assert [search.name for search in catalog.searches()] == ["first"]
+
+
+def test_a_series_is_entered_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its row and its lease a search is one that nobody runs."""
+    home, both, over = Home.at(tmp_path, None, None), threading.Barrier(2), threading.Event()
+
+    @contextmanager
+    def at_once(*_: object) -> Iterator[Callable[[], None]]:
+        both.wait(60)
+        yield lambda: None
+
+    def taken_late(catalog: Catalog, search_id: str) -> str | None:
+        time.sleep(0.5)
+        return take(catalog, search_id)
+
+    def asked() -> str:
+        try:
+            start(SearchSpec(series="s", budget=1, workers=1), home, io.StringIO())
+        except RequestError as error:
+            over.set()
+            return str(error)
+        except NoTrialSucceeded:
+            return "run"
+        return "with a trial"
+
+    prepare(SearchSpec())  # imports of transformers are not for two threads at once
+    take = Catalog.take
+    monkeypatch.setattr(Catalog, "take", taken_late)
+    monkeypatch.setattr("search.run.ray_session", at_once)
+    monkeypatch.setattr("search.run.check_gpus", lambda *_: None)
+    monkeypatch.setattr("search.run._run_to_end", lambda *_: over.wait(60))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = sorted(pool.map(lambda _: asked(), range(2)), key=len)
+    assert first == "run"
+    assert second.startswith("search demo of series s is being run by process")
+    with closing(Catalog(home.storage)) as catalog:
+        assert [search.name for search in catalog.searches()] == ["demo"]
 
 
 def test_a_training_seed_is_had_once(catalog: Catalog) -> None:
