@@ -93,7 +93,7 @@ def drive(url: str, strategy: str, trials: int, workers: int, seconds: float, sp
                 check=lease.check,
             )
             plan.reconcile()
-            base = plan.next(0)
+            base = plan.next()
             assert base is not None
             plan.finished(base, {"latency_context": "replayed"})
             given = 0

@@ -72,7 +72,7 @@ def replay(
         reached: dict[int | None, int] = {}
         while not plan.done():
             may_begin = pool.free and (as_live or pool.spent < ceiling)
-            job = plan.next(pool.running) if may_begin else None
+            job = plan.next() if may_begin else None
             if job is not None:
                 to = (job.parts[0].until or table.steps) if job.kind in ("trial", "pack") else 0
                 pool.start(job, to - reached.get(job.parts[0].number, 0) if to else 0, len(job.parts))

@@ -38,8 +38,8 @@ class Plan(Protocol):
     It may give out packs; what comes back is told of each trial by itself.
     """
 
-    def next(self, running: int) -> Job | None:
-        """The next job; ``None`` while nothing can be given out before one of ``running`` jobs is back."""
+    def next(self) -> Job | None:
+        """The next job; ``None`` while nothing can be given out before a job that runs is back."""
 
     def done(self) -> bool:
         """Whether no job will ever come again. Asked after ``next`` gave ``None`` and nothing runs."""

@@ -67,7 +67,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
             return Searcher.FINISHED
         if len(self._jobs) >= self._workers:
             return None
-        job = self._guarded(self._plan.next, len(self._jobs))
+        job = self._guarded(self._plan.next)
         if job is not None:
             self._jobs[trial_id] = job
             return {"job": job}

@@ -130,7 +130,7 @@ class SearchPlan:
                 self._again.append(number)
         self._watcher.stands(self._standing())
 
-    def next(self, running: int) -> Job | None:
+    def next(self) -> Job | None:
         self._check()
         if not self._base_given_out:
             self._base_given_out = True

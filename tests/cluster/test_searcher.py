@@ -24,7 +24,7 @@ class OnePlan:
         self._jobs = [job]
         self.told: list[tuple[str, int | None, Any]] = []
 
-    def next(self, running: int) -> Job | None:
+    def next(self) -> Job | None:
         return self._jobs.pop() if self._jobs else None
 
     def done(self) -> bool:

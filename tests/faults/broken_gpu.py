@@ -46,7 +46,7 @@ class Once:
         self._jobs = [Job("base")]
         self.told: list[str] = []
 
-    def next(self, running: int) -> Job | None:
+    def next(self) -> Job | None:
         return self._jobs.pop() if self._jobs else None
 
     def done(self) -> bool:

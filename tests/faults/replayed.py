@@ -110,7 +110,7 @@ def live(home: Path, table: dict[str, Any], strategy: str, boundary: str | None,
             catalog.set_status(search.id, "running")
             plan.reconcile()
             while not plan.done():
-                job = plan.next(0)
+                job = plan.next()
                 if job is None:
                     break
                 if job.kind != "trial":

@@ -161,7 +161,7 @@ def test_a_trial_whose_process_dies_each_time_has_failed_after_its_retries(catal
         plan = SearchPlan(life, study, made.id, budget=3, references={}, watcher=Silent(), retries=2)
         life.set_base(made.id, {"latency_context": "none"})
         plan.reconcile()
-        job = plan.next(0)
+        job = plan.next()
         assert job is not None
         seen.append((job.number, life.trial(made.id, 0).attempts))
         life.close()

@@ -91,7 +91,7 @@ class Searched:
         """To its end, or to the end of so many jobs."""
         busy: list[Job] = []
         while not self.plan.done() and (until is None or len(self.given) < until):
-            while len(busy) < workers and (job := self.plan.next(len(busy))) is not None:
+            while len(busy) < workers and (job := self.plan.next()) is not None:
                 busy.append(job)
                 self.given.append(job)
             if not busy:
@@ -142,7 +142,7 @@ def test_without_packs_there_are_none(tmp_path: Path) -> None:
 def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
     with closing(Searched(tmp_path, "tpe", pack=3, budget=6)) as searched:
         plan = searched.plan
-        base, pack = plan.next(0), plan.next(1)
+        base, pack = plan.next(), plan.next()
         assert base is not None
         assert pack is not None
         plan.finished(base, {"latency_context": "none"})
@@ -150,13 +150,13 @@ def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
         for part in pack.parts:
             plan.lost(part, "the worker died")
         assert not plan.done()
-        assert [plan.next(0) for _ in pack.parts] == list(pack.parts)
+        assert [plan.next() for _ in pack.parts] == list(pack.parts)
         for part in pack.parts[1:]:
             assert part.placement is not None
             plan.finished(part, outcome(part.placement, part.until))
         for _ in range(2):
             plan.lost(pack.parts[0], "the worker died")
-            again = plan.next(0)
+            again = plan.next()
         assert again is not None
         assert again.kind == "pack"  # the next three: the first trial has died too often
         trials = searched.catalog.trials(searched.search.id)
@@ -224,7 +224,7 @@ def test_the_one_placement_that_is_allowed_comes_to_its_end(tmp_path: Path) -> N
     """The others of the space are too slow, and there is nothing to compare its losses with."""
     with closing(Searched(tmp_path, "additive", pack=1, budget=12, groups=("o_proj", "q_proj", "v_proj"))) as searched:
         only = Placement.of(["v_proj"], 8)
-        while not searched.plan.done() and (job := searched.plan.next(0)) is not None:
+        while not searched.plan.done() and (job := searched.plan.next()) is not None:
             searched.given.append(job)
             if job.kind == "trial" and job.placement != only:
                 measurement = {"latency": {"ratio": 2.0, "ratio_ci": [2.0, 2.0]}, "seconds": {}, "parameters": 1}
@@ -277,7 +277,7 @@ def test_a_base_model_that_kills_its_workers_ends_the_search(tmp_path: Path, cau
         space = PlacementSpace(("q_proj",), (4,))
         study = Study(catalog.url, search.id, space, strategy="random", references=[], budget=1, seed=0)
         plan = SearchPlan(catalog, study, search.id, budget=1, references={}, watcher=Silent(), retries=1)
-        job = plan.next(0)
+        job = plan.next()
         assert job == Job("base")
         plan.lost(job, cause)
         with pytest.raises(SearchError) as caught:
@@ -295,17 +295,17 @@ def test_a_trial_that_kills_its_workers_fails_and_one_that_raises_is_not_tried_a
         plan = SearchPlan(catalog, study, search.id, budget=2, references={}, watcher=Silent(), settle=False)
         catalog.set_base(search.id, {"latency_context": "none"})
         plan.reconcile()
-        job = plan.next(0)
+        job = plan.next()
         assert job is not None
         for _ in range(2):
             plan.lost(job, "the worker died")
-            assert plan.next(0) == job
+            assert plan.next() == job
         plan.lost(job, "the worker died")
-        other = plan.next(0)
+        other = plan.next()
         assert other is not None
         assert other.number != job.number
         plan.failed(other, "IndexError: no")
-        assert plan.next(0) is None
+        assert plan.next() is None
         assert plan.done()
         trials = [(trial.status, trial.reason, trial.attempts) for trial in catalog.trials(search.id)]
         assert trials == [("failed", "the worker died: 3 times", 3), ("failed", "IndexError: no", 1)]

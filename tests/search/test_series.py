@@ -82,7 +82,7 @@ def night(
         champion=None if before.champion is None else before.champion.placement,
     )  # fmt: skip
     plan.reconcile()
-    while not plan.done() and (job := plan.next(0)) is not None:
+    while not plan.done() and (job := plan.next()) is not None:
         rows = right.get("+".join(job.placement.groups) if job.placement else "", 20)
         if job.kind == "test" and job.number is not None:
             rows = right.get("+".join(catalog.trial(search.id, job.number).groups), 20)
