@@ -233,7 +233,9 @@ class AdditiveSampler(BaseSampler):
         candidates = self._within_cap(history, untried)
         if not candidates:
             return untried[int(expected_ratios(history.seen, untried, self._space.groups).argmin())]
-        return candidates[int(design(sorted(history.begun), candidates, self._space.groups).argmax())]
+        telling = design(sorted(history.begun), candidates, self._space.groups)
+        # Many are equal: none of them is to come first in every search.
+        return candidates[int(self._random.choice(np.flatnonzero(telling == telling.max())))]
 
     def _weigh(self, history: _History, may_begin: bool) -> tuple[list[Placement], NDArray[np.float64], float]:
         """Placements, the gain of each per step that it still takes, and the chance that the front changes.

@@ -181,5 +181,5 @@ def design(tried: Sequence[Placement], candidates: Sequence[Placement], groups: 
         known = features(tried, groups)
         precision += known.T @ known
     variance: NDArray[np.float64] = np.einsum("nd,de,ne->n", rows, np.linalg.inv(precision), rows)
-    # Many are equal, and rounding, which differs between processors, would choose among them.
+    # Many are equal, which is not to hang on rounding: that differs between processors.
     return variance.round(9)
