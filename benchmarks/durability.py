@@ -98,7 +98,7 @@ def drive(url: str, strategy: str, trials: int, workers: int, seconds: float, sp
             plan.finished(base, {"latency_context": "replayed"})
             given = 0
             while True:
-                job = driver(plan.next, len(running)) if len(running) < workers else None
+                job = driver(plan.next) if len(running) < workers else None
                 if job is not None and job.kind == "trial":
                     steps = (job.until or STEPS) - reached.get(job.number, 0)
                     reached[job.number] = job.until or STEPS
