@@ -23,7 +23,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
     """Plain values only. Figures that are not known yet are None; a search without a complete trial has no front."""
     trials = catalog.trials(search.id)
     spec, facts, base = search.spec, search.facts, search.base or {}
-    complete = [t for t in trials if t.status == "complete" and t.measurement and t.adapter]
+    complete = _complete(trials)
     points = [_point(t) for t in complete]
     members = front(points)
     on_front = {complete[i].number for i in members}
@@ -32,7 +32,6 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
     chosen = recommend([_candidate(t) for t in complete], base_validation.get("accuracy", 0.0), facts["metric"], axis)
     found = registered(catalog, search, chosen.trial if chosen else None)
     bend = knee(points)
-    counts = Counter(t.status for t in trials)
     ended = [t for t in trials if t.status != "running"]
     engine = _latency(base).get("engine", "transformers")
     rows = [_table_row(t, t.number in on_front, search.created_at) for t in ended]
@@ -50,7 +49,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "latency_engine": engine,
         "latency_mode": _latency(base).get("mode", "unmerged"),
         "budget": spec["budget"],
-        "trials": {status: counts.get(status, 0) for status in ("complete", "stopped", "failed", "infeasible")},
+        "trials": _counts(trials),
         "steps": {"spent": sum(t.steps for t in trials), "full": len(trials) * spec["steps"]},
         "base": {
             "accuracy": base.get("test", {}).get("accuracy"),
@@ -92,6 +91,15 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
             "labels": facts["labels"],
         },
     }
+
+
+def _complete(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [t for t in trials if t.status == "complete" and t.measurement and t.adapter]
+
+
+def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
+    counts = Counter(t.status for t in trials)
+    return {status: counts[status] for status in ("complete", "stopped", "failed", "infeasible")}
 
 
 def _champion(catalog: Catalog, search: SearchRecord) -> dict[str, Any] | None:
@@ -210,18 +218,18 @@ def _status(catalog: Catalog, search: SearchRecord) -> str:
 
 
 def result_row(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
-    """One line of ``list``."""
-    document = result_document(catalog, search)
-    figures = [member["validation_accuracy"] for member in document["front"]]
+    """One line of ``list``, without what only the whole document needs: there may be a search for each night."""
+    trials = catalog.trials(search.id)
+    points = [_point(t) for t in _complete(trials)]
     return {
         "search": search.name,
-        "status": document["status"],
-        "trials": document["trials"],
-        "budget": document["budget"],
-        "front": len(figures),
-        "metric": document["metric"],
-        "best": max(figures, default=None),
-        "model": document["model"],
-        "data": document["data"],
+        "status": _status(catalog, search),
+        "trials": _counts(trials),
+        "budget": search.spec["budget"],
+        "front": len(front(points)),
+        "metric": search.facts["metric"],
+        "best": max((accuracy for accuracy, _ in points), default=None),
+        "model": search.facts["model"],
+        "data": search.facts["data"],
         "started": search.created_at.isoformat(timespec="seconds"),
     }
