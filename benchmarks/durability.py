@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
@@ -46,7 +46,7 @@ PARTS = (
 )
 
 
-def timed(kind: Any, method: str, part: str, spent: Counter[str]) -> None:
+def timed(kind: Any, method: str, part: str, spent: defaultdict[str, float]) -> None:
     real = getattr(kind, method)
 
     def measured(*args: Any, **named: Any) -> Any:
@@ -59,7 +59,9 @@ def timed(kind: Any, method: str, part: str, spent: Counter[str]) -> None:
     setattr(kind, method, measured)
 
 
-def drive(url: str, strategy: str, trials: int, workers: int, seconds: float, spent: Counter[str]) -> tuple[float, ...]:
+def drive(
+    url: str, strategy: str, trials: int, workers: int, seconds: float, spent: defaultdict[str, float]
+) -> tuple[float, ...]:
     """Busy share; CPU and wall seconds of the driver a trial; wall seconds of the last tenth's trials."""
     random = np.random.default_rng(0)
     clock = trained = cpu = wall = 0.0
@@ -141,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--strategy", choices=STRATEGIES, default="tpe")
     parser.add_argument("--backends", type=some_of(BACKENDS), default=",".join(BACKENDS))
     args = parser.parse_args(argv)
-    spent = Counter[str]()
+    spent: defaultdict[str, float] = defaultdict(float)
     for kind, method, part in PARTS:
         timed(kind, method, part, spent)
     parts = list(dict.fromkeys(part for _, _, part in PARTS))

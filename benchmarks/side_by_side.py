@@ -70,7 +70,8 @@ def ours(args: argparse.Namespace, home: Path, strategy: str) -> tuple[float, di
 
 def best_of(document: dict[str, Any]) -> float:
     """The best validation accuracy of a trial that was trained to its end."""
-    return max(p["validation_accuracy"] for p in document["points"] if p["validation_accuracy"] is not None)
+    found: float = max(p["validation_accuracy"] for p in document["points"] if p["validation_accuracy"] is not None)
+    return found
 
 
 def profile(home: Path, workers: int, wall: float) -> list[tuple[str, str]]:
@@ -129,8 +130,8 @@ def main() -> None:
         print(f"\nratio of trials per minute: {their_seconds * 2 / (first + second):.2f}")
         print(f"by default: {their_seconds / default:.2f}\n")
         print("| ours, second run | |\n| --- | --- |")
-        for name, value in profile(Path(scratch, "b"), args.workers, second):
-            print(f"| {name} | {value} |")
+        for part, figure in profile(Path(scratch, "b"), args.workers, second):
+            print(f"| {part} | {figure} |")
 
 
 if __name__ == "__main__":

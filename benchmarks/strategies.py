@@ -76,7 +76,7 @@ def _digest(file: Path) -> str:
 def _kept(file: Path | None) -> dict[tuple[str, str, int, int, int], Score]:
     """What earlier calls kept, by the table's digest, strategy, seed, budget and workers."""
     lines = file.read_text().splitlines() if file is not None and file.exists() else []
-    return {tuple(key): Score.from_json(score) for key, score in map(json.loads, lines)}  # type: ignore[misc]
+    return {tuple(key): Score.from_json(score) for key, score in map(json.loads, lines)}
 
 
 def _quiet() -> None:
