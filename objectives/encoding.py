@@ -14,6 +14,8 @@ from objectives.errors import ModelError, RequestError
 
 PLAIN_TEMPLATE = "{text}\nAnswer:"
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
+#: Texts that are tokenised at once.
+_TEXTS = 1000
 #: What chat templates are told that today is: with prompts that change from day to day, neither a resumed search nor a
 #: series could be compared with what was measured before. The day that Llama 3.2's template takes without a clock.
 _DATE = datetime(2024, 7, 26)
@@ -110,7 +112,9 @@ class EncodedTask:
     max_tokens: int
     template: str
     lead: str
-    truncated: Mapping[str, int]  # split -> rows whose input or completion was cut
+    longest_prompt: int  # that was let stand, in tokens; the longest completion has the rest of max_tokens
+    cut_prompts: Mapping[str, int]  # split -> rows whose input was cut
+    cut_completions: Mapping[str, int]
     first_ids: tuple[int, ...] = ()  # special tokens in front of every prompt
 
     def scoring(self) -> dict[str, Any]:
@@ -125,9 +129,20 @@ class EncodedTask:
         }
 
     def notes(self) -> list[str]:
+        most = f"{self.max_tokens} tokens (--max-tokens, or the model's context)"
+        prompts = f"inputs cut, so that the prompt has {most}"
+        if rest := self.max_tokens - self.longest_prompt:
+            longest = "completion" if self.task == "generation" else "label"
+            prompts = (
+                f"inputs cut, so that the prompt has {self.longest_prompt}: a row may have {most}, "
+                f"and the longest {longest} takes {rest}"
+            )
+        completions = f"completions cut to {self.max_tokens // 2 - 1}: they may take half of a row's {most}"
+        kinds = ((self.cut_prompts, prompts), (self.cut_completions, completions))
         return [
-            f"{split}: {count} of {len(self.splits[split])} rows cut to {self.max_tokens} tokens (--max-tokens)"
-            for split, count in self.truncated.items()
+            f"{split}: {count} of {len(self.splits[split])} {said}"
+            for counts, said in kinds
+            for split, count in counts.items()
             if count
         ]
 
@@ -186,15 +201,14 @@ def encode(
         )
 
     splits: dict[str, list[EncodedRow]] = {}
-    truncated = dict.fromkeys(data.splits, 0)
+    cut_prompts = dict.fromkeys(data.splits, 0)
     for split, rows in data.splits.items():
         prompts = [first + ids for ids in _ids(tokenizer, [chosen.before + row.text + chosen.after for row in rows])]
         for i, row in enumerate(rows):
-            is_long = len(prompts[i]) > limit
-            if is_long:
+            if len(prompts[i]) > limit:
                 (head,) = _ids(tokenizer, [chosen.before + row.text])
                 prompts[i] = first + head[:room] + tail
-            truncated[split] += is_long or targets[split][i].is_cut
+                cut_prompts[split] += 1
         splits[split] = [
             EncodedRow(prompt, target.ids, target.label, row.references)
             for prompt, target, row in zip(prompts, targets[split], rows, strict=True)
@@ -211,7 +225,9 @@ def encode(
         max_tokens=max_tokens,
         template=chosen.text,
         lead=chosen.lead,
-        truncated=truncated,
+        longest_prompt=limit,
+        cut_prompts=cut_prompts,
+        cut_completions={split: sum(target.is_cut for target in each) for split, each in targets.items()},
         first_ids=tuple(first),
     )
 
@@ -238,12 +254,13 @@ def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTa
 def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> EncodedTask:
     index = {label: i for i, label in enumerate(data.labels)}
     splits: dict[str, list[EncodedRow]] = {}
-    truncated: dict[str, int] = {}
+    cut_prompts: dict[str, int] = {}
     for split, rows in data.splits.items():
-        whole = tokenizer([row.text for row in rows], verbose=False)["input_ids"]
-        cut = tokenizer([row.text for row in rows], truncation=True, max_length=max_tokens)["input_ids"]
+        texts = [row.text for row in rows]
+        whole = _ids(tokenizer, texts, add_special_tokens=True)
+        cut = _ids(tokenizer, texts, add_special_tokens=True, truncation=True, max_length=max_tokens)
         splits[split] = [EncodedRow(ids, [], index[row.target]) for row, ids in zip(rows, cut, strict=True)]
-        truncated[split] = sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True))
+        cut_prompts[split] = sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True))
     return EncodedTask(
         task=data.task,
         kind="encoder",
@@ -256,13 +273,19 @@ def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> Enco
         max_tokens=max_tokens,
         template="{text}",
         lead="",
-        truncated=truncated,
+        longest_prompt=max_tokens,
+        cut_prompts=cut_prompts,
+        cut_completions={},
     )
 
 
-def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    # verbose=False: a row beyond the model's length is cut by us, and counted; the tokenizer need not warn as well.
-    encoded: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+def _ids(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:
+    """Some texts at a time: beside each token's id, tokenizers hold its text, place and masks, 200 bytes in all."""
+    options = {"add_special_tokens": False} | options
+    encoded: list[list[int]] = []
+    for start in range(0, len(texts), _TEXTS):
+        # verbose=False: a row beyond the model's length is cut by us, and counted; the tokenizer need not warn as well.
+        encoded += tokenizer(list(texts[start : start + _TEXTS]), verbose=False, **options)["input_ids"]
     return encoded
 
 

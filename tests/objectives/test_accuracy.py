@@ -68,7 +68,9 @@ def labelled(label_ids: list[tuple[int, ...]], rows: int = 6) -> EncodedTask:
         max_tokens=64,
         template="{text}",
         lead="",
-        truncated={},
+        longest_prompt=64,
+        cut_prompts={},
+        cut_completions={},
     )
 
 

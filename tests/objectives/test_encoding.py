@@ -58,6 +58,33 @@ def test_a_completion_is_tokenised_behind_its_context_not_alone() -> None:
     assert ids(tokenizer, " person") != ids(tokenizer, "person")
 
 
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_many_rows_are_tokenised_some_at_a_time(kind: Any) -> None:
+    """What a tokenizer holds of a text it holds of all texts of one call: gigabytes, of a data set of usual size."""
+
+    class Counting:
+        def __init__(self) -> None:
+            self._inner = make_tokenizer() if kind == "causal" else make_word_tokenizer()
+            self.most = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def __call__(self, text: str | list[str], **options: Any) -> Any:
+            self.most = max(self.most, len(text) if isinstance(text, list) else 1)
+            return self._inner(text, **options)
+
+    data = make_data("classification", {"train": [(f"cat {n}", "yes" if n % 2 else "no") for n in range(2500)]})
+    counting = Counting()
+    task = encode(data, counting, kind, max_tokens=64)
+    assert counting.most <= 1000
+    alone = [
+        encode(replace(data, splits={"train": [row]}), Counting(), kind, max_tokens=64)
+        for row in data.rows("train")[::499]
+    ]
+    assert [each.splits["train"][0].prompt for each in alone] == [row.prompt for row in task.splits["train"][::499]]
+
+
 def test_a_generated_completion_ends_with_the_end_of_sequence() -> None:
     tokenizer = make_tokenizer()
     task = encoded(DIALOGUES, "generation")
@@ -135,8 +162,12 @@ def test_a_long_text_is_cut_at_its_end_and_the_template_stays() -> None:
     text = cut.prompt[1 : -len(tail)]
     assert cut.prompt == [BOS, *ids(tokenizer, long)[: len(text)], *tail]
     assert whole.prompt == [BOS, *ids(tokenizer, QUESTIONS[1][0] + "\nAnswer:")]
-    assert task.truncated == {"train": 1, "validation": 1, "test": 1}
-    assert task.notes()[0] == "train: 1 of 2 rows cut to 40 tokens (--max-tokens)"
+    assert task.cut_prompts == {"train": 1, "validation": 1, "test": 1}
+    assert task.notes()[0] == (
+        f"train: 1 of 2 inputs cut, so that the prompt has {40 - longest}: a row may have 40 tokens "
+        f"(--max-tokens, or the model's context), and the longest label takes {longest}"
+    )
+    assert len(task.notes()) == 3
 
 
 def test_no_row_is_longer_than_allowed_and_none_is_counted_that_was_not_cut() -> None:
@@ -146,7 +177,7 @@ def test_no_row_is_longer_than_allowed_and_none_is_counted_that_was_not_cut() ->
     assert max(lengths) <= 32
     uncut = encoded(rows, max_tokens=10_000).splits["train"]
     differ = sum(a != b for a, b in zip(uncut, task.splits["train"], strict=True))
-    assert task.truncated["train"] == differ > 0
+    assert task.cut_prompts["train"] == differ > 0
     assert not encoded(rows, max_tokens=10_000).notes()
 
 
@@ -160,7 +191,7 @@ def test_generation_halves_the_room_where_the_completion_is_still_to_come(max_to
         assert len(row.prompt) + len(row.completion) <= max_tokens
     for row in task.splits["validation"]:
         assert len(row.prompt) + task.max_new_tokens <= max_tokens
-    assert task.truncated == {"train": 3, "validation": 3, "test": 3}
+    assert task.cut_prompts == task.cut_completions == {"train": 2, "validation": 2, "test": 2}
 
 
 def test_a_completion_that_was_cut_does_not_end() -> None:
@@ -170,10 +201,23 @@ def test_a_completion_that_was_cut_does_not_end() -> None:
     assert EOS not in row.completion
 
 
+def test_one_long_completion_leaves_less_to_all_prompts_which_is_said() -> None:
+    """It was told that they were cut to --max-tokens, when they were cut to half of it."""
+    long = "the cat sat on the mat. " * 20
+    task = encoded([("price", long), *((long, "cheap") for _ in range(5))], "generation", max_tokens=40)
+    assert {len(row.prompt) for row in task.splits["train"][1:]} == {21}
+    most = "40 tokens (--max-tokens, or the model's context)"
+    assert task.notes()[0] == (
+        f"train: 5 of 6 inputs cut, so that the prompt has 21: a row may have {most}, "
+        "and the longest completion takes 19"
+    )
+    assert task.notes()[3] == f"train: 1 of 6 completions cut to 19: they may take half of a row's {most}"
+
+
 def test_every_split_cuts_prompts_alike() -> None:
     rows = [("the cat sat on the mat. " * n, "cheap") for n in range(1, 12)]
     task = encoded(rows, "generation", max_tokens=40)
-    assert task.truncated["train"] > 0
+    assert task.cut_prompts["train"] > 0
     assert [row.prompt for row in task.splits["train"]] == [row.prompt for row in task.splits["test"]]
 
 
@@ -269,7 +313,10 @@ def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
     cut = task.splits["train"][2].prompt
     assert len(cut) == 16
     assert (cut[0], cut[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
-    assert task.truncated == {"train": 1, "validation": 1, "test": 1}
+    assert task.cut_prompts == {"train": 1, "validation": 1, "test": 1}
+    assert task.notes()[0] == (
+        "train: 1 of 3 inputs cut, so that the prompt has 16 tokens (--max-tokens, or the model's context)"
+    )
     assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)
 
 
