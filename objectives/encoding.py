@@ -333,8 +333,8 @@ def _prefix_free(labels: list[tuple[int, ...]], eos: int | None, names: Sequence
         raise RequestError(
             f"label {same!r} has the same tokens as another label in this model's tokenizer (or none): rename it"
         )
-    begins = any(a != b and b[: len(a)] == a for a in labels for b in labels)
-    if not begins:
+    in_order = sorted(labels)  # what begins with a label stands right behind it
+    if not any(b[: len(a)] == a for a, b in itertools.pairwise(in_order)):
         return tuple(labels)
     if eos is None:
         raise RequestError("one label begins another and the tokenizer has no end of sequence: rename the labels")

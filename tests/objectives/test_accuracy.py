@@ -16,7 +16,7 @@ from objectives.accuracy import Evaluation, batches_of, evaluate
 from objectives.backbone import attach
 from objectives.cut import Cut, logits_at, narrowest_cut
 from objectives.encoding import EncodedRow, EncodedTask, encode
-from objectives.label_scoring import prompt_is_shareable
+from objectives.label_scoring import LabelTrie, prompt_is_shareable
 from objectives.metrics import mean_interval, score, standard_error
 from objectives.training import TrainingSettings, train
 from tests.objectives.tiny import CAUSAL, DIALOGUES, ENCODERS, Zoo, all_groups, make_data, make_task, shake
@@ -287,6 +287,27 @@ def test_log_probabilities_of_a_large_vocabulary_are_taken_of_few_positions_at_o
     assert parts == whole
     assert len(sizes) > 1
     assert max(sizes) == limit
+
+
+def test_many_labels_take_memory_by_their_pairs_and_not_by_pairs_of_their_tokens() -> None:
+    """2000 labels of up to 15 tokens took a gigabyte in every evaluation, 5000 six."""
+    labels = [(7, *divmod(label, 8), *[9] * (label % 5), EOS) for label in range(100)]
+    largest = 0
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            largest = max(largest, out.numel()) if isinstance(out, torch.Tensor) else largest
+            return out
+
+    with Largest():
+        trie = LabelTrie(labels)
+    assert largest == len(labels) ** 2
+    for scored, one in enumerate(labels[:20]):
+        for other, ids in enumerate(labels):
+            shared = next((i for i, (a, b) in enumerate(zip(one, ids, strict=False)) if a != b), len(ids))
+            assert trie.known[scored, other] == min(shared + 1, len(ids))
 
 
 @pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "token_f1", "bleu"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from objectives.encoding import EncodedTask, Template, encode, within_vocabulary
+from objectives.encoding import EncodedTask, Template, _prefix_free, encode, within_vocabulary
 from objectives.errors import ModelError, RequestError
 from tests.objectives.tiny import VOCABULARY, Zoo, make_data, make_task, make_tokenizer, make_word_tokenizer
 
@@ -273,6 +274,15 @@ def test_a_label_that_begins_another_is_ended() -> None:
     assert task.label_ids == tuple((*ids(tokenizer, " " + label), EOS) for label in task.labels)
     for a in task.label_ids:
         assert [b for b in task.label_ids if b[: len(a)] == a] == [a]
+
+
+def test_thousands_of_labels_are_compared_in_order_not_each_with_each() -> None:
+    labels = [(n % 7, n, n % 11) for n in range(20_000)]
+    start = time.process_time()
+    assert _prefix_free(labels, EOS, [str(ids) for ids in labels]) == tuple(labels)
+    longer = [*labels, (*labels[-1], 5)]
+    assert _prefix_free(longer, EOS, [str(ids) for ids in longer]) == tuple((*ids, EOS) for ids in longer)
+    assert time.process_time() - start < 1
 
 
 def test_labels_that_do_not_begin_each_other_are_not_ended() -> None:
