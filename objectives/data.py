@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from objectives.errors import DataError
 from objectives.formats import RawRows
 from objectives.rows import FIELDS, Row, Task, parse, shorten
-from objectives.sources import Split, find
+from objectives.sources import Split, find, some
 from objectives.splits import FEWEST, group_by_prompt, sample, set_aside, spaced
 
 __all__ = ["Row", "Split", "Task", "TaskData", "load_data"]
@@ -79,7 +79,7 @@ def load_data(
     train = _without_leaks(train, given, labels, raw["train"].name, notes)
     missing = [split for split in limits if split not in given]
     if missing and unused:
-        notes.append(f"not used, since only train, validation (valid, dev, val) and test are: {', '.join(unused)}")
+        notes.append(f"not used, since only train, validation (valid, dev, val) and test are: {some(unused)}")
     train, made = _made_from(train, missing, task, source, seed, notes)
     splits: dict[str, tuple[Row, ...]] = {"train": tuple(train)}
     for split, limit in limits.items():

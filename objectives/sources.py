@@ -25,6 +25,11 @@ _SPLIT_OF_NAME: Mapping[str, Split] = {
 _SAVED = ({"dataset_dict.json"}, {"state.json", "dataset_info.json"})
 
 
+def some(names: list[str]) -> str:
+    """The first of many, for a sentence."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
 def find(source: str, columns: Collection[str]) -> tuple[str, dict[Split, RawRows], list[str]]:
     """A short name for the data, and its splits; train is among them, and all there is for a single file.
 
@@ -74,10 +79,9 @@ def _split_files(folder: Path) -> tuple[dict[Split, Path], list[str]]:
             raise DataError(f"{folder} has two files for {split}: {found[split].name} and {path.name}. Keep one.")
         found[split] = path
     if "train" not in found:
-        names = [path.name for path in entries]
-        there = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        there = f"holds {some([path.name for path in entries])}" if entries else "is empty"
         raise DataError(
-            f"{folder} has no train file; it {'holds ' + there if names else 'is empty'}. "
+            f"{folder} has no train file; it {there}. "
             f"Name one train with a suffix of {', '.join(SUFFIXES)}, or pass one file itself."
         )
     return found, unused

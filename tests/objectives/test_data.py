@@ -290,10 +290,11 @@ def test_what_the_commonest_label_would_get_is_told_where_it_is_much(folder: Pat
 
 def test_data_that_no_split_was_taken_from_is_named_where_one_had_to_be_made(folder: Path) -> None:
     (folder / "test.jsonl").rename(folder / "final.jsonl")
-    for name in ("test.jsonl.gz", "README.md", ".final.jsonl"):
+    for name in ("test.jsonl.gz", "README.md", ".final.jsonl", *(f"part{index}.csv" for index in range(9))):
         (folder / name).write_text("")
     assert load_data(str(folder)).notes[0] == (
-        "not used, since only train, validation (valid, dev, val) and test are: final.jsonl, test.jsonl.gz"
+        "not used, since only train, validation (valid, dev, val) and test are: "
+        "final.jsonl, part0.csv, part1.csv, part2.csv, part3.csv, part4.csv, part5.csv, part6.csv and 3 more"
     )
     write(folder / "test.jsonl", labelled(4, prefix="t "))
     assert not load_data(str(folder)).notes
