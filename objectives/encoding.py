@@ -44,8 +44,9 @@ class Template:
             )
         if template in (None, "auto", "chat"):
             if has_chat:
-                before, _, after = _chat(tokenizer).partition(_MARK)
-                return cls(before, after, lead="", special=False)
+                turn, lead = _chat(tokenizer)
+                before, _, after = turn.partition(_MARK)
+                return cls(before, after, lead, special=False)
             template = PLAIN_TEMPLATE
         if template.count("{text}") != 1:
             raise RequestError(f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
@@ -64,25 +65,39 @@ def _clock() -> str:
     return f"{{% macro strftime_now(format) %}}{{{{ format{known} }}}}{{% endmacro %}}{{{{ '' }}}}"
 
 
-def _chat(tokenizer: Any) -> str:
-    """A user's turn that says the mark, as the chat template has it. Raises RequestError where it does not."""
+def _chat(tokenizer: Any) -> tuple[str, str]:
+    """A user's turn that says the mark, as the chat template has it, and the white space that it has before an answer.
+
+    Raises RequestError where it does not say the mark.
+    """
     from jinja2 import TemplateError
+
+    def said(*messages: Mapping[str, Any], prompt: bool) -> str:
+        text: str = tokenizer.apply_chat_template(
+            messages,
+            chat_template=_clock() + tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=prompt,
+        )
+        return text
 
     reason = "it does not show what the user says"
     # Text, or for models that see images too, a list of parts.
     for content in (_MARK, [{"type": "text", "text": _MARK}]):
+        user, answer = ({"role": role, "content": content} for role in ("user", "assistant"))
         try:
-            text: str = tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                chat_template=_clock() + tokenizer.get_chat_template(),
-                tokenize=False,
-                add_generation_prompt=True,
-            )
+            turn = said(user, prompt=True)
         except (TemplateError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             continue
-        if text.count(_MARK) == 1:
-            return text
+        if turn.count(_MARK) != 1:
+            continue
+        try:
+            both = said(user, answer, prompt=False)
+        except (TemplateError, TypeError, ValueError):  # it has no answers
+            both = turn
+        lead = both[len(turn) :].partition(_MARK)[0] if both.startswith(turn) else ""
+        return turn, lead if lead.isspace() else ""
     raise RequestError(
         f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
         f"such as {PLAIN_TEMPLATE!r}"

@@ -122,6 +122,23 @@ def test_a_chat_template_brings_its_own_special_tokens() -> None:
     assert row.completion == ids(tokenizer, "location")
 
 
+@pytest.mark.parametrize(
+    ("answer", "lead"),
+    [
+        (" {{ m.content }}</s>", " "),
+        ("{{ '\n' + m.content }}", "\n"),
+        ("{{ m.content }}", ""),
+        ("<bot> {{ m.content }}", ""),
+    ],
+)
+def test_a_completion_stands_behind_the_prompt_as_the_chat_template_has_it(answer: str, lead: str) -> None:
+    """Llama 2 and Mistral have a space there: without it labels are other tokens than those that they know."""
+    turns = "{% for m in messages %}{% if m.role == 'user' %}[ {{ m.content }} ]{% else %}" + answer + "{% endif %}"
+    tokenizer = make_tokenizer(chat=turns + "{% endfor %}")
+    assert Template.choose(tokenizer, None) == Template("[ ", " ]", lead=lead, special=False)
+    assert encoded(QUESTIONS, tokenizer=tokenizer).label_ids[1] == tuple(ids(tokenizer, f"]{lead}person")[1:])
+
+
 @pytest.mark.parametrize("template", [None, "auto", "chat"])
 def test_the_chat_template_is_the_default_where_there_is_one(template: str | None) -> None:
     assert Template.choose(make_tokenizer(chat=CHAT), template).text == "<user>{text}\n<bot>"
