@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from objectives.encoding import EncodedTask, Template, _prefix_free, encode, within_vocabulary
+from objectives.encoding import EncodedTask, _prefix_free, encode, within_vocabulary
 from objectives.errors import ModelError, RequestError
 from tests.objectives.tiny import VOCABULARY, Zoo, make_data, make_task, make_tokenizer, make_word_tokenizer
 
@@ -120,53 +120,6 @@ def test_a_chat_template_brings_its_own_special_tokens() -> None:
     row = task.splits["train"][0]
     assert row.prompt == [BOS, user, *ids(tokenizer, QUESTIONS[0][0] + "\n"), bot]
     assert row.completion == ids(tokenizer, "location")
-
-
-@pytest.mark.parametrize(
-    ("answer", "lead"),
-    [
-        (" {{ m.content }}</s>", " "),
-        ("{{ '\n' + m.content }}", "\n"),
-        ("{{ m.content }}", ""),
-        ("<bot> {{ m.content }}", ""),
-    ],
-)
-def test_a_completion_stands_behind_the_prompt_as_the_chat_template_has_it(answer: str, lead: str) -> None:
-    """Llama 2 and Mistral have a space there: without it labels are other tokens than those that they know."""
-    turns = "{% for m in messages %}{% if m.role == 'user' %}[ {{ m.content }} ]{% else %}" + answer + "{% endif %}"
-    tokenizer = make_tokenizer(chat=turns + "{% endfor %}")
-    assert Template.choose(tokenizer, None) == Template("[ ", " ]", lead=lead, special=False)
-    assert encoded(QUESTIONS, tokenizer=tokenizer).label_ids[1] == tuple(ids(tokenizer, f"]{lead}person")[1:])
-
-
-@pytest.mark.parametrize("template", [None, "auto", "chat"])
-def test_the_chat_template_is_the_default_where_there_is_one(template: str | None) -> None:
-    assert Template.choose(make_tokenizer(chat=CHAT), template).text == "<user>{text}\n<bot>"
-
-
-def test_without_a_chat_template_there_is_a_plain_one() -> None:
-    assert Template.choose(make_tokenizer(), None) == Template("", "\nAnswer:", lead=" ", special=True)
-
-
-def test_a_template_of_ones_own_wins_over_the_chat_template_and_may_hold_an_escaped_newline() -> None:
-    chosen = Template.choose(make_tokenizer(chat=CHAT), "Q: {text}\\nA: ")
-    assert chosen == Template("Q: ", "\nA: ", lead="", special=True)
-
-
-@pytest.mark.parametrize("template", ["", "no place", "{text} {text}"])
-def test_a_template_holds_the_text_exactly_once(template: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        encoded(QUESTIONS, template=template)
-    assert str(caught.value) == (f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
-
-
-def test_chat_needs_a_chat_template() -> None:
-    with pytest.raises(RequestError) as caught:
-        encoded(QUESTIONS, template="chat")
-    assert str(caught.value) == (
-        "--template chat: this model's tokenizer has no chat template; pass a template such as '{text}\\nAnswer:' "
-        "or leave the option out"
-    )
 
 
 def test_a_long_text_is_cut_at_its_end_and_the_template_stays() -> None:
@@ -354,32 +307,6 @@ def test_a_pad_token_that_was_added_without_resizing_the_model_is_replaced(zoo: 
     assert fitted == replace(task, pad_id=0)
     with pytest.raises(ModelError, match=f"its tokenizer gives token {VOCABULARY} where the model has {VOCABULARY}"):
         within_vocabulary(replace(task, kind="encoder"), LlamaConfig(vocab_size=VOCABULARY), Path("bert"))
-
-
-def test_a_chat_template_that_tells_the_date_is_the_same_every_day() -> None:
-    dated = make_tokenizer(chat="Today is {{ strftime_now('%d %b %Y') }}. " + CHAT)
-    assert Template.choose(dated, None).text == "Today is 26 Jul 2024. <user>{text}\n<bot>"
-
-
-def test_a_chat_template_of_parts_is_given_parts() -> None:
-    parts = "{% for m in messages %}<user>{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}<bot>"
-    assert Template.choose(make_tokenizer(chat=parts), None).text == "<user>{text}<bot>"
-
-
-@pytest.mark.parametrize(
-    ("template", "reason"),
-    [
-        ("<user><bot>", "it does not show what the user says"),
-        ("{{ raise_exception('no system turn') }}", "no system turn"),
-    ],
-)
-def test_a_chat_template_that_does_not_say_the_text_is_refused(template: str, reason: str) -> None:
-    with pytest.raises(RequestError) as refusal:
-        Template.choose(make_tokenizer(chat=template), None)
-    assert str(refusal.value) == (
-        f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
-        "such as '{text}\\nAnswer:'"
-    )
 
 
 def test_a_tokenizer_of_another_model_is_refused(zoo: Zoo) -> None:
