@@ -348,6 +348,33 @@ def test_a_broken_model_still_gives_a_figure_for_every_row(zoo: Zoo) -> None:
     assert math.isnan(result.loss)
 
 
+@pytest.mark.parametrize("kind", ["classification", "generation"])
+def test_passes_take_fewer_rows_where_a_model_keeps_much_of_each_token(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """Of a Llama 2 of 7 billion parameters 17 GB were kept, and a smaller --max-tokens only put more rows together."""
+    tokenizer, model, task = zoo.tokenizer("llama"), zoo.base("llama"), make_task(zoo, "llama", kind)
+    options = {"metric": "rouge_l" if kind == "generation" else "accuracy", "tokenizer": tokenizer, "by_prompt": True}
+    whole = evaluate(model, task, "test", **options)
+    of_each = 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads of them, their width, bytes
+    longest = max(len(row.prompt) for row in task.splits["test"]) + task.max_new_tokens * (kind == "generation")
+    monkeypatch.setattr("objectives.accuracy._STATE", of_each * longest * 2)
+    rows: list[int] = []
+
+    def count(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        rows.append(len(kwargs["input_ids"]))
+
+    with model.model.register_forward_pre_hook(count, with_kwargs=True):
+        parts = evaluate(model, task, "test", **options)
+    assert parts.predictions == whole.predictions
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert max(rows) < len(task.splits["test"])
+    widest = max(batches_of([longest] * 9, torch.device("cuda"), of_each), key=len)
+    assert len(widest) == 2
+    monkeypatch.setattr("objectives.accuracy._STATE", 1)
+    assert batches_of([longest] * 3, torch.device("cpu"), of_each) == [[0], [1], [2]]
+
+
 @given(st.lists(st.integers(0, 900), min_size=1, max_size=600))
 def test_a_gpu_takes_more_rows_a_pass_and_no_more_tokens(lengths: list[int]) -> None:
     few, many = (batches_of(lengths, torch.device(kind)) for kind in ("cpu", "cuda"))
