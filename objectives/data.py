@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from objectives.errors import DataError
 from objectives.formats import RawRows
@@ -40,6 +40,14 @@ class TaskData:
 
     def rows(self, split: str) -> tuple[Row, ...]:
         return self.splits[split]
+
+    def with_train_of(self, most: int, seed: int) -> TaskData:
+        """With a sample of train, and a note, if that has more rows; ``digest`` stays that of all."""
+        train = self.splits["train"]
+        if len(train) <= most:
+            return self
+        splits = {**self.splits, "train": tuple(sample(train, most, seed, "train"))}
+        return replace(self, splits=splits, notes=(*self.notes, f"train: {most} of {len(train)} rows used"))
 
 
 def load_data(
