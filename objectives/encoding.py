@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from objectives.data import Task, TaskData
+from objectives.data import Row, Task, TaskData
 from objectives.errors import ModelError, RequestError
 from objectives.template import Template
 
@@ -43,6 +44,7 @@ class EncodedTask:
     cut_prompts: Mapping[str, int]  # split -> rows whose input was cut
     cut_completions: Mapping[str, int]
     first_ids: tuple[int, ...] = ()  # special tokens in front of every prompt
+    marked: int = 0  # train rows whose input holds special tokens, and was put into a chat template all the same
 
     def scoring(self) -> dict[str, Any]:
         """What another program needs beside model and rows to score as this one does; ready for JSON."""
@@ -65,7 +67,8 @@ class EncodedTask:
                 f"and the longest {longest} takes {rest}"
             )
         completions = f"completions cut to {self.max_tokens // 2 - 1}: they may take half of a row's {most}"
-        kinds = ((self.cut_prompts, prompts), (self.cut_completions, completions))
+        marked = "inputs hold special tokens, and get the chat template: give --template '{text}' if they had it before"
+        kinds = (({"train": self.marked}, marked), (self.cut_prompts, prompts), (self.cut_completions, completions))
         return [
             f"{split}: {count} of {len(self.splits[split])} {said}"
             for counts, said in kinds
@@ -83,6 +86,9 @@ def encode(
     template: str | None = None,
 ) -> EncodedTask:
     """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays.
+
+    What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
+    completion, which is taken from the references too.
 
     Raises RequestError where ``max_tokens`` leaves no room for the template and a label, and for a template of an
     encoder.
@@ -102,6 +108,13 @@ def encode(
     (tail,) = _continuations(tokenizer, "a", [chosen.after])
     eos = tokenizer.eos_token_id
 
+    def begun(ids: list[int]) -> list[int]:
+        return ids if ids[: len(first)] == first else first + ids
+
+    def ended(text: str) -> str:
+        end = tokenizer.eos_token
+        return text.rstrip().removesuffix(end) if end and text.rstrip().endswith(end) else text
+
     def completions(texts: Sequence[str]) -> list[list[int]]:
         return _continuations(tokenizer, "a" + chosen.after, [chosen.lead + text for text in texts])
 
@@ -115,7 +128,7 @@ def encode(
             labels = [index[row.target] for row in rows]
             targets[split] = [_Target(list(label_ids[label]), label) for label in labels]
         else:
-            whole = completions([row.target for row in rows])
+            whole = completions([ended(row.target) for row in rows])
             targets[split] = [_generated(ids, eos, max_tokens // 2) for ids in whole]
     # One limit for all prompts: a model is judged on prompts that were cut as those that it was trained on.
     longest = max(len(target.ids) for split in targets.values() for target in split)
@@ -130,14 +143,14 @@ def encode(
     splits: dict[str, list[EncodedRow]] = {}
     cut_prompts = dict.fromkeys(data.splits, 0)
     for split, rows in data.splits.items():
-        prompts = [first + ids for ids in _ids(tokenizer, [chosen.before + row.text + chosen.after for row in rows])]
+        prompts = [begun(ids) for ids in _ids(tokenizer, [chosen.before + row.text + chosen.after for row in rows])]
         for i, row in enumerate(rows):
             if len(prompts[i]) > limit:
                 (head,) = _ids(tokenizer, [chosen.before + row.text])
-                prompts[i] = first + head[:room] + tail
+                prompts[i] = begun(head)[: limit - len(tail)] + tail
                 cut_prompts[split] += 1
         splits[split] = [
-            EncodedRow(prompt, target.ids, target.label, row.references)
+            EncodedRow(prompt, target.ids, target.label, tuple(map(ended, row.references)))
             for prompt, target, row in zip(prompts, targets[split], rows, strict=True)
         ]
     return EncodedTask(
@@ -156,7 +169,13 @@ def encode(
         cut_prompts=cut_prompts,
         cut_completions={split: sum(target.is_cut for target in each) for split, each in targets.items()},
         first_ids=tuple(first),
+        marked=0 if chosen.special else sum(map(_holds_any_of(tokenizer.all_special_tokens), data.splits["train"])),
     )
+
+
+def _holds_any_of(tokens: Sequence[str]) -> Callable[[Row], bool]:
+    found = re.compile("|".join(map(re.escape, tokens)) or "(?!)").search
+    return lambda row: found(row.text) is not None
 
 
 def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTask:

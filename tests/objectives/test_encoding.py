@@ -98,6 +98,20 @@ def test_a_generated_completion_ends_with_the_end_of_sequence() -> None:
     assert task.splits["test"][0].references == (DIALOGUES[0][1],)
 
 
+def test_marks_of_the_model_that_rows_bring_stand_once() -> None:
+    """Completions that end with </s> ended twice, and no answer was theirs: decoded text has no such marks."""
+    plain = encoded(DIALOGUES, "generation")
+    marked = [(f"<s>{prompt}", f"{completion}</s>\n") for prompt, completion in DIALOGUES]
+    task = encoded(marked, "generation")
+    for split in ("train", "test"):
+        assert task.splits[split] == plain.splits[split]
+    assert task.splits["test"][0].references == (DIALOGUES[0][1],)
+    long = "the cat sat on the mat. " * 20
+    cut = encoded([(f"<s>{long}", "cheap"), (long, "cheap")], "generation", max_tokens=40).splits["train"]
+    assert cut[0] == cut[1]
+    assert len(cut[0].prompt) + len(cut[0].completion) == 40
+
+
 def test_without_an_end_of_sequence_a_completion_just_ends() -> None:
     tokenizer = make_tokenizer(eos=False)
     row = encoded(DIALOGUES, "generation", tokenizer=tokenizer).splits["train"][0]

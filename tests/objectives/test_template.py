@@ -56,6 +56,17 @@ def test_a_template_of_ones_own_wins_over_the_chat_template_and_may_hold_an_esca
     assert chosen == Template("Q: ", "\nA:\n", lead="", special=True)
 
 
+def test_rows_that_are_put_into_a_chat_template_twice_are_told() -> None:
+    rows = [("<user>who?\n<bot>", "person"), ("where?", "location"), ("a <b> who?", "person")]
+    data = make_data("classification", {"train": rows})
+    tokenizer = make_tokenizer(chat=CHAT)
+    assert encode(data, tokenizer, "causal", max_tokens=64).notes() == [
+        "train: 1 of 3 inputs hold special tokens, and get the chat template: give --template '{text}' if they had it "
+        "before"
+    ]
+    assert not encode(data, tokenizer, "causal", max_tokens=64, template="{text}").notes()
+
+
 @pytest.mark.parametrize("space", ["", " "])
 def test_a_space_at_the_end_of_a_template_belongs_to_the_completion(space: str) -> None:
     """A Llama of 260 thousand parameters got 0.60 and 0.54 on TREC-6 with it in the prompt, else 0.62 and 0.69."""
