@@ -12,7 +12,7 @@ import torch
 from objectives.backbone import decoding_state
 from objectives.batches import evaluation_order, pad
 from objectives.cut import LOGITS, Cut, logits_at
-from objectives.encoding import EncodedRow, EncodedTask
+from objectives.encoding import EncodedRow, EncodedTask, decoded
 from objectives.label_scoring import LabelTrie, likeliest, shared_prompt_scorer, whole_pass_scorer
 from objectives.metrics import mean_interval, score, standard_error
 from objectives.training import completion_batch
@@ -176,7 +176,6 @@ def _generate(
             eos_token_id=task.eos_id,
         )
         for i, ids_out in zip(batch, out[:, prompt.shape[1] :].tolist(), strict=True):
-            end = ids_out.index(task.eos_id) if task.eos_id in ids_out else len(ids_out)
-            texts[i] = tokenizer.decode(ids_out[:end], skip_special_tokens=True).strip()
+            texts[i] = decoded(tokenizer, ids_out, task.eos_id)
     scores = tuple(score(metric, text, row.references) for text, row in zip(texts, rows, strict=True))
     return Evaluation(scores, total / tokens, tuple(texts))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from objectives.data import Row, Task, TaskData
 from objectives.errors import ModelError, RequestError
+from objectives.rows import shorten
 from objectives.template import Template
 
 #: Texts that are tokenised at once.
@@ -44,7 +45,7 @@ class EncodedTask:
     cut_prompts: Mapping[str, int]  # split -> rows whose input was cut
     cut_completions: Mapping[str, int]
     first_ids: tuple[int, ...] = ()  # special tokens in front of every prompt
-    marked: int = 0  # train rows whose input holds special tokens, and was put into a chat template all the same
+    doubts: tuple[str, ...] = ()  # what is odd about model and data together, in sentences for the user
 
     def scoring(self) -> dict[str, Any]:
         """What another program needs beside model and rows to score as this one does; ready for JSON."""
@@ -67,9 +68,8 @@ class EncodedTask:
                 f"and the longest {longest} takes {rest}"
             )
         completions = f"completions cut to {self.max_tokens // 2 - 1}: they may take half of a row's {most}"
-        marked = "inputs hold special tokens, and get the chat template: give --template '{text}' if they had it before"
-        kinds = (({"train": self.marked}, marked), (self.cut_prompts, prompts), (self.cut_completions, completions))
-        return [
+        kinds = ((self.cut_prompts, prompts), (self.cut_completions, completions))
+        return list(self.doubts) + [
             f"{split}: {count} of {len(self.splits[split])} {said}"
             for counts, said in kinds
             for split, count in counts.items()
@@ -169,13 +169,44 @@ def encode(
         cut_prompts=cut_prompts,
         cut_completions={split: sum(target.is_cut for target in each) for split, each in targets.items()},
         first_ids=tuple(first),
-        marked=0 if chosen.special else sum(map(_holds_any_of(tokenizer.all_special_tokens), data.splits["train"])),
+        doubts=(
+            *_marked(chosen, tokenizer, data.splits["train"]),
+            *_changed(tokenizer, eos, splits["validation"], targets["validation"]),
+        ),
     )
 
 
-def _holds_any_of(tokens: Sequence[str]) -> Callable[[Row], bool]:
-    found = re.compile("|".join(map(re.escape, tokens)) or "(?!)").search
-    return lambda row: found(row.text) is not None
+def _marked(template: Template, tokenizer: Any, rows: Sequence[Row]) -> Iterator[str]:
+    """Rows that were in a chat template before they get one."""
+    marks = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)) or "(?!)")
+    if not template.special and (count := sum(marks.search(row.text) is not None for row in rows)):
+        yield (
+            f"train: {count} of {len(rows)} inputs hold special tokens, and get the chat template: give --template "
+            "'{text}' if they had it before"
+        )
+
+
+def _changed(tokenizer: Any, eos: int | None, rows: Sequence[EncodedRow], targets: Sequence[_Target]) -> Iterator[str]:
+    """Completions that no answer can be, once it is text: of other letters or spaces, or with pieces left out."""
+    back = [
+        (row.references[0], decoded(tokenizer, target.ids, eos))
+        for row, target in zip(rows, targets, strict=True)
+        if row.references and not target.is_cut
+    ]
+    other = [(text, found) for text, found in back if text.split() != found.split()]
+    if other:
+        text, found = other[0]
+        yield (
+            f"validation: {len(other)} of {len(rows)} completions come back from the tokenizer otherwise, such as "
+            f"{shorten(text)} as {shorten(found)}: no answer can be the same as one of these"
+        )
+
+
+def decoded(tokenizer: Any, ids: Sequence[int], eos: int | None) -> str:
+    """A completion as text, up to its end."""
+    end = ids.index(eos) if eos is not None and eos in ids else len(ids)
+    text: str = tokenizer.decode(ids[:end], skip_special_tokens=True)
+    return text.strip()
 
 
 def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTask:

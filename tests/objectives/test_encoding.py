@@ -80,7 +80,7 @@ def test_many_rows_are_tokenised_some_at_a_time(kind: Any) -> None:
     task = encode(data, counting, kind, max_tokens=64)
     assert counting.most <= 1000
     alone = [
-        encode(replace(data, splits={"train": [row]}), Counting(), kind, max_tokens=64)
+        encode(replace(data, splits=dict.fromkeys(data.splits, (row,))), Counting(), kind, max_tokens=64)
         for row in data.rows("train")[::499]
     ]
     assert [each.splits["train"][0].prompt for each in alone] == [row.prompt for row in task.splits["train"][::499]]
@@ -197,6 +197,19 @@ def test_one_long_completion_leaves_less_to_all_prompts_which_is_said() -> None:
         "and the longest completion takes 19"
     )
     assert task.notes()[3] == f"train: 1 of 6 completions cut to 19: they may take half of a row's {most}"
+
+
+def test_completions_that_the_tokenizer_changes_are_told() -> None:
+    """No model of it can answer them: with the tokenizer of BERT, Chinese gets spaces and English loses capitals."""
+    words = make_word_tokenizer()
+    words.eos_token = "[SEP]"
+    rows = [("where?", "the city"), ("who?", "The Eagle."), ("what?", "a book " * 40)]
+    data = make_data("generation", {"train": rows})
+    assert encode(data, words, "causal", max_tokens=40).notes()[0] == (
+        "validation: 1 of 3 completions come back from the tokenizer otherwise, such as 'The Eagle.' as 'the eagle .': "
+        "no answer can be the same as one of these"
+    )
+    assert not encoded(DIALOGUES, "generation").notes()
 
 
 def test_every_split_cuts_prompts_alike() -> None:
