@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from objectives.backbone import decoding_state
 from objectives.batches import evaluation_order, pad
 from objectives.cut import LOGITS, Cut, logits_at
-from objectives.encoding import EncodedRow, EncodedTask
+from objectives.encoding import EncodedRow, EncodedTask, decoded
 from objectives.label_scoring import LabelTrie, likeliest, shared_prompt_scorer, whole_pass_scorer
 from objectives.metrics import mean_interval, score, standard_error
 from objectives.training import completion_batch
@@ -20,21 +22,39 @@ _ROWS = 64
 #: On a GPU, where a pass of few tokens takes as long as one of many, more rows go together, up to so many tokens: those
 #: of 64 rows that have the default of --max-tokens.
 _TOKENS = 64 * 512
+#: Bytes of keys and values that a pass may leave behind, to which labels add as much again: what ``_TOKENS`` tokens
+#: leave in a model of 8 billion parameters with 8 heads for them. One with a head for each query keeps four times that.
+_STATE = 4 << 30
 
 
-def batches_of(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
-    """Rows of these ``lengths`` that are evaluated in one pass, as indices; each once."""
-    few = evaluation_order(lengths, _ROWS)
+def batches_of(lengths: Sequence[int], device: torch.device, state_bytes: int = 0) -> list[list[int]]:
+    """Rows of these ``lengths`` that are evaluated in one pass, as indices; each once.
+
+    Of a model that keeps ``state_bytes`` of every token, no more rows than have ``_STATE`` of them, but for one.
+    """
+    most = _STATE // state_bytes if state_bytes else sys.maxsize
+    few: list[list[int]] = []
+    for batch in evaluation_order(lengths, _ROWS):  # the last row of a batch is its longest
+        rows = max(1, most // max(1, lengths[batch[-1]]))
+        few += [batch[start : start + rows] for start in range(0, len(batch), rows)]
     if device.type != "cuda":
         return few
     merged: list[list[int]] = []
-    for batch in few:  # the last row of a batch is its longest
+    for batch in few:
         together = merged[-1] + batch if merged else batch
-        if merged and len(together) * max(1, lengths[batch[-1]]) <= _TOKENS:
+        if merged and len(together) * max(1, lengths[batch[-1]]) <= min(_TOKENS, most):
             merged[-1] = together
         else:
             merged.append(batch)
     return merged
+
+
+def _state_bytes(model: Any) -> int:
+    """Of keys and values that the model keeps of each token; 0 for a state that does not grow."""
+    output = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True)
+    layers = [layer for cache in decoding_state(output).values() for layer in getattr(cache, "layers", ())]
+    kept = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
+    return sum(tensor.nbytes for tensor in kept if isinstance(tensor, torch.Tensor))
 
 
 @dataclass(frozen=True)
@@ -106,7 +126,8 @@ def _classify_by_likelihood(
     make_scorer = shared_prompt_scorer if by_prompt else whole_pass_scorer
     predicted = [0] * len(rows)
     total, tokens = 0.0, 0
-    for batch in batches_of([len(row.prompt) for row in rows], model.device):
+    state_bytes = _state_bytes(model) if by_prompt else 0
+    for batch in batches_of([len(row.prompt) for row in rows], model.device, state_bytes):
         some = [rows[i] for i in batch]
         truth = torch.tensor([row.label for row in some])
         labels, log_likelihood = likeliest(trie, truth, make_scorer(model, some, trie, task.pad_id, cut))
@@ -136,7 +157,8 @@ def _generate(
 ) -> Evaluation:
     texts = [""] * len(rows)
     total, tokens = 0.0, 0
-    for batch in batches_of([len(row.prompt) + task.max_new_tokens for row in rows], model.device):
+    lengths = [len(row.prompt) + task.max_new_tokens for row in rows]
+    for batch in batches_of(lengths, model.device, _state_bytes(model)):
         some = [rows[i] for i in batch]
         for part in _parts(some, model.config.get_text_config().vocab_size):
             ids, positions, targets = completion_batch(part, task.pad_id, model.device)
@@ -154,7 +176,6 @@ def _generate(
             eos_token_id=task.eos_id,
         )
         for i, ids_out in zip(batch, out[:, prompt.shape[1] :].tolist(), strict=True):
-            end = ids_out.index(task.eos_id) if task.eos_id in ids_out else len(ids_out)
-            texts[i] = tokenizer.decode(ids_out[:end], skip_special_tokens=True).strip()
+            texts[i] = decoded(tokenizer, ids_out, task.eos_id)
     scores = tuple(score(metric, text, row.references) for text, row in zip(texts, rows, strict=True))
     return Evaluation(scores, total / tokens, tuple(texts))

@@ -3,88 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from objectives.data import Task, TaskData
+from objectives.data import Row, Task, TaskData
 from objectives.errors import ModelError, RequestError
+from objectives.rows import shorten
+from objectives.template import Template
 
-PLAIN_TEMPLATE = "{text}\nAnswer:"
-_MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
-#: What chat templates are told that today is: with prompts that change from day to day, neither a resumed search nor a
-#: series could be compared with what was measured before. The day that Llama 3.2's template takes without a clock.
-_DATE = datetime(2024, 7, 26)
-
-
-@dataclass(frozen=True)
-class Template:
-    """What stands before and after the row's text. ``lead`` separates the prompt from the completion."""
-
-    before: str
-    after: str
-    lead: str
-    special: bool  # whether the tokenizer adds its own first tokens; a chat template brings them itself
-
-    @classmethod
-    def choose(cls, tokenizer: Any, template: str | None) -> Template:
-        """``None`` or ``auto``: the tokenizer's chat template if it has one, else :data:`PLAIN_TEMPLATE`.
-
-        Raises RequestError for a template without exactly one ``{text}``, and for ``chat`` without a chat template.
-        """
-        has_chat = bool(getattr(tokenizer, "chat_template", None))
-        if template == "chat" and not has_chat:
-            raise RequestError(
-                "--template chat: this model's tokenizer has no chat template; pass a template such as "
-                f"{PLAIN_TEMPLATE!r} or leave the option out"
-            )
-        if template in (None, "auto", "chat"):
-            if has_chat:
-                before, _, after = _chat(tokenizer).partition(_MARK)
-                return cls(before, after, lead="", special=False)
-            template = PLAIN_TEMPLATE
-        if template.count("{text}") != 1:
-            raise RequestError(f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
-        before, _, after = template.replace("\\n", "\n").partition("{text}")
-        return cls(before, after, lead="" if after.endswith((" ", "\n")) else " ", special=True)
-
-    @property
-    def text(self) -> str:
-        return self.before + "{text}" + self.after
-
-
-def _clock() -> str:
-    """In front of a chat template, in place of the clock that transformers gives it: a function cannot be given one."""
-    directives = [f"%{flag}{letter}" for letter in "aAbBdejmyYHIMpS" for flag in ("", "-")]
-    known = "".join(f".replace('{each}', '{_DATE.strftime(each).strip()}')" for each in directives)
-    return f"{{% macro strftime_now(format) %}}{{{{ format{known} }}}}{{% endmacro %}}{{{{ '' }}}}"
-
-
-def _chat(tokenizer: Any) -> str:
-    """A user's turn that says the mark, as the chat template has it. Raises RequestError where it does not."""
-    from jinja2 import TemplateError
-
-    reason = "it does not show what the user says"
-    # Text, or for models that see images too, a list of parts.
-    for content in (_MARK, [{"type": "text", "text": _MARK}]):
-        try:
-            text: str = tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                chat_template=_clock() + tokenizer.get_chat_template(),
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            continue
-        if text.count(_MARK) == 1:
-            return text
-    raise RequestError(
-        f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
-        f"such as {PLAIN_TEMPLATE!r}"
-    )
+#: Texts that are tokenised at once.
+_TEXTS = 1000
 
 
 @dataclass(frozen=True)
@@ -110,8 +41,11 @@ class EncodedTask:
     max_tokens: int
     template: str
     lead: str
-    truncated: Mapping[str, int]  # split -> rows whose input or completion was cut
+    longest_prompt: int  # that was let stand, in tokens; the longest completion has the rest of max_tokens
+    cut_prompts: Mapping[str, int]  # split -> rows whose input was cut
+    cut_completions: Mapping[str, int]
     first_ids: tuple[int, ...] = ()  # special tokens in front of every prompt
+    doubts: tuple[str, ...] = ()  # what is odd about model and data together, in sentences for the user
 
     def scoring(self) -> dict[str, Any]:
         """What another program needs beside model and rows to score as this one does; ready for JSON."""
@@ -125,9 +59,20 @@ class EncodedTask:
         }
 
     def notes(self) -> list[str]:
-        return [
-            f"{split}: {count} of {len(self.splits[split])} rows cut to {self.max_tokens} tokens (--max-tokens)"
-            for split, count in self.truncated.items()
+        most = f"{self.max_tokens} tokens (--max-tokens, or the model's context)"
+        prompts = f"inputs cut, so that the prompt has {most}"
+        if rest := self.max_tokens - self.longest_prompt:
+            longest = "completion" if self.task == "generation" else "label"
+            prompts = (
+                f"inputs cut, so that the prompt has {self.longest_prompt}: a row may have {most}, "
+                f"and the longest {longest} takes {rest}"
+            )
+        completions = f"completions cut to {self.max_tokens // 2 - 1}: they may take half of a row's {most}"
+        kinds = ((self.cut_prompts, prompts), (self.cut_completions, completions))
+        return list(self.doubts) + [
+            f"{split}: {count} of {len(self.splits[split])} {said}"
+            for counts, said in kinds
+            for split, count in counts.items()
             if count
         ]
 
@@ -141,6 +86,9 @@ def encode(
     template: str | None = None,
 ) -> EncodedTask:
     """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays.
+
+    What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
+    completion, which is taken from the references too.
 
     Raises RequestError where ``max_tokens`` leaves no room for the template and a label, and for a template of an
     encoder.
@@ -160,6 +108,13 @@ def encode(
     (tail,) = _continuations(tokenizer, "a", [chosen.after])
     eos = tokenizer.eos_token_id
 
+    def begun(ids: list[int]) -> list[int]:
+        return ids if ids[: len(first)] == first else first + ids
+
+    def ended(text: str) -> str:
+        end = tokenizer.eos_token
+        return text.rstrip().removesuffix(end) if end and text.rstrip().endswith(end) else text
+
     def completions(texts: Sequence[str]) -> list[list[int]]:
         return _continuations(tokenizer, "a" + chosen.after, [chosen.lead + text for text in texts])
 
@@ -173,7 +128,7 @@ def encode(
             labels = [index[row.target] for row in rows]
             targets[split] = [_Target(list(label_ids[label]), label) for label in labels]
         else:
-            whole = completions([row.target for row in rows])
+            whole = completions([ended(row.target) for row in rows])
             targets[split] = [_generated(ids, eos, max_tokens // 2) for ids in whole]
     # One limit for all prompts: a model is judged on prompts that were cut as those that it was trained on.
     longest = max(len(target.ids) for split in targets.values() for target in split)
@@ -186,17 +141,16 @@ def encode(
         )
 
     splits: dict[str, list[EncodedRow]] = {}
-    truncated = dict.fromkeys(data.splits, 0)
+    cut_prompts = dict.fromkeys(data.splits, 0)
     for split, rows in data.splits.items():
-        prompts = [first + ids for ids in _ids(tokenizer, [chosen.before + row.text + chosen.after for row in rows])]
+        prompts = [begun(ids) for ids in _ids(tokenizer, [chosen.before + row.text + chosen.after for row in rows])]
         for i, row in enumerate(rows):
-            is_long = len(prompts[i]) > limit
-            if is_long:
+            if len(prompts[i]) > limit:
                 (head,) = _ids(tokenizer, [chosen.before + row.text])
-                prompts[i] = first + head[:room] + tail
-            truncated[split] += is_long or targets[split][i].is_cut
+                prompts[i] = begun(head)[: limit - len(tail)] + tail
+                cut_prompts[split] += 1
         splits[split] = [
-            EncodedRow(prompt, target.ids, target.label, row.references)
+            EncodedRow(prompt, target.ids, target.label, tuple(map(ended, row.references)))
             for prompt, target, row in zip(prompts, targets[split], rows, strict=True)
         ]
     return EncodedTask(
@@ -211,9 +165,48 @@ def encode(
         max_tokens=max_tokens,
         template=chosen.text,
         lead=chosen.lead,
-        truncated=truncated,
+        longest_prompt=limit,
+        cut_prompts=cut_prompts,
+        cut_completions={split: sum(target.is_cut for target in each) for split, each in targets.items()},
         first_ids=tuple(first),
+        doubts=(
+            *_marked(chosen, tokenizer, data.splits["train"]),
+            *_changed(tokenizer, eos, splits["validation"], targets["validation"]),
+        ),
     )
+
+
+def _marked(template: Template, tokenizer: Any, rows: Sequence[Row]) -> Iterator[str]:
+    """Rows that were in a chat template before they get one."""
+    marks = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)) or "(?!)")
+    if not template.special and (count := sum(marks.search(row.text) is not None for row in rows)):
+        yield (
+            f"train: {count} of {len(rows)} inputs hold special tokens, and get the chat template: give --template "
+            "'{text}' if they had it before"
+        )
+
+
+def _changed(tokenizer: Any, eos: int | None, rows: Sequence[EncodedRow], targets: Sequence[_Target]) -> Iterator[str]:
+    """Completions that no answer can be, once it is text: of other letters or spaces, or with pieces left out."""
+    back = [
+        (row.references[0], decoded(tokenizer, target.ids, eos))
+        for row, target in zip(rows, targets, strict=True)
+        if row.references and not target.is_cut
+    ]
+    other = [(text, found) for text, found in back if text.split() != found.split()]
+    if other:
+        text, found = other[0]
+        yield (
+            f"validation: {len(other)} of {len(rows)} completions come back from the tokenizer otherwise, such as "
+            f"{shorten(text)} as {shorten(found)}: no answer can be the same as one of these"
+        )
+
+
+def decoded(tokenizer: Any, ids: Sequence[int], eos: int | None) -> str:
+    """A completion as text, up to its end."""
+    end = ids.index(eos) if eos is not None and eos in ids else len(ids)
+    text: str = tokenizer.decode(ids[:end], skip_special_tokens=True)
+    return text.strip()
 
 
 def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTask:
@@ -238,12 +231,13 @@ def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTa
 def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> EncodedTask:
     index = {label: i for i, label in enumerate(data.labels)}
     splits: dict[str, list[EncodedRow]] = {}
-    truncated: dict[str, int] = {}
+    cut_prompts: dict[str, int] = {}
     for split, rows in data.splits.items():
-        whole = tokenizer([row.text for row in rows], verbose=False)["input_ids"]
-        cut = tokenizer([row.text for row in rows], truncation=True, max_length=max_tokens)["input_ids"]
+        texts = [row.text for row in rows]
+        whole = _ids(tokenizer, texts, add_special_tokens=True)
+        cut = _ids(tokenizer, texts, add_special_tokens=True, truncation=True, max_length=max_tokens)
         splits[split] = [EncodedRow(ids, [], index[row.target]) for row, ids in zip(rows, cut, strict=True)]
-        truncated[split] = sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True))
+        cut_prompts[split] = sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True))
     return EncodedTask(
         task=data.task,
         kind="encoder",
@@ -256,13 +250,19 @@ def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> Enco
         max_tokens=max_tokens,
         template="{text}",
         lead="",
-        truncated=truncated,
+        longest_prompt=max_tokens,
+        cut_prompts=cut_prompts,
+        cut_completions={},
     )
 
 
-def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    # verbose=False: a row beyond the model's length is cut by us, and counted; the tokenizer need not warn as well.
-    encoded: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+def _ids(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:
+    """Some texts at a time: beside each token's id, tokenizers hold its text, place and masks, 200 bytes in all."""
+    options = {"add_special_tokens": False} | options
+    encoded: list[list[int]] = []
+    for start in range(0, len(texts), _TEXTS):
+        # verbose=False: a row beyond the model's length is cut by us, and counted; the tokenizer need not warn as well.
+        encoded += tokenizer(list(texts[start : start + _TEXTS]), verbose=False, **options)["input_ids"]
     return encoded
 
 
@@ -310,8 +310,8 @@ def _prefix_free(labels: list[tuple[int, ...]], eos: int | None, names: Sequence
         raise RequestError(
             f"label {same!r} has the same tokens as another label in this model's tokenizer (or none): rename it"
         )
-    begins = any(a != b and b[: len(a)] == a for a in labels for b in labels)
-    if not begins:
+    in_order = sorted(labels)  # what begins with a label stands right behind it
+    if not any(b[: len(a)] == a for a, b in itertools.pairwise(in_order)):
         return tuple(labels)
     if eos is None:
         raise RequestError("one label begins another and the tokenizer has no end of sequence: rename the labels")

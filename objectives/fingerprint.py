@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 #: Bytes of each tensor that are read, twice: at its beginning, and from its middle.
 _SAMPLE = 4096
-#: Files of a tokenizer, by the names that transformers gives them.
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
+#: Files of a tokenizer, by the names that transformers gives them: its pieces, and what it makes of a text with them.
+_TOKENIZER = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "spm.model",
+    "sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja",
+)  # fmt: skip
 #: Fields of a configuration that name, train or label a model. What is not known to be one counts as computation.
 _SAYINGS = {
     "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "id2label", "label2id", "num_labels",

@@ -34,18 +34,25 @@ class LabelTrie:
         self.tokens = torch.zeros(count, longest, dtype=torch.long)
         self.inside = torch.arange(longest) < self.lengths[:, None]
         self.tokens[self.inside] = flat
-        same = (self.tokens[:, None] == self.tokens[None]) & self.inside[:, None] & self.inside[None]
-        # The common prefix, and one token more: scoring label a gives the distribution that b's next token is drawn
-        # from.
-        common = same.cumprod(-1).sum(-1)
-        known = torch.minimum(common + 1, self.lengths[None].expand(count, count))
-        self.is_known = torch.arange(longest) < known[:, :, None]  # (scored, other, position)
-        self.is_exact = known == self.lengths[None]  # (scored, other)
+        #: Of how many first tokens of another label a score tells (scored, other): those that both begin with, and one
+        #: more, since scoring label a gives the distribution that b's next token is drawn from.
+        self.known = torch.ones(count, count, dtype=torch.int32)
+        alike = torch.ones(count, count, dtype=torch.bool)
+        for place in range(longest):  # not at once: thousands of labels have gigabytes of pairs of tokens
+            token = torch.where(self.inside[:, place], self.tokens[:, place], -1)
+            alike &= (token[:, None] == token) & self.inside[:, place]
+            self.known += alike
+        self.known = torch.minimum(self.known, self.lengths.int())
 
     def bounds(self, log_p: Tensor, scored: Tensor) -> Tensor:
         """Upper bounds (rows, labels) on log-likelihoods, from what a scorer gave for the ``scored`` labels (rows,)."""
         each = log_p.gather(2, self.tokens.T[None].expand(len(log_p), -1, -1)).transpose(1, 2)
-        return each.masked_fill(~self.is_known[scored], 0.0).sum(-1)
+        is_unknown = torch.arange(self.tokens.shape[1]) >= self.known[scored][:, :, None]
+        return each.masked_fill(is_unknown, 0.0).sum(-1)
+
+    def is_exact(self, scored: Tensor) -> Tensor:
+        """Of which labels a score of the ``scored`` ones (rows,) tells everything: (rows, labels)."""
+        return self.known[scored] == self.lengths
 
 
 def likeliest(trie: LabelTrie, truth: Tensor, scorer: Scorer) -> tuple[list[int], float]:
@@ -60,7 +67,7 @@ def likeliest(trie: LabelTrie, truth: Tensor, scorer: Scorer) -> tuple[list[int]
     asked, label = torch.arange(len(truth)), truth
     while len(asked):
         bound[asked] = torch.minimum(bound[asked], trie.bounds(scorer(asked, label), label))
-        exact[asked] |= trie.is_exact[label]
+        exact[asked] |= trie.is_exact(label)
         best = bound.masked_fill(~exact, -torch.inf).max(-1).values
         open_bound, open_label = bound.masked_fill(exact, -torch.inf).max(-1)
         asked = (open_bound > best).nonzero().flatten()

@@ -9,11 +9,11 @@ SECRET = "***"
 
 
 def redacted(text: str) -> str:
-    """Without the user and password that a URL may carry; a password may hold a slash, and even an @.
+    """Without the user and password that a URL may carry; a password may hold a slash, a quote, and even an @.
 
     Nor those of what was to be a URL: a scheme is often what is wrong with it.
     """
-    text = re.sub(r"//[^\s\"']*@", f"//{SECRET}@", text)
+    text = re.sub(r"//\S*@", f"//{SECRET}@", text)
     return re.sub(r"(password|token)=[^&\s]*", rf"\1={SECRET}", text, flags=re.IGNORECASE)
 
 

@@ -21,30 +21,41 @@ _SPLIT_OF_NAME: Mapping[str, Split] = {
     "val": "validation",
     "test": "test",
 }
+#: Files that datasets' save_to_disk leaves in the folder of several splits, or in that of one.
+_SAVED = ({"dataset_dict.json"}, {"state.json", "dataset_info.json"})
 
 
-def find(source: str, columns: Collection[str]) -> tuple[str, dict[Split, RawRows]]:
+def some(names: list[str]) -> str:
+    """The first of many, for a sentence."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def find(source: str, columns: Collection[str]) -> tuple[str, dict[Split, RawRows], list[str]]:
     """A short name for the data, and its splits; train is among them, and all there is for a single file.
 
-    ``columns`` are those whose values are wanted. Raises DataError if nothing is there that can be read.
+    With them the names of what may be data too, but are those of no split. ``columns`` are those whose values are
+    wanted. Raises DataError if nothing is there that can be read.
     """
     if not source.strip():
         raise DataError("The data source is empty. Pass a folder, a file or a hub id.")
     path = Path(os.path.expanduser(source))  # noqa: PTH111 - Path.expanduser raises for an unknown user
     try:
         if path.is_dir():
-            files = _split_files(path)
-            return path.resolve().name, {split: read_file(file, columns) for split, file in files.items()}
+            name = path.resolve().name
+            if any(all((path / file).is_file() for file in files) for files in _SAVED):
+                return name, *_splits(str(path), _saved(path), columns)
+            files, unused = _split_files(path)
+            return name, {split: read_file(file, columns) for split, file in files.items()}, unused
         if path.exists():
             if path.suffix.lower() not in SUFFIXES:
                 raise DataError(f"{path} is of no known format. Use one of {', '.join(SUFFIXES)}.")
-            return path.stem, {"train": read_file(path, columns)}
+            return path.stem, {"train": read_file(path, columns)}, []
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror or error}.") from error
     if _looks_like_path(source):
         where = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise DataError(f"{source} does not exist{where}. Check the path.")
-    return source, _hub_splits(source, columns)
+    return source, *_splits(f"hub dataset {source}", _from_hub(source), columns)
 
 
 def _looks_like_path(source: str) -> bool:
@@ -52,27 +63,52 @@ def _looks_like_path(source: str) -> bool:
     return not hub_id or source.startswith(".") or bool(re.search(r"\.[A-Za-z]\w*$", source))
 
 
-def _split_files(folder: Path) -> dict[Split, Path]:
+def _split_files(folder: Path) -> tuple[dict[Split, Path], list[str]]:
     entries = sorted(folder.iterdir())
     found: dict[Split, Path] = {}
+    unused: list[str] = []
     for path in entries:
         split = _SPLIT_OF_NAME.get(path.stem.lower())
-        if split is None or path.suffix.lower() not in SUFFIXES or not path.is_file():
+        if split is None or path.suffix.lower() not in SUFFIXES:
+            if not path.name.startswith(".") and _may_be_data(path):
+                unused.append(path.name)
             continue
+        if not path.is_file():
+            raise DataError(f"{path} is no file, or a link to one that is not there. Put the rows of {split} there.")
         if split in found:
             raise DataError(f"{folder} has two files for {split}: {found[split].name} and {path.name}. Keep one.")
         found[split] = path
     if "train" not in found:
-        names = [path.name for path in entries]
-        there = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        there = f"holds {some([path.name for path in entries])}" if entries else "is empty"
         raise DataError(
-            f"{folder} has no train file; it {'holds ' + there if names else 'is empty'}. "
+            f"{folder} has no train file; it {there}. "
             f"Name one train with a suffix of {', '.join(SUFFIXES)}, or pass one file itself."
         )
-    return found
+    return found, unused
 
 
-def _hub_splits(source: str, columns: Collection[str]) -> dict[Split, RawRows]:
+def _may_be_data(path: Path) -> bool:
+    """By its name: rows in a format that is read, or a split in another, such as test.jsonl.gz or a folder of parts."""
+    return path.suffix.lower() in SUFFIXES or path.name.lower().partition(".")[0] in _SPLIT_OF_NAME
+
+
+def _saved(folder: Path) -> Mapping[str, Any]:
+    import datasets
+
+    try:
+        loaded: Any = datasets.load_from_disk(str(folder))
+    except Exception as error:  # as below
+        raise DataError(
+            f"{folder} holds a dataset that save_to_disk wrote, and it cannot be read: {_reason(error)}. Save it again."
+        ) from error
+    return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _from_hub(source: str) -> Mapping[str, Any]:
     import datasets
     import huggingface_hub
 
@@ -82,12 +118,17 @@ def _hub_splits(source: str, columns: Collection[str]) -> dict[Split, RawRows]:
             huggingface_hub.HfApi().dataset_info(source, timeout=10)
         loaded: Mapping[str, Any] = datasets.load_dataset(source)
     except Exception as error:  # datasets and its transports share no base class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(
-            f"{source} is no file or folder here, and it cannot be loaded as a hub dataset: {reason}. "
+            f"{source} is no file or folder here, and it cannot be loaded as a hub dataset: {_reason(error)}. "
             "Pass the path of a folder or file, or check the id and the network (HF_HUB_OFFLINE=1 uses the cache)."
         ) from error
+    return loaded
 
+
+def _splits(title: str, loaded: Mapping[str, Any], columns: Collection[str]) -> tuple[dict[Split, RawRows], list[str]]:
+    import datasets
+
+    unused: list[str] = []
     found: dict[Split, RawRows] = {}
     for name, dataset in loaded.items():
         if (split := _SPLIT_OF_NAME.get(name)) and split not in found:
@@ -95,10 +136,12 @@ def _hub_splits(source: str, columns: Collection[str]) -> dict[Split, RawRows]:
             classes = {
                 column: feature.names for column, feature in features if isinstance(feature, datasets.ClassLabel)
             }
-            title = f"hub dataset {source} ({name})"
+            part = f"{title} ({name})"
             names = dataset.column_names
             tables = dataset.select_columns(needed(names, columns)).with_format("arrow").iter(batch_size=1000)
-            found[split] = RawRows(title, "row", table_rows(title, tables, names, classes))
+            found[split] = RawRows(part, "row", table_rows(part, tables, names, classes))
+        else:
+            unused.append(name)
     if "train" not in found:
-        raise DataError(f"hub dataset {source} has no train split, only {', '.join(loaded)}. Choose one that has.")
-    return found
+        raise DataError(f"{title} has no train split, only {', '.join(loaded)}. Choose one that has.")
+    return found, unused

@@ -16,6 +16,11 @@ SHARE = 0.1
 FEWEST = 2
 
 
+def spaced(text: str) -> str:
+    """By what inputs are the same: a line end or a space more does not make another of one."""
+    return " ".join(text.split())
+
+
 def set_aside(pairs: Iterable[tuple[str, str]], parts: int, seed: int) -> list[set[str]]:
     """Disjoint sets of inputs, one for each of ``parts`` splits, drawn from (input, stratum) pairs.
 

@@ -16,7 +16,7 @@ from objectives.accuracy import Evaluation, batches_of, evaluate
 from objectives.backbone import attach
 from objectives.cut import Cut, logits_at, narrowest_cut
 from objectives.encoding import EncodedRow, EncodedTask, encode
-from objectives.label_scoring import prompt_is_shareable
+from objectives.label_scoring import LabelTrie, prompt_is_shareable
 from objectives.metrics import mean_interval, score, standard_error
 from objectives.training import TrainingSettings, train
 from tests.objectives.tiny import CAUSAL, DIALOGUES, ENCODERS, Zoo, all_groups, make_data, make_task, shake
@@ -68,7 +68,9 @@ def labelled(label_ids: list[tuple[int, ...]], rows: int = 6) -> EncodedTask:
         max_tokens=64,
         template="{text}",
         lead="",
-        truncated={},
+        longest_prompt=64,
+        cut_prompts={},
+        cut_completions={},
     )
 
 
@@ -287,6 +289,27 @@ def test_log_probabilities_of_a_large_vocabulary_are_taken_of_few_positions_at_o
     assert max(sizes) == limit
 
 
+def test_many_labels_take_memory_by_their_pairs_and_not_by_pairs_of_their_tokens() -> None:
+    """2000 labels of up to 15 tokens took a gigabyte in every evaluation, 5000 six."""
+    labels = [(7, *divmod(label, 8), *[9] * (label % 5), EOS) for label in range(100)]
+    largest = 0
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            largest = max(largest, out.numel()) if isinstance(out, torch.Tensor) else largest
+            return out
+
+    with Largest():
+        trie = LabelTrie(labels)
+    assert largest == len(labels) ** 2
+    for scored, one in enumerate(labels[:20]):
+        for other, ids in enumerate(labels):
+            shared = next((i for i, (a, b) in enumerate(zip(one, ids, strict=False)) if a != b), len(ids))
+            assert trie.known[scored, other] == min(shared + 1, len(ids))
+
+
 @pytest.mark.parametrize("metric", ["exact_match", "rouge_l", "token_f1", "bleu"])
 def test_a_model_that_knows_the_answers_scores_one(zoo: Zoo, metric: str) -> None:
     tokenizer = zoo.tokenizer("llama")
@@ -323,6 +346,33 @@ def test_a_broken_model_still_gives_a_figure_for_every_row(zoo: Zoo) -> None:
     result = evaluate(model, make_task(zoo, "llama"), "test", metric="accuracy")
     assert len(result.scores) == 18
     assert math.isnan(result.loss)
+
+
+@pytest.mark.parametrize("kind", ["classification", "generation"])
+def test_passes_take_fewer_rows_where_a_model_keeps_much_of_each_token(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """Of a Llama 2 of 7 billion parameters 17 GB were kept, and a smaller --max-tokens only put more rows together."""
+    tokenizer, model, task = zoo.tokenizer("llama"), zoo.base("llama"), make_task(zoo, "llama", kind)
+    options = {"metric": "rouge_l" if kind == "generation" else "accuracy", "tokenizer": tokenizer, "by_prompt": True}
+    whole = evaluate(model, task, "test", **options)
+    of_each = 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads of them, their width, bytes
+    longest = max(len(row.prompt) for row in task.splits["test"]) + task.max_new_tokens * (kind == "generation")
+    monkeypatch.setattr("objectives.accuracy._STATE", of_each * longest * 2)
+    rows: list[int] = []
+
+    def count(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        rows.append(len(kwargs["input_ids"]))
+
+    with model.model.register_forward_pre_hook(count, with_kwargs=True):
+        parts = evaluate(model, task, "test", **options)
+    assert parts.predictions == whole.predictions
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert max(rows) < len(task.splits["test"])
+    widest = max(batches_of([longest] * 9, torch.device("cuda"), of_each), key=len)
+    assert len(widest) == 2
+    monkeypatch.setattr("objectives.accuracy._STATE", 1)
+    assert batches_of([longest] * 3, torch.device("cpu"), of_each) == [[0], [1], [2]]
 
 
 @given(st.lists(st.integers(0, 900), min_size=1, max_size=600))

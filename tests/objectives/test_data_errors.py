@@ -278,6 +278,15 @@ def test_two_files_for_one_split(tmp_path: Path, first: str, second: str, split:
     assert message(tmp_path) == f"{tmp_path} has two files for {split}: {first} and {second}. Keep one."
 
 
+def test_a_split_that_is_no_file(tmp_path: Path) -> None:
+    """It was passed over, and another split made in its stead."""
+    folder = folder_of(tmp_path, train=GOOD)
+    (folder / "test.jsonl").symlink_to(tmp_path / "gone")
+    assert message(folder) == (
+        f"{folder}/test.jsonl is no file, or a link to one that is not there. Put the rows of test there."
+    )
+
+
 @pytest.mark.parametrize("source", ["./mine", "../mine", "~/no such folder", "/mine", "mine.jsonl", "a/b/c", "a b"])
 def test_a_missing_path_never_goes_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from objectives.encoding import EncodedTask, Template, encode, within_vocabulary
+from objectives.encoding import EncodedTask, _prefix_free, encode, within_vocabulary
 from objectives.errors import ModelError, RequestError
 from tests.objectives.tiny import VOCABULARY, Zoo, make_data, make_task, make_tokenizer, make_word_tokenizer
 
@@ -58,6 +59,33 @@ def test_a_completion_is_tokenised_behind_its_context_not_alone() -> None:
     assert ids(tokenizer, " person") != ids(tokenizer, "person")
 
 
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_many_rows_are_tokenised_some_at_a_time(kind: Any) -> None:
+    """What a tokenizer holds of a text it holds of all texts of one call: gigabytes, of a data set of usual size."""
+
+    class Counting:
+        def __init__(self) -> None:
+            self._inner = make_tokenizer() if kind == "causal" else make_word_tokenizer()
+            self.most = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def __call__(self, text: str | list[str], **options: Any) -> Any:
+            self.most = max(self.most, len(text) if isinstance(text, list) else 1)
+            return self._inner(text, **options)
+
+    data = make_data("classification", {"train": [(f"cat {n}", "yes" if n % 2 else "no") for n in range(2500)]})
+    counting = Counting()
+    task = encode(data, counting, kind, max_tokens=64)
+    assert counting.most <= 1000
+    alone = [
+        encode(replace(data, splits=dict.fromkeys(data.splits, (row,))), Counting(), kind, max_tokens=64)
+        for row in data.rows("train")[::499]
+    ]
+    assert [each.splits["train"][0].prompt for each in alone] == [row.prompt for row in task.splits["train"][::499]]
+
+
 def test_a_generated_completion_ends_with_the_end_of_sequence() -> None:
     tokenizer = make_tokenizer()
     task = encoded(DIALOGUES, "generation")
@@ -68,6 +96,20 @@ def test_a_generated_completion_ends_with_the_end_of_sequence() -> None:
     assert task.label_ids == task.labels == ()
     assert task.max_new_tokens == max(len(row.completion) for row in task.splits["train"])
     assert task.splits["test"][0].references == (DIALOGUES[0][1],)
+
+
+def test_marks_of_the_model_that_rows_bring_stand_once() -> None:
+    """Completions that end with </s> ended twice, and no answer was theirs: decoded text has no such marks."""
+    plain = encoded(DIALOGUES, "generation")
+    marked = [(f"<s>{prompt}", f"{completion}</s>\n") for prompt, completion in DIALOGUES]
+    task = encoded(marked, "generation")
+    for split in ("train", "test"):
+        assert task.splits[split] == plain.splits[split]
+    assert task.splits["test"][0].references == (DIALOGUES[0][1],)
+    long = "the cat sat on the mat. " * 20
+    cut = encoded([(f"<s>{long}", "cheap"), (long, "cheap")], "generation", max_tokens=40).splits["train"]
+    assert cut[0] == cut[1]
+    assert len(cut[0].prompt) + len(cut[0].completion) == 40
 
 
 def test_without_an_end_of_sequence_a_completion_just_ends() -> None:
@@ -94,36 +136,6 @@ def test_a_chat_template_brings_its_own_special_tokens() -> None:
     assert row.completion == ids(tokenizer, "location")
 
 
-@pytest.mark.parametrize("template", [None, "auto", "chat"])
-def test_the_chat_template_is_the_default_where_there_is_one(template: str | None) -> None:
-    assert Template.choose(make_tokenizer(chat=CHAT), template).text == "<user>{text}\n<bot>"
-
-
-def test_without_a_chat_template_there_is_a_plain_one() -> None:
-    assert Template.choose(make_tokenizer(), None) == Template("", "\nAnswer:", lead=" ", special=True)
-
-
-def test_a_template_of_ones_own_wins_over_the_chat_template_and_may_hold_an_escaped_newline() -> None:
-    chosen = Template.choose(make_tokenizer(chat=CHAT), "Q: {text}\\nA: ")
-    assert chosen == Template("Q: ", "\nA: ", lead="", special=True)
-
-
-@pytest.mark.parametrize("template", ["", "no place", "{text} {text}"])
-def test_a_template_holds_the_text_exactly_once(template: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        encoded(QUESTIONS, template=template)
-    assert str(caught.value) == (f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
-
-
-def test_chat_needs_a_chat_template() -> None:
-    with pytest.raises(RequestError) as caught:
-        encoded(QUESTIONS, template="chat")
-    assert str(caught.value) == (
-        "--template chat: this model's tokenizer has no chat template; pass a template such as '{text}\\nAnswer:' "
-        "or leave the option out"
-    )
-
-
 def test_a_long_text_is_cut_at_its_end_and_the_template_stays() -> None:
     tokenizer = make_tokenizer()
     long = "the cat sat on the mat. " * 20
@@ -135,8 +147,12 @@ def test_a_long_text_is_cut_at_its_end_and_the_template_stays() -> None:
     text = cut.prompt[1 : -len(tail)]
     assert cut.prompt == [BOS, *ids(tokenizer, long)[: len(text)], *tail]
     assert whole.prompt == [BOS, *ids(tokenizer, QUESTIONS[1][0] + "\nAnswer:")]
-    assert task.truncated == {"train": 1, "validation": 1, "test": 1}
-    assert task.notes()[0] == "train: 1 of 2 rows cut to 40 tokens (--max-tokens)"
+    assert task.cut_prompts == {"train": 1, "validation": 1, "test": 1}
+    assert task.notes()[0] == (
+        f"train: 1 of 2 inputs cut, so that the prompt has {40 - longest}: a row may have 40 tokens "
+        f"(--max-tokens, or the model's context), and the longest label takes {longest}"
+    )
+    assert len(task.notes()) == 3
 
 
 def test_no_row_is_longer_than_allowed_and_none_is_counted_that_was_not_cut() -> None:
@@ -146,7 +162,7 @@ def test_no_row_is_longer_than_allowed_and_none_is_counted_that_was_not_cut() ->
     assert max(lengths) <= 32
     uncut = encoded(rows, max_tokens=10_000).splits["train"]
     differ = sum(a != b for a, b in zip(uncut, task.splits["train"], strict=True))
-    assert task.truncated["train"] == differ > 0
+    assert task.cut_prompts["train"] == differ > 0
     assert not encoded(rows, max_tokens=10_000).notes()
 
 
@@ -160,7 +176,7 @@ def test_generation_halves_the_room_where_the_completion_is_still_to_come(max_to
         assert len(row.prompt) + len(row.completion) <= max_tokens
     for row in task.splits["validation"]:
         assert len(row.prompt) + task.max_new_tokens <= max_tokens
-    assert task.truncated == {"train": 3, "validation": 3, "test": 3}
+    assert task.cut_prompts == task.cut_completions == {"train": 2, "validation": 2, "test": 2}
 
 
 def test_a_completion_that_was_cut_does_not_end() -> None:
@@ -170,10 +186,36 @@ def test_a_completion_that_was_cut_does_not_end() -> None:
     assert EOS not in row.completion
 
 
+def test_one_long_completion_leaves_less_to_all_prompts_which_is_said() -> None:
+    """It was told that they were cut to --max-tokens, when they were cut to half of it."""
+    long = "the cat sat on the mat. " * 20
+    task = encoded([("price", long), *((long, "cheap") for _ in range(5))], "generation", max_tokens=40)
+    assert {len(row.prompt) for row in task.splits["train"][1:]} == {21}
+    most = "40 tokens (--max-tokens, or the model's context)"
+    assert task.notes()[0] == (
+        f"train: 5 of 6 inputs cut, so that the prompt has 21: a row may have {most}, "
+        "and the longest completion takes 19"
+    )
+    assert task.notes()[3] == f"train: 1 of 6 completions cut to 19: they may take half of a row's {most}"
+
+
+def test_completions_that_the_tokenizer_changes_are_told() -> None:
+    """No model of it can answer them: with the tokenizer of BERT, Chinese gets spaces and English loses capitals."""
+    words = make_word_tokenizer()
+    words.eos_token = "[SEP]"
+    rows = [("where?", "the city"), ("who?", "The Eagle."), ("what?", "a book " * 40)]
+    data = make_data("generation", {"train": rows})
+    assert encode(data, words, "causal", max_tokens=40).notes()[0] == (
+        "validation: 1 of 3 completions come back from the tokenizer otherwise, such as 'The Eagle.' as 'the eagle .': "
+        "no answer can be the same as one of these"
+    )
+    assert not encoded(DIALOGUES, "generation").notes()
+
+
 def test_every_split_cuts_prompts_alike() -> None:
     rows = [("the cat sat on the mat. " * n, "cheap") for n in range(1, 12)]
     task = encoded(rows, "generation", max_tokens=40)
-    assert task.truncated["train"] > 0
+    assert task.cut_prompts["train"] > 0
     assert [row.prompt for row in task.splits["train"]] == [row.prompt for row in task.splits["test"]]
 
 
@@ -231,6 +273,15 @@ def test_a_label_that_begins_another_is_ended() -> None:
         assert [b for b in task.label_ids if b[: len(a)] == a] == [a]
 
 
+def test_thousands_of_labels_are_compared_in_order_not_each_with_each() -> None:
+    labels = [(n % 7, n, n % 11) for n in range(20_000)]
+    start = time.process_time()
+    assert _prefix_free(labels, EOS, [str(ids) for ids in labels]) == tuple(labels)
+    longer = [*labels, (*labels[-1], 5)]
+    assert _prefix_free(longer, EOS, [str(ids) for ids in longer]) == tuple((*ids, EOS) for ids in longer)
+    assert time.process_time() - start < 1
+
+
 def test_labels_that_do_not_begin_each_other_are_not_ended() -> None:
     tokenizer = make_tokenizer()
     assert encoded(QUESTIONS).label_ids == tuple(tuple(ids(tokenizer, " " + x)) for x in ("location", "person"))
@@ -269,7 +320,10 @@ def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
     cut = task.splits["train"][2].prompt
     assert len(cut) == 16
     assert (cut[0], cut[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
-    assert task.truncated == {"train": 1, "validation": 1, "test": 1}
+    assert task.cut_prompts == {"train": 1, "validation": 1, "test": 1}
+    assert task.notes()[0] == (
+        "train: 1 of 3 inputs cut, so that the prompt has 16 tokens (--max-tokens, or the model's context)"
+    )
     assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)
 
 
@@ -280,32 +334,6 @@ def test_a_pad_token_that_was_added_without_resizing_the_model_is_replaced(zoo: 
     assert fitted == replace(task, pad_id=0)
     with pytest.raises(ModelError, match=f"its tokenizer gives token {VOCABULARY} where the model has {VOCABULARY}"):
         within_vocabulary(replace(task, kind="encoder"), LlamaConfig(vocab_size=VOCABULARY), Path("bert"))
-
-
-def test_a_chat_template_that_tells_the_date_is_the_same_every_day() -> None:
-    dated = make_tokenizer(chat="Today is {{ strftime_now('%d %b %Y') }}. " + CHAT)
-    assert Template.choose(dated, None).text == "Today is 26 Jul 2024. <user>{text}\n<bot>"
-
-
-def test_a_chat_template_of_parts_is_given_parts() -> None:
-    parts = "{% for m in messages %}<user>{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}<bot>"
-    assert Template.choose(make_tokenizer(chat=parts), None).text == "<user>{text}<bot>"
-
-
-@pytest.mark.parametrize(
-    ("template", "reason"),
-    [
-        ("<user><bot>", "it does not show what the user says"),
-        ("{{ raise_exception('no system turn') }}", "no system turn"),
-    ],
-)
-def test_a_chat_template_that_does_not_say_the_text_is_refused(template: str, reason: str) -> None:
-    with pytest.raises(RequestError) as refusal:
-        Template.choose(make_tokenizer(chat=template), None)
-    assert str(refusal.value) == (
-        f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
-        "such as '{text}\\nAnswer:'"
-    )
 
 
 def test_a_tokenizer_of_another_model_is_refused(zoo: Zoo) -> None:

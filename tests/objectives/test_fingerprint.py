@@ -39,7 +39,14 @@ def test_what_is_computed_with_the_weights_counts(folder: Path, change: dict[str
     assert model_digest(folder) != before
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model", "spm.model"),
+        # With another end of sequence, or another template, rows are others, whatever the pieces.
+        *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    ],
+)
 def test_the_tokenizer_counts(folder: Path, name: str) -> None:
     found = {model_digest(folder)}
     for text in ("a", "b"):

@@ -14,6 +14,8 @@ def test_secrets_are_left_out() -> None:
     assert redacted("--storage 'postgresql://me:q8/Zt+k@w@db/search' --tracking-uri https://h/x") == (
         "--storage 'postgresql://***@db/search' --tracking-uri https://h/x"
     ), "SQLAlchemy takes such a password"
+    for quote in "'\"":
+        assert redacted(f"storage postgresql://me:it{quote}s@db/search") == "storage postgresql://***@db/search"
     assert redacted("storage 'nonsense//me:pw@db/search'") == "storage 'nonsense//***@db/search'"
     assert json.loads(redacted('{"a": "x@y"}')) == {"a": "x@y"}
 

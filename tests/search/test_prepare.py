@@ -49,6 +49,24 @@ def test_trials_without_gpus_are_given_none(monkeypatch: pytest.MonkeyPatch, gpu
     assert prepare(SearchSpec(gpus_per_trial=gpus, workers=1)).assignment.uses_gpu is uses
 
 
+def test_rows_that_no_training_sees_are_not_tokenised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which rows they are, only the seed decides; steps that see more of them get more."""
+    monkeypatch.setattr("search.prepare._TRAIN_ROWS", 40)
+    rows = "".join(f'{{"text": "where is the cat {n}", "label": "{n % 3}"}}\n' for n in range(100))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    spec = SearchSpec(data=str(tmp_path / "rows.jsonl"), workers=1, steps=2, batch_size=16)
+    few = prepare(spec)
+    assert len(few.assignment.task.splits["train"]) == 40
+    assert "train: 40 of 80 rows used" in few.facts["notes"]
+    assert prepare(spec).assignment.task == few.assignment.task
+    more = prepare(replace(spec, accumulate=2))
+    assert len(more.assignment.task.splits["train"]) == 64
+    assert more.facts["data_hash"] == few.facts["data_hash"]
+    every = prepare(replace(spec, steps=5))
+    assert len(every.assignment.task.splits["train"]) == 80
+    assert not any(note.startswith("train:") for note in every.facts["notes"])
+
+
 def test_the_head_of_an_encoder_counts_for_the_size_of_an_adapter(tmp_path: Path) -> None:
     zoo = Zoo(tmp_path)
     rows = "".join(f'{{"text": "where is the cat {n}", "label": "{n % 3}"}}\n' for n in range(60))

@@ -1,0 +1,103 @@
+"""What stands around the text of a row: a template of one's own, or the model's chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from objectives.errors import RequestError
+
+PLAIN_TEMPLATE = "{text}\nAnswer:"
+_MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
+#: What chat templates are told that today is: with prompts that change from day to day, neither a resumed search nor a
+#: series could be compared with what was measured before. The day that Llama 3.2's template takes without a clock.
+_DATE = datetime(2024, 7, 26)
+
+
+@dataclass(frozen=True)
+class Template:
+    """What stands before and after the row's text. ``lead`` separates the prompt from the completion."""
+
+    before: str
+    after: str
+    lead: str
+    special: bool  # whether the tokenizer adds its own first tokens; a chat template brings them itself
+
+    @classmethod
+    def choose(cls, tokenizer: Any, template: str | None) -> Template:
+        """``None`` or ``auto``: the tokenizer's chat template if it has one, else :data:`PLAIN_TEMPLATE`.
+
+        Raises RequestError for a template without exactly one ``{text}``, and for ``chat`` without a chat template.
+        """
+        has_chat = bool(getattr(tokenizer, "chat_template", None))
+        if template == "chat" and not has_chat:
+            raise RequestError(
+                "--template chat: this model's tokenizer has no chat template; pass a template such as "
+                f"{PLAIN_TEMPLATE!r} or leave the option out"
+            )
+        if template in (None, "auto", "chat"):
+            if has_chat:
+                turn, lead = _chat(tokenizer)
+                before, _, after = turn.partition(_MARK)
+                return cls(before, after, lead, special=False)
+            template = PLAIN_TEMPLATE
+        if template.count("{text}") != 1:
+            raise RequestError(f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
+        before, _, whole = template.replace("\\n", "\n").partition("{text}")
+        # Most tokens of words begin with the space in front of them, so a prompt that ends with it is followed by words
+        # that models do not know.
+        after = whole.rstrip(" ")
+        lead = whole[len(after) :] or ("" if after.endswith("\n") else " ")
+        return cls(before, after, lead, special=True)
+
+    @property
+    def text(self) -> str:
+        return self.before + "{text}" + self.after
+
+
+def _clock() -> str:
+    """In front of a chat template, in place of the clock that transformers gives it: a function cannot be given one."""
+    directives = [f"%{flag}{letter}" for letter in "aAbBdejmyYHIMpS" for flag in ("", "-")]
+    known = "".join(f".replace('{each}', '{_DATE.strftime(each).strip()}')" for each in directives)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{known} }}}}{{% endmacro %}}{{{{ '' }}}}"
+
+
+def _chat(tokenizer: Any) -> tuple[str, str]:
+    """A user's turn that says the mark, as the chat template has it, and the white space that it has before an answer.
+
+    Raises RequestError where it does not say the mark.
+    """
+    from jinja2 import TemplateError
+
+    def said(*messages: Mapping[str, Any], prompt: bool) -> str:
+        text: str = tokenizer.apply_chat_template(
+            messages,
+            chat_template=_clock() + tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=prompt,
+        )
+        return text
+
+    reason = "it does not show what the user says"
+    # Text, or for models that see images too, a list of parts.
+    for content in (_MARK, [{"type": "text", "text": _MARK}]):
+        user, answer = ({"role": role, "content": content} for role in ("user", "assistant"))
+        try:
+            turn = said(user, prompt=True)
+        except (TemplateError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            continue
+        if turn.count(_MARK) != 1:
+            continue
+        try:
+            both = said(user, answer, prompt=False)
+        except (TemplateError, TypeError, ValueError):  # it has no answers
+            both = turn
+        lead = both[len(turn) :].partition(_MARK)[0] if both.startswith(turn) else ""
+        return turn, lead if lead.isspace() else ""
+    raise RequestError(
+        f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
+        f"such as {PLAIN_TEMPLATE!r}"
+    )

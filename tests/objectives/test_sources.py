@@ -1,0 +1,90 @@
+"""Where splits come from: folders that datasets wrote, and the hub at its boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objectives.data import Row, load_data
+from objectives.errors import DataError
+
+datasets = pytest.importorskip("datasets")
+
+
+def reviews() -> Any:
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["neg", "pos"]),
+            "id": datasets.Value("int8"),
+        }
+    )
+    rows = [{"text": f"text {i}", "label": i % 2, "id": i} for i in range(40)]
+    return datasets.Dataset.from_list(rows, features=features)
+
+
+def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
+    train = reviews()
+    both = datasets.DatasetDict(train=train, dev=train.select([3, 2, 1]), unsupervised=train)
+    both.save_to_disk(tmp_path / "both")
+    data = load_data(str(tmp_path / "both"))
+    assert (data.name, data.labels) == ("both", ("neg", "pos"))
+    assert data.rows("validation") == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in (3, 2, 1))
+    assert data.notes[1] == ("not used, since only train, validation (valid, dev, val) and test are: unsupervised")
+    train.save_to_disk(tmp_path / "one")
+    one = load_data(str(tmp_path / "one"))
+    assert {split: len(rows) for split, rows in one.splits.items()} == {"train": 32, "validation": 4, "test": 4}
+
+    next((tmp_path / "one").glob("*.arrow")).write_bytes(b"cut short")
+    with pytest.raises(DataError) as error:
+        load_data(str(tmp_path / "one"))
+    start, end = str(error.value).split(": ", 1)
+    assert start == f"{tmp_path}/one holds a dataset that save_to_disk wrote, and it cannot be read"
+    assert end.endswith(". Save it again.")
+    assert "\n" not in end
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def serve(**splits: Any) -> None:
+        monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_args, **_options: None)
+        monkeypatch.setattr(datasets, "load_dataset", lambda _id: datasets.DatasetDict(splits))
+
+    return serve
+
+
+def test_a_hub_dataset_with_class_numbers(hub: Callable[..., None]) -> None:
+    train = reviews()
+    hub(train=train, dev=train.select(range(4)), unsupervised=train)
+    data = load_data("someone/reviews-v1.5")
+    assert data.name == "someone/reviews-v1.5"
+    assert data.rows("validation") == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in range(4))
+    assert len(data.rows("train")) == 32
+
+    hidden = datasets.Dataset.from_list([{"text": "x", "label": -1, "id": 0}], features=train.features)
+    hub(train=train, test=hidden)
+    with pytest.raises(DataError) as error:
+        load_data("glue")
+    assert str(error.value) == (
+        "hub dataset glue (test), row 1: label -1 is none of the 2 classes of the dataset. "
+        "Test labels are often hidden like this: save the other splits to a folder and pass that."
+    )
+    hub(test=train)
+    with pytest.raises(DataError) as error:
+        load_data("glue")
+    assert str(error.value) == "hub dataset glue has no train split, only test. Choose one that has."
+
+
+def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(DataError) as error:
+        load_data("someone/reviews")
+    start, end = str(error.value).split(": ", 1)
+    assert start == "someone/reviews is no file or folder here, and it cannot be loaded as a hub dataset"
+    assert end.endswith(
+        "Pass the path of a folder or file, or check the id and the network (HF_HUB_OFFLINE=1 uses the cache)."
+    )

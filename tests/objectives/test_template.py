@@ -1,0 +1,117 @@
+"""What stands around the text of a row, and between it and what follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from objectives.encoding import EncodedTask, encode
+from objectives.errors import RequestError
+from objectives.template import Template
+from tests.objectives.tiny import make_data, make_tokenizer
+
+QUESTIONS = [("where is the city of Rome?", "location"), ("who wrote this book?", "person")]
+CHAT = "{% for m in messages %}<user>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
+
+
+def ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encoded(template: str | None = None, chat: str | None = None) -> EncodedTask:
+    """The questions, in a template or with a tokenizer that has a chat template."""
+    data = make_data("classification", {"train": QUESTIONS})
+    return encode(data, make_tokenizer(chat=chat), "causal", max_tokens=64, template=template)
+
+
+@pytest.mark.parametrize(
+    ("answer", "lead"),
+    [
+        (" {{ m.content }}</s>", " "),
+        ("{{ '\n' + m.content }}", "\n"),
+        ("{{ m.content }}", ""),
+        ("<bot> {{ m.content }}", ""),
+    ],
+)
+def test_a_completion_stands_behind_the_prompt_as_the_chat_template_has_it(answer: str, lead: str) -> None:
+    """Llama 2 and Mistral have a space there: without it labels are other tokens than those that they know."""
+    turns = "{% for m in messages %}{% if m.role == 'user' %}[ {{ m.content }} ]{% else %}" + answer + "{% endif %}"
+    chat = turns + "{% endfor %}"
+    assert Template.choose(make_tokenizer(chat=chat), None) == Template("[ ", " ]", lead=lead, special=False)
+    assert encoded(chat=chat).label_ids[1] == tuple(ids(make_tokenizer(), f"]{lead}person")[1:])
+
+
+@pytest.mark.parametrize("template", [None, "auto", "chat"])
+def test_the_chat_template_is_the_default_where_there_is_one(template: str | None) -> None:
+    assert Template.choose(make_tokenizer(chat=CHAT), template).text == "<user>{text}\n<bot>"
+
+
+def test_without_a_chat_template_there_is_a_plain_one() -> None:
+    assert Template.choose(make_tokenizer(), None) == Template("", "\nAnswer:", lead=" ", special=True)
+
+
+def test_a_template_of_ones_own_wins_over_the_chat_template_and_may_hold_an_escaped_newline() -> None:
+    chosen = Template.choose(make_tokenizer(chat=CHAT), "Q: {text}\\nA:\\n")
+    assert chosen == Template("Q: ", "\nA:\n", lead="", special=True)
+
+
+def test_rows_that_are_put_into_a_chat_template_twice_are_told() -> None:
+    rows = [("<user>who?\n<bot>", "person"), ("where?", "location"), ("a <b> who?", "person")]
+    data = make_data("classification", {"train": rows})
+    tokenizer = make_tokenizer(chat=CHAT)
+    assert encode(data, tokenizer, "causal", max_tokens=64).notes() == [
+        "train: 1 of 3 inputs hold special tokens, and get the chat template: give --template '{text}' if they had it "
+        "before"
+    ]
+    assert not encode(data, tokenizer, "causal", max_tokens=64, template="{text}").notes()
+
+
+@pytest.mark.parametrize("space", ["", " "])
+def test_a_space_at_the_end_of_a_template_belongs_to_the_completion(space: str) -> None:
+    """A Llama of 260 thousand parameters got 0.60 and 0.54 on TREC-6 with it in the prompt, else 0.62 and 0.69."""
+    task = encoded(template="Q: {text}\nA:" + space)
+    assert (task.template, task.lead) == ("Q: {text}\nA:", " ")
+    assert task.label_ids[1] == tuple(ids(make_tokenizer(), " person"))
+
+
+@pytest.mark.parametrize("template", ["", "no place", "{text} {text}"])
+def test_a_template_holds_the_text_exactly_once(template: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        encoded(template=template)
+    assert str(caught.value) == (f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
+
+
+def test_chat_needs_a_chat_template() -> None:
+    with pytest.raises(RequestError) as caught:
+        encoded(template="chat")
+    assert str(caught.value) == (
+        "--template chat: this model's tokenizer has no chat template; pass a template such as '{text}\\nAnswer:' "
+        "or leave the option out"
+    )
+
+
+def test_a_chat_template_that_tells_the_date_is_the_same_every_day() -> None:
+    dated = make_tokenizer(chat="Today is {{ strftime_now('%d %b %Y') }}. " + CHAT)
+    assert Template.choose(dated, None).text == "Today is 26 Jul 2024. <user>{text}\n<bot>"
+
+
+def test_a_chat_template_of_parts_is_given_parts() -> None:
+    parts = "{% for m in messages %}<user>{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}<bot>"
+    assert Template.choose(make_tokenizer(chat=parts), None).text == "<user>{text}<bot>"
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("<user><bot>", "it does not show what the user says"),
+        ("{{ raise_exception('no system turn') }}", "no system turn"),
+    ],
+)
+def test_a_chat_template_that_does_not_say_the_text_is_refused(template: str, reason: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        Template.choose(make_tokenizer(chat=template), None)
+    assert str(refusal.value) == (
+        f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
+        "such as '{text}\\nAnswer:'"
+    )
