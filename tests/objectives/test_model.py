@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
+    MptConfig,
     RobertaConfig,
     T5Config,
 )
@@ -209,6 +211,17 @@ def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
     assert "its weights do not belong to its config.json" in message(load_model, folder, "causal", torch.float32, "cpu")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="the package is there")
+def test_weights_that_need_a_package_are_not_downloaded_again(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    (folder / "config.json").write_text(json.dumps(config))
+    said = message(load_model, folder, "causal", torch.float32, "cpu")
+    assert said.startswith(f"{folder} cannot be loaded (")
+    assert "optimum" in said
+    assert said.endswith("): install that package, or choose another model.")
+
+
 def test_an_encoder_gets_a_new_head_with_named_classes(tmp_path: Path) -> None:
     config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
     BertForMaskedLM(config).save_pretrained(tmp_path)
@@ -238,6 +251,11 @@ def test_the_context_of_an_encoder_ends_where_its_positions_do() -> None:
     assert context_length(meta_model(SMALL_LLAMA, "causal"), "causal", unlimited) == SMALL_LLAMA.max_position_embeddings
     roberta.config.max_position_embeddings = -1
     assert context_length(roberta, "encoder", unlimited) == 32
+
+
+def test_the_context_of_a_model_that_counts_it_under_another_name() -> None:
+    mpt = meta_model(MptConfig(vocab_size=64, d_model=16, n_layers=1, n_heads=2, max_seq_len=12), "causal")
+    assert context_length(mpt, "causal") == 12
 
 
 def test_code_comes_from_the_hub_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
