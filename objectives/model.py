@@ -22,6 +22,8 @@ Kind = Literal["causal", "encoder"]
 SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 #: And of a model that brings code of its own.
 CODE_FILES = ["*.py", "*.tiktoken"]
+#: The same weights once more, in the form of their makers, which transformers does not read.
+SECOND_COPIES = ["*/*.safetensors", "consolidated*.safetensors"]
 
 LONGEST_HUB_ID = 96
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -50,7 +52,7 @@ def _snapshot(hub_id: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=files))
+        folder = Path(snapshot_download(hub_id, allow_patterns=files, ignore_patterns=SECOND_COPIES))
     except Exception as error:
         raise ModelError(
             f"{hub_id} is no local folder, and the model hub does not give it ({_first_line(error)}): "
@@ -171,7 +173,12 @@ def check_weights(folder: Path) -> None:
 
 
 def shards(folder: Path) -> list[Path]:
-    """The files of the weights. Raises ModelError where none are named, or only pickled ones."""
+    """The files of the weights: those that transformers takes, should a folder hold two sets.
+
+    Raises ModelError where none are named, or only pickled ones.
+    """
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -179,8 +186,6 @@ def shards(folder: Path) -> list[Path]:
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise ModelError(f"{index} is corrupted ({_first_line(error)}): download it again.") from error
         return [folder / Path(name).name for name in names]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
     if any(folder.glob("*.bin")):
         raise ModelError(
             f"{folder} holds pickled weights (*.bin) only, and safe formats alone are read: convert it to safetensors."

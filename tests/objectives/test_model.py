@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
 from transformers import (
     BartConfig,
     BartForSequenceClassification,
@@ -25,6 +27,8 @@ from transformers import (
 
 from objectives.errors import ModelError
 from objectives.model import (
+    SAFE_FILES,
+    SECOND_COPIES,
     check_weights,
     context_length,
     kind_of,
@@ -33,6 +37,7 @@ from objectives.model import (
     load_tokenizer,
     meta_model,
     resolve,
+    shards,
 )
 
 SMALL_LLAMA = LlamaConfig(
@@ -190,6 +195,28 @@ def test_an_adapter_beside_the_model_is_refused(folder: Path) -> None:
     assert message(check_weights, folder) == message(load_model, folder, "causal", torch.float32, "cpu") == expected
 
 
+def test_of_two_sets_of_weights_those_are_checked_that_are_loaded(folder: Path) -> None:
+    """As a trainer leaves them that saves in one file, in a folder of shards."""
+    torch.manual_seed(1)
+    LlamaForCausalLM(SMALL_LLAMA).save_pretrained(folder / "whole")
+    (folder / "whole" / "model.safetensors").rename(folder / "model.safetensors")
+    assert (folder / "model.safetensors.index.json").is_file()
+    found = shards(folder)
+    stored = {name: tensor for file in found for name, tensor in load_file(file).items()}
+    loaded = load_model(folder, "causal", torch.float32, "cpu")
+    assert all(torch.equal(loaded.get_parameter(name), tensor) for name, tensor in stored.items())
+    found[0].write_bytes(b"")
+    assert message(check_weights, folder).startswith(f"{found[0]} is corrupted (")
+
+
+def test_a_snapshot_holds_the_weights_once() -> None:
+    there = [
+        "config.json", "tokenizer.model", "model-00001-of-00002.safetensors", "model.safetensors.index.json",
+        "consolidated.safetensors", "original/model.safetensors", "pytorch_model.bin", "modeling_custom.py",
+    ]  # fmt: skip
+    assert list(filter_repo_objects(there, allow_patterns=SAFE_FILES, ignore_patterns=SECOND_COPIES)) == there[:4]
+
+
 def test_what_a_checkpoint_would_rather_generate_with_is_left_out(folder: Path) -> None:
     ids = torch.arange(6)[None] % SMALL_LLAMA.vocab_size
     plain = load_model(folder, "causal", torch.float32, "cpu").generate(ids, max_new_tokens=12, do_sample=False)
@@ -261,7 +288,7 @@ def test_the_context_of_a_model_that_counts_it_under_another_name() -> None:
 def test_code_comes_from_the_hub_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     asked: list[list[str]] = []
 
-    def snapshot_download(hub_id: str, allow_patterns: list[str]) -> str:
+    def snapshot_download(hub_id: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
         asked.append(allow_patterns)
         return str(folder)
 
