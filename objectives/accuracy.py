@@ -85,20 +85,22 @@ def evaluate(
     tokenizer: Any = None,
     cut: Cut = "head",
     by_prompt: bool = False,
+    together: bool = True,
 ) -> Evaluation:
     """Score ``split`` with ``model``, a causal LM or a sequence classifier in eval mode.
 
     Classification by a causal LM takes the label of the largest summed log-likelihood of its tokens behind the prompt.
     Generation is greedy, and needs ``tokenizer`` to turn ids into text. ``cut`` and ``by_prompt`` are shortcuts for
     models of which :func:`~objectives.cut.narrowest_cut` and
-    :func:`~objectives.label_scoring.prompt_is_shareable` hold.
+    :func:`~objectives.label_scoring.prompt_is_shareable` hold; rows generate ``together`` where
+    :func:`~objectives.batched_generation.rows_keep_apart` holds.
     """
     rows = task.splits[split]
     if task.kind == "encoder":
         return _classify_with_head(model, task, rows)
     if task.task == "classification":
         return _classify_by_likelihood(model, task, rows, cut, by_prompt)
-    return _generate(model, task, rows, metric, tokenizer, cut)
+    return _generate(model, task, rows, metric, tokenizer, cut, together)
 
 
 def _classify_with_head(model: Any, task: EncodedTask, rows: Sequence[EncodedRow]) -> Evaluation:
@@ -153,12 +155,15 @@ def _parts(rows: Sequence[EncodedRow], vocabulary: int) -> Iterator[list[Encoded
 
 
 def _generate(
-    model: Any, task: EncodedTask, rows: Sequence[EncodedRow], metric: str, tokenizer: Any, cut: Cut
+    model: Any, task: EncodedTask, rows: Sequence[EncodedRow], metric: str, tokenizer: Any, cut: Cut, together: bool
 ) -> Evaluation:
     texts = [""] * len(rows)
     total, tokens = 0.0, 0
     lengths = [len(row.prompt) + task.max_new_tokens for row in rows]
-    for batch in batches_of(lengths, model.device, _state_bytes(model)):
+    batches = batches_of(lengths, model.device, _state_bytes(model))
+    if not together:
+        batches = [[i] for batch in batches for i in batch]
+    for batch in batches:
         some = [rows[i] for i in batch]
         for part in _parts(some, model.config.get_text_config().vocab_size):
             ids, positions, targets = completion_batch(part, task.pad_id, model.device)

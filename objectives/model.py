@@ -22,6 +22,8 @@ Kind = Literal["causal", "encoder"]
 SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 #: And of a model that brings code of its own.
 CODE_FILES = ["*.py", "*.tiktoken"]
+#: The same weights once more, in the form of their makers, which transformers does not read.
+SECOND_COPIES = ["*/*.safetensors", "consolidated*.safetensors"]
 
 LONGEST_HUB_ID = 96
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -50,7 +52,7 @@ def _snapshot(hub_id: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=files))
+        folder = Path(snapshot_download(hub_id, allow_patterns=files, ignore_patterns=SECOND_COPIES))
     except Exception as error:
         raise ModelError(
             f"{hub_id} is no local folder, and the model hub does not give it ({_first_line(error)}): "
@@ -125,7 +127,7 @@ def meta_model(config: PreTrainedConfig, kind: Kind, num_labels: int = 2) -> Pre
     except Exception as error:
         raise ModelError(
             f"transformers cannot build model type {config.model_type!r} from its configuration "
-            f"({_first_line(error)}): check config.json."
+            f"({_first_line(error)}): {_remedy(error, 'check config.json')}."
         ) from error
 
 
@@ -136,7 +138,8 @@ def context_length(model: PreTrainedModel, kind: Kind, tokenizer: Any = None) ->
     """
     from torch import nn
 
-    limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
+    text = model.config.get_text_config()
+    limits = [getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len")]  # the latter MPT's
     if kind == "encoder" and tokenizer is not None:
         limits.append(tokenizer.model_max_length)
     for name, module in model.named_modules():
@@ -170,7 +173,12 @@ def check_weights(folder: Path) -> None:
 
 
 def shards(folder: Path) -> list[Path]:
-    """The files of the weights. Raises ModelError where none are named, or only pickled ones."""
+    """The files of the weights: those that transformers takes, should a folder hold two sets.
+
+    Raises ModelError where none are named, or only pickled ones.
+    """
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -178,8 +186,6 @@ def shards(folder: Path) -> list[Path]:
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise ModelError(f"{index} is corrupted ({_first_line(error)}): download it again.") from error
         return [folder / Path(name).name for name in names]
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
     if any(folder.glob("*.bin")):
         raise ModelError(
             f"{folder} holds pickled weights (*.bin) only, and safe formats alone are read: convert it to safetensors."
@@ -226,7 +232,8 @@ def load_model(
     except Exception as error:
         if "ignore_mismatched_sizes" in str(error):  # an argument of ours, which a user knows nothing of
             raise ModelError(f"{folder}: shapes of its weights differ from its config.json: restore both.") from error
-        raise ModelError(f"{folder} cannot be loaded ({_first_line(error)}): download it again.") from error
+        remedy = _remedy(error, "download it again")
+        raise ModelError(f"{folder} cannot be loaded ({_first_line(error)}): {remedy}.") from error
     if missing := _untrained(model, kind, info):
         raise ModelError(
             f"{folder} lacks the weights of {missing[0]} and {len(missing) - 1} more: "
@@ -279,7 +286,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise ModelError(
-            f"The tokenizer of {folder} cannot be loaded ({_first_line(error)}): add its tokenizer files."
+            f"The tokenizer of {folder} cannot be loaded ({_first_line(error)}): "
+            f"{_remedy(error, 'add its tokenizer files')}."
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -292,6 +300,11 @@ def _auto_class(kind: Kind) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     return AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+
+
+def _remedy(error: BaseException, usual: str) -> str:
+    """Some weights, quantised ones first of all, some structures and some tokenizers need a package of their own."""
+    return "install that package, or choose another model" if isinstance(error, ImportError) else usual
 
 
 def _first_line(error: BaseException) -> str:

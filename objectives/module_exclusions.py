@@ -27,6 +27,10 @@ UNUSED = {
 
 CROSS_ATTENTION = re.compile(r"(^|\.)(encoder_attn|cross_attn|crossattention|cross_attention)\.")
 
+#: (class, layer) whose weight is read in a branch that no pass of ours takes: DeBERTa's, for queries that come from
+#: outside, as its masked language modelling brings them.
+READ_ELSEWHERE = {("DisentangledSelfAttention", "in_proj")}
+
 #: From this ratio of its sides on, a layer is no projection but a gate of one number per head or the like. LoRA saves
 #: nothing there, and its two products cost the same launch time as for a large layer.
 NARROW = 32
@@ -138,7 +142,11 @@ def _source(kind: type) -> str:
 
 
 def _reads_weight(parent: type, leaf: str) -> bool:
-    return re.search(rf"self\.{re.escape(leaf)}\.weight\b(?!\.(dtype|device|shape))", _source(parent)) is not None
+    """Whether the numbers are read: what is only asked for its type, as T5 does, is no way past an adapter."""
+    if (parent.__name__, leaf) in READ_ELSEWHERE:
+        return False
+    reading = rf"(?<!isinstance\()self\.{re.escape(leaf)}\.weight\b(?!\.(dtype|device|shape))"
+    return re.search(reading, _source(parent)) is not None
 
 
 def _without_gradient(kind: type) -> bool:

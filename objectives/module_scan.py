@@ -41,7 +41,7 @@ def scan(model: nn.Module, config: PreTrainedConfig, kind: Kind, bands: int) -> 
     return ModuleSpace(
         model_type=config.model_type,
         kind=kind,
-        hidden_size=_hidden_size(config),
+        hidden_size=_hidden_size(config, layers),
         layers=blocks,
         groups=tuple(groups),
         left_out=tuple(left_out),
@@ -99,9 +99,12 @@ def _role(layers: list[Layer]) -> Role:
     return known.most_common(1)[0][0] if known else "other"
 
 
-def _hidden_size(config: PreTrainedConfig) -> int:
+def _hidden_size(config: PreTrainedConfig, layers: list[Layer]) -> int:
+    """As configured; of a model of parts with a width each, as BLT is, what most layers read. 0 without any."""
     text = config.get_text_config(decoder=True)
-    return int(getattr(text, "hidden_size", 0) or getattr(text, "d_model", 0))
+    stated = getattr(text, "hidden_size", 0) or getattr(text, "d_model", 0)
+    widths = Counter(layer.inputs for layer in layers).most_common(1)
+    return int(stated or (widths[0][0] if widths else 0))
 
 
 def _digest(lines: Iterable[str]) -> str:

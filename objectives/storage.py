@@ -61,8 +61,8 @@ def storage_at(root: str) -> Storage:
 
 def fetched(location: str) -> AbstractContextManager[Path]:
     """The entry of a location, as :meth:`Storage.reading` gives it."""
-    root, _, name = location.rpartition("/")
-    return storage_at(root).reading(name)
+    root, slash, name = location.rpartition("/")
+    return storage_at(root or slash).reading(name)  # "/adapter" lies in "/", not in the folder one is in
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from objectives.accuracy import Evaluation, evaluate
 from objectives.adapter import WEIGHTS, adapter_at, save_adapter
 from objectives.backbone import attach, twin, widen_head
+from objectives.batched_generation import rows_keep_apart
 from objectives.causality import sees_ahead
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
@@ -121,6 +122,7 @@ class Workbench:
         self.cut = "none" if self._encoder else narrowest_cut(self.base)
         pad_id = assignment.task.pad_id
         self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)
+        self._together = assignment.task.task != "generation" or rows_keep_apart(self.base, pad_id)
         self._most = sys.maxsize  # trainings of one pass for which there was memory
         self._was_short = False  # of memory, a moment ago
         self.engine = TransformersEngine(self.base, assignment.space, assignment.latency)
@@ -338,6 +340,7 @@ class Workbench:
             tokenizer=self.tokenizer,
             cut=self.cut,
             by_prompt=self.by_prompt,
+            together=self._together,
         )
 
     def _device_name(self) -> str:

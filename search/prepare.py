@@ -97,6 +97,11 @@ def prepare(spec: SearchSpec) -> Prepared:
     metric = resolve_metric(data.task, spec.metric)
     check_weights(folder)
     structure = meta_model(config, kind, max(2, len(data.labels)))
+    if spec.gradient_checkpointing and not structure.supports_gradient_checkpointing:
+        raise RequestError(
+            f"--gradient-checkpointing: transformers has none for model type {config.model_type!r}: leave it out; "
+            "where memory is short take a smaller --batch-size with --accumulate"
+        )
     space = module_space(structure, config, kind, spec.bands)
     if not space.groups:
         raise ModelError(f"model {model} ({config.model_type}) has no module that an adapter can target")

@@ -112,7 +112,9 @@ def _prompt(base: Any, settings: LatencySettings, seed: int, *, encoder: bool) -
     prompt = torch.randint(vocabulary, (settings.concurrency, settings.prompt_tokens), generator=generator)
     end = getattr(text, "eos_token_id", None)
     if encoder and isinstance(end, int):
-        prompt[:, -1] = end  # encoder-decoders classify by it
+        # Encoder-decoders classify by it, and refuse rows that have different numbers of it, as chance would draw them.
+        prompt = torch.where(prompt == end, (prompt + 1) % vocabulary, prompt)
+        prompt[:, -1] = end
     return prompt.to(base.device)
 
 

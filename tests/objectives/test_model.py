@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
 from transformers import (
     BartConfig,
     BartForSequenceClassification,
@@ -17,12 +20,15 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
+    MptConfig,
     RobertaConfig,
     T5Config,
 )
 
 from objectives.errors import ModelError
 from objectives.model import (
+    SAFE_FILES,
+    SECOND_COPIES,
     check_weights,
     context_length,
     kind_of,
@@ -31,6 +37,7 @@ from objectives.model import (
     load_tokenizer,
     meta_model,
     resolve,
+    shards,
 )
 
 SMALL_LLAMA = LlamaConfig(
@@ -188,6 +195,28 @@ def test_an_adapter_beside_the_model_is_refused(folder: Path) -> None:
     assert message(check_weights, folder) == message(load_model, folder, "causal", torch.float32, "cpu") == expected
 
 
+def test_of_two_sets_of_weights_those_are_checked_that_are_loaded(folder: Path) -> None:
+    """As a trainer leaves them that saves in one file, in a folder of shards."""
+    torch.manual_seed(1)
+    LlamaForCausalLM(SMALL_LLAMA).save_pretrained(folder / "whole")
+    (folder / "whole" / "model.safetensors").rename(folder / "model.safetensors")
+    assert (folder / "model.safetensors.index.json").is_file()
+    found = shards(folder)
+    stored = {name: tensor for file in found for name, tensor in load_file(file).items()}
+    loaded = load_model(folder, "causal", torch.float32, "cpu")
+    assert all(torch.equal(loaded.get_parameter(name), tensor) for name, tensor in stored.items())
+    found[0].write_bytes(b"")
+    assert message(check_weights, folder).startswith(f"{found[0]} is corrupted (")
+
+
+def test_a_snapshot_holds_the_weights_once() -> None:
+    there = [
+        "config.json", "tokenizer.model", "model-00001-of-00002.safetensors", "model.safetensors.index.json",
+        "consolidated.safetensors", "original/model.safetensors", "pytorch_model.bin", "modeling_custom.py",
+    ]  # fmt: skip
+    assert list(filter_repo_objects(there, allow_patterns=SAFE_FILES, ignore_patterns=SECOND_COPIES)) == there[:4]
+
+
 def test_what_a_checkpoint_would_rather_generate_with_is_left_out(folder: Path) -> None:
     ids = torch.arange(6)[None] % SMALL_LLAMA.vocab_size
     plain = load_model(folder, "causal", torch.float32, "cpu").generate(ids, max_new_tokens=12, do_sample=False)
@@ -207,6 +236,17 @@ def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     assert "its weights do not belong to its config.json" in message(load_model, folder, "causal", torch.float32, "cpu")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="the package is there")
+def test_weights_that_need_a_package_are_not_downloaded_again(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    (folder / "config.json").write_text(json.dumps(config))
+    said = message(load_model, folder, "causal", torch.float32, "cpu")
+    assert said.startswith(f"{folder} cannot be loaded (")
+    assert "optimum" in said
+    assert said.endswith("): install that package, or choose another model.")
 
 
 def test_an_encoder_gets_a_new_head_with_named_classes(tmp_path: Path) -> None:
@@ -240,10 +280,15 @@ def test_the_context_of_an_encoder_ends_where_its_positions_do() -> None:
     assert context_length(roberta, "encoder", unlimited) == 32
 
 
+def test_the_context_of_a_model_that_counts_it_under_another_name() -> None:
+    mpt = meta_model(MptConfig(vocab_size=64, d_model=16, n_layers=1, n_heads=2, max_seq_len=12), "causal")
+    assert context_length(mpt, "causal") == 12
+
+
 def test_code_comes_from_the_hub_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     asked: list[list[str]] = []
 
-    def snapshot_download(hub_id: str, allow_patterns: list[str]) -> str:
+    def snapshot_download(hub_id: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
         asked.append(allow_patterns)
         return str(folder)
 

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BloomConfig,
+    BltConfig,
     GPT2Config,
     LlamaConfig,
     MambaConfig,
@@ -175,6 +176,18 @@ def test_a_model_without_blocks_says_so() -> None:
     space = module_space(model, LLAMA, "causal")
     assert space.groups == ()
     assert reasons(space)["all blocks"] == "no linear layer in repeated blocks was found"
+
+
+def test_the_width_of_a_model_of_parts_is_that_of_most_of_its_layers() -> None:
+    """BLT states none for the whole, and a learning rate is chosen by it."""
+    around = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 48}
+    config = BltConfig(
+        encoder_config=around,
+        decoder_config=around,
+        global_config={**around, "num_hidden_layers": 4, "hidden_size": 32},
+        patcher_config=around,
+    )
+    assert space_of(config).hidden_size == 32
 
 
 def test_the_structure_does_not_depend_on_where_the_model_lives() -> None:

@@ -39,6 +39,11 @@ GROUPS = {
     ("bert", "encoder"): "query key value attention.output.dense intermediate.dense output.dense",
     ("modernbert", "encoder"): "Wqkv attn.Wo Wi mlp.Wo",
     ("albert", "encoder"): "query key value dense ffn ffn_output",
+    ("deberta", "encoder"): "in_proj attention.output.dense intermediate.dense output.dense",
+    ("mt5", "encoder"): (
+        "SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o wi_0 wi_1 wo "
+        "EncDecAttention.q EncDecAttention.k EncDecAttention.v EncDecAttention.o"
+    ),
 }
 
 

@@ -87,3 +87,10 @@ def test_roles_need_the_part_of_the_block() -> None:
     assert role_of("self_attn.gate_proj") == "other"
     assert role_of("mlp.shared_experts.gate_proj") == "gate"
     assert role_of("self_attn.q_proj.linear") == "query"
+    assert [role_of(f"layer.DenseReluDense.{name}") for name in ("wi", "wi_0", "wi_1", "wo")] == [
+        "up", "gate", "up", "down",
+    ]  # fmt: skip
+    assert role_of("mlp.wi") == "gate_up", "of ModernBERT both in one"
+    assert role_of("layer.EncDecAttention.o") == role_of("attn.o") == "attention_output"
+    assert role_of("attention.self.in_proj") == "qkv"
+    assert role_of("mamba.in_proj") == "other"

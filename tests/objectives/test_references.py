@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from transformers import BertConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, MambaConfig, Phi3Config, PreTrainedConfig
+from transformers import (
+    BertConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MambaConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    T5Config,
+)
 
 from objectives.model import kind_of, meta_model
 from objectives.modules import ModuleSpace, module_space
@@ -79,6 +88,23 @@ TABLE: dict[str, tuple[PreTrainedConfig, dict[str, str]]] = {
             "attention only": "attention.output.dense key query value",
             "MLP only": "intermediate.dense output.dense",
             "all linear": "attention.output.dense intermediate.dense key output.dense query value",
+        },
+    ),
+    "t5": (
+        T5Config(d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, vocab_size=64),
+        {
+            "SelfAttention.o + EncDecAttention.o only": "EncDecAttention.o SelfAttention.o",
+            "SelfAttention.o + EncDecAttention.o + wo": "EncDecAttention.o SelfAttention.o wo",
+            "q + v": "EncDecAttention.q EncDecAttention.v SelfAttention.q SelfAttention.v",
+            "attention only": (
+                "EncDecAttention.k EncDecAttention.o EncDecAttention.q EncDecAttention.v "
+                "SelfAttention.k SelfAttention.o SelfAttention.q SelfAttention.v"
+            ),
+            "MLP only": "wi wo",
+            "all linear": (
+                "EncDecAttention.k EncDecAttention.o EncDecAttention.q EncDecAttention.v "
+                "SelfAttention.k SelfAttention.o SelfAttention.q SelfAttention.v wi wo"
+            ),
         },
     ),
     "mamba": (

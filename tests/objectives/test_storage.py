@@ -66,6 +66,13 @@ def read(storage: Storage, name: str) -> dict[str, bytes]:
         return {file.name: file.read_bytes() for file in folder.iterdir()} if folder.is_dir() else {}
 
 
+@pytest.mark.parametrize("location", ["/adapter", "/a/b", "adapter", "a/b"])
+def test_a_folder_may_lie_anywhere(location: str) -> None:
+    """Also directly below the root, as containers have it."""
+    with fetched(location) as folder:
+        assert folder == Path(location)
+
+
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_what_is_written_is_read_and_deleted(storage: Storage, name: str) -> None:
     content = bytes(range(256)) * 5000

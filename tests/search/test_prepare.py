@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import CTRLConfig, CTRLLMHeadModel
 
 from objectives.errors import RequestError
 from search.prepare import prepare, threads_for
 from search.spec import SearchSpec
-from tests.objectives.tiny import Zoo
+from tests.objectives.tiny import Zoo, make_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,21 @@ def test_the_head_of_an_encoder_counts_for_the_size_of_an_adapter(tmp_path: Path
         prepare(replace(spec, max_adapter_mb=(smallest + head - 1) / 1e6))
     assert str(caught.value) == (
         f"--max-adapter-mb {(smallest + head - 1) / 1e6:g} allows no placement: even the smallest adapter is larger"
+    )
+
+
+def test_activations_of_a_model_that_cannot_checkpoint_them(tmp_path: Path) -> None:
+    """Each trial failed with it, one by one."""
+    config = CTRLConfig(vocab_size=320, n_embd=16, n_layer=1, n_head=2, dff=16, n_positions=64)
+    CTRLLMHeadModel(config).save_pretrained(tmp_path / "ctrl")
+    make_tokenizer().save_pretrained(tmp_path / "ctrl")
+    spec = SearchSpec(model=str(tmp_path / "ctrl"), workers=1, ranks=(4,))
+    assert prepare(spec).spec.gradient_checkpointing is False
+    with pytest.raises(RequestError) as caught:
+        prepare(replace(spec, gradient_checkpointing=True))
+    assert str(caught.value) == (
+        "--gradient-checkpointing: transformers has none for model type 'ctrl': leave it out; where memory is short "
+        "take a smaller --batch-size with --accumulate"
     )
 
 

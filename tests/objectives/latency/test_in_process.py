@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import MobileBertConfig, MobileBertForSequenceClassification
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    MobileBertConfig,
+    MobileBertForSequenceClassification,
+)
 
 from objectives.backbone import attach
 from objectives.errors import RequestError
@@ -67,6 +72,16 @@ def test_a_profile_is_complete_and_ready_for_json(zoo: Zoo, name: str) -> None:
         assert all((side[f"tpot_p{p}_ms"] is None) == encoder for p in (50, 95, 99))
     low, high = profile["ratio_ci"]
     assert low <= profile["ratio"] <= high
+
+
+def test_rows_of_an_encoder_decoder_end_once() -> None:
+    """BART refuses rows with different numbers of ends, which chance would draw among a few hundred tokens."""
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = BartConfig(vocab_size=16, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, eos_token_id=15, **sizes)
+    model = BartForSequenceClassification(config).eval()
+    pair = InProcessPair(model, model, replace(QUICK, concurrency=8), encoder=True, seed=0)
+    assert (pair._prompt == 15).sum(1).tolist() == [1] * 8
+    assert len(pair.request().base) == 5
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])
