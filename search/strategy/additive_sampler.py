@@ -33,7 +33,7 @@ COURSE, RATIO = "course", "latency_ratio"
 _WEIGHED = 512
 #: The share of the steps of a whole budget that its trials get together, those that stop among them, as long as losses
 #: tell accuracy: there the front is that of multi-objective TPE with all of them (benchmarks/README.md). Small budgets
-#: get a whole first batch.
+#: get a whole training for each effect.
 SHARE = 0.5
 #: The search is settled if more trials would raise the front's hypervolume by this share,
 NOTABLE = 0.02
@@ -73,8 +73,8 @@ def seed_of(seed: int, number: int) -> int:
 class AdditiveSampler(BaseSampler):
     """For studies of (accuracy, maximised; latency ratio, minimised) over a :class:`PlacementSpace`.
 
-    As a sampler alone, all trials run to their end. With :meth:`decide` they may stop on the way. Where the model does
-    not explain the trials that there are, ``otherwise`` proposes, and none stops.
+    Of one study. As a sampler alone, all trials run to their end. With :meth:`decide` they may stop on the way. Where
+    the model does not explain the trials that there are, ``otherwise`` proposes, and none stops.
     """
 
     def __init__(
@@ -99,8 +99,10 @@ class AdditiveSampler(BaseSampler):
         self._random = np.random.default_rng(seed)
         self._rungs = rungs(steps)
         self._max_ratio = max_ratio
-        #: As many trials as there are effects: a larger first batch reached 95% of the hypervolume later.
-        self._designed = len(space.groups) + 1 + (len(space.ranks) > 1)
+        self._effects = len(space.groups) + 1 + (len(space.ranks) > 1)
+        #: As many trials as there are effects: a larger first batch reached 95% of the hypervolume later. It is of use
+        #: to those after it alone, so that these get a third of the budget at least.
+        self._designed = self._effects if budget is None else min(self._effects, max(2, budget * 2 // 3))
         self._budget = budget
         #: Steps that the trials of the budget get together, as long as they stop on the way; None where none stops.
         self.ceiling: int | None = None
@@ -123,6 +125,7 @@ class AdditiveSampler(BaseSampler):
         ``settle``: say so when more trials are unlikely to change the front, whether or not one ``may_begin``. Without
         it all that may begin do, and stopped ones go on while there are steps to share.
         """
+        self._next = None  # an earlier decision's, for which a reference placement was begun instead
         history = self._history(study, running)
         if may_begin and self._is_first_batch(history) and self._within_cap(history, self._untried(history)):
             return Decision("begin", early=self.stops_early)
@@ -189,6 +192,8 @@ class AdditiveSampler(BaseSampler):
                 if len(params := trial.params) < len(self._space.distributions):
                     continue
                 placement = self._placements[trial.number] = self._space.placement(params)
+            if placement.is_base:  # no placement, and of no rank; in plain Optuna `otherwise` may propose it
+                continue
             history.begun[placement] = trial.number
             is_open = trial.state == TrialState.RUNNING
             complete = trial.state == TrialState.COMPLETE
@@ -267,8 +272,8 @@ class AdditiveSampler(BaseSampler):
 
     def _set_ceiling(self, history: _History) -> None:
         """Half of the steps did as well as all of them where losses tell accuracy, and worse where they do not."""
-        if self._budget is not None and len(self._rungs) > 1 and self._budget > self._designed:
-            trainings = max(SHARE * self._budget, self._designed) if tells(history.seen) else self._budget
+        if self._budget is not None and len(self._rungs) > 1 and self._budget > self._effects:
+            trainings = max(SHARE * self._budget, self._effects) if tells(history.seen) else self._budget
             self.ceiling = round(trainings * self._rungs[-1])
 
     def _room(self, history: _History) -> float:

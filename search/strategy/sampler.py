@@ -16,6 +16,7 @@ from objectives.errors import RequestError
 from objectives.placement import Placement
 from search.names import STRATEGIES
 from search.strategy.additive_sampler import COURSE, AdditiveSampler, Decision, seed_of
+from search.strategy.nsga2 import NSGAIISampler
 from search.strategy.space import PlacementSpace
 from search.strategy.tpe import TPESampler
 from search.strategy.tried import Tried
@@ -180,7 +181,7 @@ def make_sampler(
         "additive": lambda seed: AdditiveSampler(
             space, otherwise=tpe, seed=seed, steps=steps, budget=budget, max_ratio=max_ratio
         ),
-        "nsga2": lambda seed: optuna.samplers.NSGAIISampler(population_size=population, seed=seed),
+        "nsga2": lambda seed: NSGAIISampler(population_size=population, seed=seed),
         "gp": lambda seed: optuna.samplers.GPSampler(n_startup_trials=8, seed=seed),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -111,86 +109,14 @@ def test_noise_refutes_the_model_only_where_there_is_enough_of_it() -> None:
     assert explained(40, noise=20 * spread) <= 0.15
 
 
-class _Never(optuna.samplers.RandomSampler):
+class Never(optuna.samplers.RandomSampler):
     def sample_relative(self, *_: object) -> dict[str, object]:
         raise AssertionError("the model should have been asked")
-
-
-def told_study(placements: list[Placement]) -> tuple[optuna.Study, AdditiveSampler]:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = AdditiveSampler(SPACE, otherwise=_Never, seed=0)
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    for observed in noisy(placements, 0):
-        trial = optuna.create_trial(
-            params=SPACE.params(observed.placement),
-            distributions=dict(SPACE.distributions),
-            values=[observed.accuracy, observed.ratio],
-            user_attrs={COURSE: list(observed.course)},
-        )
-        study.add_trial(trial)
-    return study, sampler
 
 
 def propose(study: optuna.Study) -> Placement:
     trial = study.ask(dict(SPACE.distributions))
     return SPACE.placement(trial.params)
-
-
-def test_a_proposal_is_new_and_better_than_what_there_is() -> None:
-    tried = [Placement.of(GROUPS[: i + 1], rank) for i in range(len(GROUPS)) for rank in (4, 8)] + some(8, 3)
-    tried = list(dict.fromkeys(tried))
-    study, _ = told_study(tried)
-
-    def reached(placements: list[Placement]) -> float:
-        heights = np.array([truth(p).accuracy for p in placements]) - min(truth(p).accuracy or 0 for p in SPACE)
-        return area(zip(heights, (1.8 - truth(p).ratio for p in placements), strict=True))
-
-    proposed = propose(study)
-    assert proposed not in tried
-    gained = sorted(reached([*tried, placement]) for placement in SPACE)
-    assert reached([*tried, proposed]) >= gained[int(len(gained) * 0.8)], "among the best fifth"
-
-
-def test_workers_side_by_side_get_different_placements() -> None:
-    study, _ = told_study(some(8, 1))
-    proposed = [propose(study) for _ in range(6)]
-    assert len(set(proposed)) == 6
-
-
-def test_with_plain_optuna_and_no_loss_it_works_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first batch is designed, and the model proposes all that follows."""
-    study, sampler = told_study([])
-    weigh, modelled_for = sampler._weigh, []
-
-    def noticed(*args: Any) -> Any:
-        modelled_for.append(study.trials[-1].number)
-        return weigh(*args)
-
-    monkeypatch.setattr(sampler, "_weigh", noticed)
-    for _ in range(12):
-        trial = study.ask(dict(SPACE.distributions))
-        placement = SPACE.placement(trial.params)
-        study.tell(trial, (truth(placement).accuracy or 0, truth(placement).ratio))
-    assert modelled_for == list(range(len(GROUPS) + 2, 12))
-    assert len({SPACE.placement(trial.params) for trial in study.trials}) == 12
-
-
-def test_a_space_too_large_to_list_gets_proposals_that_are_allowed() -> None:
-    groups = tuple(f"g{i:02d}" for i in range(20))
-    space = PlacementSpace(groups, (4, 8), lambda p: len(p.groups) <= 10)
-    study = optuna.create_study(directions=["maximize", "minimize"])
-    sampler = AdditiveSampler(space, otherwise=_Never, seed=0)
-    study.sampler = sampler
-    for names in itertools.combinations(groups[:4], 2):
-        placement = Placement.of(names, 4)
-        study.add_trial(
-            optuna.create_trial(
-                params=space.params(placement), distributions=dict(space.distributions), values=[0.5, 1.2]
-            )
-        )
-    proposed = space.placement(study.ask(dict(space.distributions)).params)
-    assert space.allowed(proposed)
-    assert not proposed.is_base
 
 
 def test_the_loss_reaches_the_sampler_through_the_study(tmp_path: object) -> None:
@@ -344,7 +270,7 @@ def test_trials_share_half_of_the_steps_where_there_is_something_to_save(
 
 def test_many_workers_begin_with_few_steps_each_before_anything_is_known() -> None:
     """More at once than the first batch needs: those beyond it went to the other sampler, and ran to their end."""
-    sampler = AdditiveSampler(SPACE, otherwise=_Never, seed=0, steps=200, budget=40)
+    sampler = AdditiveSampler(SPACE, otherwise=Never, seed=0, steps=200, budget=40)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     proposed = []
     for running in range(20):

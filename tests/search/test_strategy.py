@@ -136,6 +136,21 @@ def test_a_seed_repeats_a_search(strategy: str) -> None:
     assert ask_all(strategy, space, limit=11, seed=5) == ask_all(strategy, space, limit=11, seed=5)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_is_proposed_is_the_same_from_the_trials_alone(strategy: str) -> None:
+    """As after a resume: nothing is kept in the sampler, nor in the study beside its trials."""
+    space = PlacementSpace(GROUPS, (4, 8))
+    lasting = optuna.create_study(directions=["maximize", "minimize"])
+    lasting.sampler = make_sampler(strategy, space, [], budget=14, seed=0)
+    for _ in range(10 if strategy == "gp" else 14):
+        resumed = optuna.create_study(directions=["maximize", "minimize"])
+        resumed.sampler = make_sampler(strategy, space, [], budget=14, seed=0)
+        resumed.add_trials(lasting.trials)
+        trial = lasting.ask(space.distributions)
+        assert resumed.ask(space.distributions).params == trial.params
+        lasting.tell(trial, worth(space.placement(trial.params)))
+
+
 @pytest.mark.parametrize("strategy", ["tpe", "nsga2", "gp", "random"])
 def test_another_seed_makes_another_search(strategy: str) -> None:
     space = PlacementSpace(GROUPS, (4, 8))
