@@ -12,6 +12,7 @@ from typing import Any
 from objectives.adapter import adapter_config, check_adapter
 from objectives.errors import RequestError, StoreError
 from objectives.latency.deployment import deployment
+from search import outside
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.model_card import model_card
@@ -26,9 +27,10 @@ SERVE = "serve.sh"
 def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path) -> dict[str, Any]:
     """Copy the picked trial's adapter to ``out``, whole or not at all, and return its manifest.
 
-    Raises RequestError for an unknown pick, a trial without adapter, a changed adapter or a folder that holds
-    something; StoreError where the disk refuses.
+    Raises RequestError for an unknown pick, a trial without adapter, a changed adapter, a folder that holds
+    something or an address; StoreError where the disk refuses.
     """
+    out = outside.folder(out)
     document = result_document(catalog, search)
     with picked_adapter(catalog, search, document, pick) as (trial, source):
         manifest = _manifest(document, search, trial) | {"serving": _serving(source, document, search.name)}
@@ -41,7 +43,10 @@ def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RequestError(f"--out {out} exists and is not an empty folder: choose another")
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        # A folder that is there may be a mount, a link or where a shell stands: it stays, and what is written begins
+        # within, since nothing can be renamed from one file system to another.
+        is_there = out.exists()
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out if is_there else out.parent))
         try:
             shutil.copytree(source, partial, dirs_exist_ok=True)
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -49,9 +54,8 @@ def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
             if command := manifest["serving"]["command"]:
                 (partial / SERVE).write_text(_serve_script(command), encoding="utf-8")
             partial.chmod(0o755)
-            if out.exists():
-                # It may be a mount, a link or where a shell stands: it stays, and the manifest comes last.
-                for file in sorted(partial.iterdir(), key=lambda file: file.name == MANIFEST):
+            if is_there:
+                for file in sorted(partial.iterdir(), key=lambda file: file.name == MANIFEST):  # which says it is whole
                     file.replace(out / file.name)
             else:
                 partial.replace(out)

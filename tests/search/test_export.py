@@ -9,8 +9,9 @@ import pytest
 from objectives.errors import RequestError
 from search.export import export_adapter
 from tests.api.conftest import Service, service
+from tests.disks import Disk, disk
 
-__all__ = ["service"]  # a fixture of the API's tests
+__all__ = ["disk", "service"]  # fixtures
 
 
 def exported(service: Service, out: Path) -> set[str]:
@@ -32,6 +33,31 @@ def test_a_folder_that_is_there_and_empty_stays_what_it_is(
     monkeypatch.chdir(tmp_path / "here")
     assert exported(service, Path()) == new
     assert sorted(path.name for path in tmp_path.glob(".*")) == [], "nothing half-written is left"
+
+
+def test_a_volume_that_is_mounted_is_a_folder_like_others(service: Service, tmp_path: Path, disk: Disk) -> None:
+    """Nothing can be renamed from the folder that it is mounted in."""
+    disk(tmp_path / "volume", 1024)
+    assert exported(service, tmp_path / "volume") == exported(service, tmp_path / "new")
+
+
+def test_home_is_known_in_a_path(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    export_adapter(service.catalog, service.catalog.search("demo"), "best", Path("~/out"))
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/adapter", "hf://someone/adapter"])
+def test_an_address_is_no_folder(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(RequestError) as caught:
+        exported(service, Path(address))
+    said = address.replace("//", "/")
+    assert str(caught.value) == f"--out {said} is no folder of this machine: give one, and copy it there afterwards"
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_folder_that_holds_something_is_refused(service: Service, tmp_path: Path) -> None:
