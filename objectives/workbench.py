@@ -151,6 +151,7 @@ class Workbench:
             "latency_context": profile_context(self._given.space, self.engine.facts, self._given.latency),
             "seconds": seconds,
             "device": self._device_name(),
+            "dtype": str(self.base.dtype).removeprefix("torch."),
         }
 
     def measure(self, requests: Sequence[Request], until: int | None = None) -> list[dict[str, Any]]:

@@ -105,7 +105,8 @@ def _serving(adapter: Path, document: dict[str, Any], name: str) -> dict[str, An
     config = adapter_config(adapter)
     model = Path(document["model"])
     # The script changes to its own folder first.
-    return deployment(config, str(model.absolute()) if model.is_dir() else document["model"], name)
+    base = str(model.absolute()) if model.is_dir() else document["model"]
+    return deployment(config, base, name, trusts_code=document["provenance"]["trust_remote_code"])
 
 
 def _serve_script(command: str) -> str:

@@ -88,7 +88,8 @@ def test_an_adapter_names_the_model_of_the_hub_and_not_its_snapshot(zoo: Zoo, tm
 def test_the_base_model_is_measured_against_itself(zoo: Zoo, tmp_path: Path) -> None:
     base = Workbench(assignment(zoo, "llama", tmp_path)).measure_base()
     assert json.loads(json.dumps(base, allow_nan=False)) == base
-    assert base.keys() == {"validation", "latency", "latency_context", "seconds", "device"}
+    assert base.keys() == {"validation", "latency", "latency_context", "seconds", "device", "dtype"}
+    assert base["dtype"] == ("bfloat16" if torch.cuda.is_available() else "float32")
     assert base["device"] == (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu, 1 thread")
     assert 0.3 < base["latency"]["ratio"] < 3
 

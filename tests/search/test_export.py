@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from objectives.errors import RequestError
 from search.export import export_adapter
+from search.model_card import model_card
 from tests.api.conftest import Service, service
 from tests.disks import Disk, disk
 
@@ -66,3 +69,34 @@ def test_a_folder_that_holds_something_is_refused(service: Service, tmp_path: Pa
     with pytest.raises(RequestError) as caught:
         exported(service, tmp_path / "full")
     assert str(caught.value) == f"--out {tmp_path}/full exists and is not an empty folder: choose another"
+
+
+def test_the_card_loads_the_base_model_as_the_search_did(service: Service, tmp_path: Path) -> None:
+    """In half precision labels come out otherwise, which a checkpoint may be stored in; some have code of their own."""
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    scoring = {"template": "{text}", "first_ids": [], "label_ids": {}, "max_tokens": 64}
+    provenance = manifest["provenance"] | {"dtype": "float32", "trust_remote_code": True}
+    card = model_card(manifest | {"scoring": scoring, "provenance": provenance})
+    assert "AutoModelForCausalLM.from_pretrained('models/tiny', trust_remote_code=True, dtype=\"float32\")\n" in card
+    assert "AutoTokenizer.from_pretrained('models/tiny', trust_remote_code=True)\n" in card
+
+
+def test_the_hub_takes_the_card_of_a_model_in_a_folder(service: Service, tmp_path: Path) -> None:
+    """It refuses ``base_model`` with anything but a hub id."""
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+
+    def metadata(base: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = yaml.safe_load(model_card(manifest | {"base_model": base}).split("---\n")[1])
+        return loaded
+
+    assert metadata("acme/tiny") == {"library_name": "peft", "base_model": "acme/tiny", "tags": ["lora"]}
+    assert metadata("/models/tiny") == {"library_name": "peft", "tags": ["lora"]}
+
+
+def test_the_card_promises_no_test_of_what_was_not_tested(service: Service, tmp_path: Path) -> None:
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    assert manifest["test"] is None and "search verify" not in model_card(manifest)
+    tested = {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "rows": 100}
+    assert model_card(manifest | {"test": tested}).endswith(
+        "\n`python -m search verify DIR` measures the test split again and compares.\n"
+    )
