@@ -22,6 +22,8 @@ from search.result import result_document
 MANIFEST = "manifest.json"
 #: Starts a server that delivers the measured latency.
 SERVE = "serve.sh"
+#: What a manifest tells for a measurement anew.
+_VERIFIED = ("metric", "rank", "alpha", "adapter_sha256", "data_hash", "structure")
 
 
 def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
     """Measure an exported adapter on the test split its search used, loaded by ``PeftModel.from_pretrained``.
 
     Returns {"metric", "recorded", "measured", "rows"}. Raises RequestError if there is no readable manifest, if the
-    adapter was not tested, or if data or model are not those of the search.
+    adapter was not tested or is not the one that was, or if data or model are not those of the search.
     """
     from dataclasses import replace
 
@@ -131,6 +133,7 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         spec = SearchSpec.from_json(manifest["spec"])
         recorded = (manifest["test"] or {}).get("accuracy")
+        needed = {} if recorded is None else {key: manifest[key] for key in _VERIFIED}
     except OSError as error:
         raise RequestError(
             f"{folder / MANIFEST} cannot be read ({error.strerror}): give the folder that `export` wrote"
@@ -143,12 +146,18 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
         raise RequestError(
             f"{folder} was not on the front, so there is no test figure to compare with: export a trial of the front"
         )
-    check_adapter(folder, manifest["adapter_sha256"])
-    adapter_config(folder)
+    check_adapter(folder, needed["adapter_sha256"])
+    config = adapter_config(folder)
+    for key, named in (("r", "rank"), ("lora_alpha", "alpha")):
+        if config.get(key) != needed[named]:  # which may well leave all labels as they are
+            raise RequestError(
+                f"{folder}/adapter_config.json has {key} {config.get(key)}, and the adapter was measured with "
+                f"{needed[named]}: export it again"
+            )
     spec = replace(spec, model=spec.model if model is None else model, data=spec.data if data is None else data)
-    measured = test_adapter(spec, folder, manifest["data_hash"], manifest["structure"])
+    measured = test_adapter(spec, folder, needed["data_hash"], needed["structure"])
     return {
-        "metric": manifest["metric"],
+        "metric": needed["metric"],
         "recorded": recorded,
         "measured": measured["accuracy"],
         "rows": measured["rows"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from objectives.errors import RequestError
-from search.export import export_adapter
+from search.export import export_adapter, verify_adapter
 from search.model_card import model_card
 from tests.api.conftest import Service, service
 from tests.disks import Disk, disk
@@ -99,4 +100,38 @@ def test_the_card_promises_no_test_of_what_was_not_tested(service: Service, tmp_
     tested = {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "rows": 100}
     assert model_card(manifest | {"test": tested}).endswith(
         "\n`python -m search verify DIR` measures the test split again and compares.\n"
+    )
+
+
+@pytest.fixture
+def tested(service: Service, tmp_path: Path) -> Path:
+    """An export whose manifest has a test figure."""
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    manifest["test"] = {"accuracy": 0.6}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    "lost", ["spec", "test", "metric", "rank", "alpha", "adapter_sha256", "data_hash", "structure"]
+)
+def test_a_manifest_that_lost_something_is_refused(tested: Path, lost: str) -> None:
+    manifest = json.loads((tested / "manifest.json").read_text())
+    del manifest[lost]
+    (tested / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RequestError) as caught:
+        verify_adapter(tested, None, None)
+    assert str(caught.value) == f"{tested}/manifest.json is not what `export` writes: export the adapter again"
+
+
+@pytest.mark.parametrize(("key", "other"), [("r", 4), ("lora_alpha", 32)])
+def test_another_scale_than_the_measured_one_is_refused(tested: Path, key: str, other: int) -> None:
+    """The weights are the same, and with few rows the accuracy may be too."""
+    file = tested / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {key: other}))
+    with pytest.raises(RequestError) as caught:
+        verify_adapter(tested, None, None)
+    assert str(caught.value) == (
+        f"{file} has {key} {other}, and the adapter was measured with {config[key]}: export it again"
     )
