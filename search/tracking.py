@@ -129,6 +129,7 @@ class Tracker:
             undelivered(self._catalog, row.id, said(error))
             if self._runs is None or is_outage(error):
                 raise
+            self._runs = None  # somebody may have deleted the experiment, which is restored when it is opened
             return False
         delivered(self._catalog, row.id)
         return True
