@@ -50,7 +50,8 @@ def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
         is_there = out.exists()
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out if is_there else out.parent))
         try:
-            shutil.copytree(source, partial, dirs_exist_ok=True)
+            for file in source.iterdir():
+                shutil.copyfile(file, partial / file.name)
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             (partial / "README.md").write_text(model_card(manifest), encoding="utf-8")
             if command := manifest["serving"]["command"]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, StoreError
 from search.export import export_adapter, verify_adapter
 from search.model_card import model_card
 from tests.api.conftest import Service, service
@@ -43,6 +43,16 @@ def test_a_volume_that_is_mounted_is_a_folder_like_others(service: Service, tmp_
     """Nothing can be renamed from the folder that it is mounted in."""
     disk(tmp_path / "volume", 1024)
     assert exported(service, tmp_path / "volume") == exported(service, tmp_path / "new")
+
+
+def test_a_full_disk_is_called_so(service: Service, tmp_path: Path, disk: Disk) -> None:
+    disk(tmp_path / "volume", 4)
+    with pytest.raises(StoreError) as caught:
+        exported(service, tmp_path / "volume")
+    assert str(caught.value) == (
+        f"--out {tmp_path}/volume cannot be written (No space left on device): free space or choose another"
+    )
+    assert list((tmp_path / "volume").iterdir()) == []
 
 
 def test_home_is_known_in_a_path(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
