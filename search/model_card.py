@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ def classify(text):
 A text is cut at its end where prompt and longest label are more than {max_tokens} tokens."""
 
 _TEXT = """\
-The prompt is `{template!r}` with the row's text. Decoding is greedy, up to the end of sequence or {max_new_tokens}
-tokens. A prompt is scored once, by {metric} against all its completions; it is cut at its end where it and the longest
-completion are more than {max_tokens} tokens."""
+The prompt is `{template!r}` with the row's text, tokenised without special tokens, behind the tokens {first_ids}.
+Decoding is greedy, up to the end of sequence or {max_new_tokens} tokens. A prompt is scored once, by {metric} against
+all its completions; it is cut at its end where it and the longest completion are more than {max_tokens} tokens."""
 
 _HEAD = """\
-The classes are {labels}, in this order; the head that was trained with the adapter is in this folder too. The tokenizer
-cuts a text to {max_tokens} tokens."""
+The classes are, in this order: `{labels}`. The head that was trained with the adapter is in this folder too. The
+tokenizer cuts a text to {max_tokens} tokens."""
 
 _SAMPLE = """\
 Where a note below says that N of M rows were used, they are those that
@@ -98,7 +99,8 @@ def _scoring(manifest: dict[str, Any]) -> str:
     if scoring is None:
         return f"The prompt is `{manifest['template']!r}` with the row's text."
     if manifest["provenance"]["kind"] == "encoder":
-        how = _HEAD.format(labels=", ".join(manifest["labels"]), max_tokens=scoring["max_tokens"])
+        labels = json.dumps(manifest["labels"], ensure_ascii=False)  # which may hold commas
+        how = _HEAD.format(labels=labels, max_tokens=scoring["max_tokens"])
     elif manifest["task"] == "classification":
         trusted = ", trust_remote_code=True" if manifest["provenance"]["trust_remote_code"] else ""
         how = _LABELS.format(base=manifest["base_model"], trusted=trusted, max_tokens=scoring["max_tokens"])

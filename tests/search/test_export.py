@@ -92,6 +92,14 @@ def test_the_card_loads_the_base_model_as_the_search_did(service: Service, tmp_p
     assert "AutoTokenizer.from_pretrained('models/tiny', trust_remote_code=True)\n" in card
 
 
+def test_the_card_keeps_classes_apart(service: Service, tmp_path: Path) -> None:
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    labels = ["a, b", "né"]
+    provenance = manifest["provenance"] | {"kind": "encoder", "labels": labels}
+    card = model_card(manifest | {"scoring": {"max_tokens": 64}, "labels": labels, "provenance": provenance})
+    assert 'The classes are, in this order: `["a, b", "né"]`. The head' in card
+
+
 def test_the_hub_takes_the_card_of_a_model_in_a_folder(service: Service, tmp_path: Path) -> None:
     """It refuses ``base_model`` with anything but a hub id."""
     manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
