@@ -145,7 +145,8 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
         raise RequestError(f"{folder / MANIFEST} is not what `export` writes: export the adapter again") from error
     if recorded is None:
         raise RequestError(
-            f"{folder} was not on the front, so there is no test figure to compare with: export a trial of the front"
+            f"{folder} has no test figure to compare with, as the front of a search has once it has ended: export one "
+            "of its trials then"
         )
     check_adapter(folder, needed["adapter_sha256"])
     config = adapter_config(folder)

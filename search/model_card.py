@@ -57,7 +57,8 @@ def model_card(manifest: dict[str, Any]) -> str:
         f"test {manifest['metric']} {test['accuracy']:.4f} (95% interval {test['accuracy_ci'][0]:.4f} to "
         f"{test['accuracy_ci'][1]:.4f}, {test['rows']} rows)"
         if test
-        else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; off the front, so not tested"
+        else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; not tested, as the front of a "
+        "search is when it ends"
     )
     latency = latency_name(manifest["latency"].get("axis", "tpot"))
     base = manifest["base_model"]

@@ -115,6 +115,8 @@ def test_the_hub_takes_the_card_of_a_model_in_a_folder(service: Service, tmp_pat
 def test_the_card_promises_no_test_of_what_was_not_tested(service: Service, tmp_path: Path) -> None:
     manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
     assert manifest["test"] is None and "search verify" not in model_card(manifest)
+    untested = "Validation accuracy 0.7000; not tested, as the front of a search is when it ends; TPOT 1.30 times"
+    assert untested in model_card(manifest), "though it is on the front of a search that was not tested yet"
     tested = {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "rows": 100}
     assert model_card(manifest | {"test": tested}).endswith(
         "\n`python -m search verify DIR` measures the test split again and compares.\n"

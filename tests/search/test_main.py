@@ -121,7 +121,8 @@ def test_a_ui_tells_nobody_the_password_of_its_database(monkeypatch: pytest.Monk
         ("{}", "/manifest.json is not what `export` writes: export the adapter again"),
         (
             '{"spec": {}, "test": null}',
-            " was not on the front, so there is no test figure to compare with: export a trial of the front",
+            " has no test figure to compare with, as the front of a search has once it has ended: export one of its "
+            "trials then",
         ),
     ],
 )
