@@ -10,7 +10,7 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dashboards.format import (
@@ -271,25 +271,27 @@ def export_command(document: dict[str, Any]) -> str:
 
 def loading_code(document: dict[str, Any]) -> str:
     """As :func:`adapted_model`, for who exported to ``DIR``."""
-    provenance = document.get("provenance") or {}
-    classes = len(provenance["labels"]) if provenance.get("kind") == "encoder" else 0
-    return adapted_model(plain(document["model"]), classes, "DIR")
+    return adapted_model(plain(document["model"]), document.get("provenance") or {}, "DIR")
 
 
-def base_class(classes: int) -> tuple[str, str]:
-    """The class that loads a base model, and what it is told beside; ``classes`` of an encoder's head, else 0."""
-    if not classes:
-        return "AutoModelForCausalLM", ""
+def base_class(provenance: Mapping[str, Any]) -> tuple[str, str]:
+    """The class that loads a search's base model, and what it is told beside."""
+    told = ", trust_remote_code=True" if provenance.get("trust_remote_code") else ""
+    if provenance.get("kind") != "encoder":
+        return "AutoModelForCausalLM", told
     # The checkpoint's own head, which the adapter replaces, may have other classes.
-    return "AutoModelForSequenceClassification", f", num_labels={classes}, ignore_mismatched_sizes=True"
+    classes = len(provenance["labels"])
+    return "AutoModelForSequenceClassification", f", num_labels={classes}, ignore_mismatched_sizes=True{told}"
 
 
-def adapted_model(base: str, classes: int, folder: str) -> str:
-    """Python that loads an exported adapter on its base model; ``classes`` of an encoder's head, else 0."""
-    auto, head = base_class(classes)
+def adapted_model(base: str, provenance: Mapping[str, Any], folder: str) -> str:
+    """Python that loads an exported adapter on its base model, in the precision that figures were taken in."""
+    auto, told = base_class(provenance)
+    if dtype := provenance.get("dtype"):  # searches of older versions lack it
+        told += f', dtype="{dtype}"'
     return (
         f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
-        f"base = {auto}.from_pretrained({base!r}{head})\n"
+        f"base = {auto}.from_pretrained({base!r}{told})\n"
         f'model = PeftModel.from_pretrained(base, "{folder}").eval()'
     )
 

@@ -16,6 +16,7 @@ from objectives.pickles import refuse_pickles
 from objectives.storage import Storage, fetched
 
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 _FULL = os.strerror(errno.ENOSPC)
 
 
@@ -28,6 +29,8 @@ def save_adapter(model: Any, storage: Storage, name: str) -> str:
         with storage.writing(name) as folder:
             folder.mkdir()
             model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+            # safetensors writes files that only their owner may read, whatever the user's umask lets others do.
+            (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
             digest = weights_digest(folder)
     except StoreError:
         raise
@@ -63,7 +66,14 @@ def check_adapter(folder: Path, digest: str | None, location: str | None = None)
             f"adapter {called} has no {WEIGHTS}: it was moved or deleted; take it from where it is still kept (MLflow "
             "has a copy), or train it again"
         )
-    if digest is not None and weights_digest(folder) != digest:
+    try:
+        has_changed = digest is not None and weights_digest(folder) != digest
+    except OSError as error:
+        raise RequestError(
+            f"adapter {called}/{WEIGHTS} cannot be read ({error.strerror}): let its owner give you the right to, or "
+            "check its disk"
+        ) from error
+    if has_changed:
         raise RequestError(
             f"adapter {called}/{WEIGHTS} has changed since it was measured (its SHA-256 differs): restore it from "
             "MLflow, where the same adapter is stored"
@@ -73,7 +83,7 @@ def check_adapter(folder: Path, digest: str | None, location: str | None = None)
 
 def adapter_config(folder: Path) -> dict[str, Any]:
     """The adapter's configuration, as PEFT wrote it. Raises RequestError if it cannot be read."""
-    file = folder / "adapter_config.json"
+    file = folder / CONFIG
     try:
         config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

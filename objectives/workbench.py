@@ -60,6 +60,7 @@ class Assignment:
     checkpoint_seconds: float = 30.0  # of training, from one checkpoint to the next
     trust_remote_code: bool = False
     uses_gpu: bool = True  # where torch sees one
+    hub_id: str | None = None  # that `model` is a snapshot of
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ class Workbench:
             labels=list(assignment.task.labels) if assignment.space.kind == "encoder" else None,
             trust_remote_code=assignment.trust_remote_code,
         )
+        if assignment.hub_id is not None:
+            # PEFT names the base model in every adapter; the snapshot's folder means nothing on another machine.
+            self.base.name_or_path = self.base.config.name_or_path = assignment.hub_id
         self.tokenizer = load_tokenizer(assignment.model, assignment.trust_remote_code)
         self._encoder = assignment.space.kind == "encoder"
         if not self._encoder and sees_ahead(self.base):
@@ -149,6 +153,7 @@ class Workbench:
             "latency_context": profile_context(self._given.space, self.engine.facts, self._given.latency),
             "seconds": seconds,
             "device": self._device_name(),
+            "dtype": str(self.base.dtype).removeprefix("torch."),
         }
 
     def measure(self, requests: Sequence[Request], until: int | None = None) -> list[dict[str, Any]]:

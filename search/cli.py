@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,7 @@ from search.cli_across import ablate, compare, print_several
 from search.cli_bridges import recipe, schema
 from search.cli_doctor import doctor
 from search.cli_schedule import schedule
-from search.cli_serve import env, serve, token
+from search.cli_serve import env, serve, token, ui
 from search.home import has_catalog, home_of, known_home, opened, place_of
 from search.names import PICKS
 from search.options import (
@@ -124,7 +123,7 @@ def _document(name: str, *place: str | None) -> dict[str, Any]:
         return result_document(catalog, search)
 
 
-for each in (ablate, compare, recipe, schema, doctor, schedule, serve, token, env):
+for each in (ablate, compare, recipe, schema, doctor, schedule, serve, token, env, ui):
     cli.add_command(each)
 
 
@@ -362,33 +361,3 @@ def latency(
         from search.terminal import print_latency
 
         print_latency(document, sys.stdout)
-
-
-@cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-@stores
-def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
-    """Serve the MLflow UI of this home's newest search, and print its address there.
-
-    \b
-    Example:
-      python -m search ui --port 5001
-    """
-    from search.catalog.store import Catalog
-    from search.tracking import page_of
-
-    place = home_of(home, storage, tracking_uri)
-    with closing(Catalog(place.storage)) as catalog:
-        searches = catalog.searches()
-    uri = place.mlflow(searches[0] if searches else None)
-    if uri.startswith(("http://", "https://")):
-        click.echo(f"the searches are at {page_of(uri, searches)}")
-        return
-    click.echo(f"MLflow UI at {page_of(f'http://{host}:{port}', searches)} (Ctrl-C ends it)", err=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--default-artifact-root", str(place.folder / "mlartifacts"), "--host", host, "--port", str(port)]
-    sys.stdout.flush()
-    # Unless set otherwise, no workers for many readers, nor MLflow's own jobs: 15 processes, where one answers sooner.
-    lean = {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    os.execve(sys.executable, command, lean | os.environ)

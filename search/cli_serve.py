@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from contextlib import closing
@@ -53,6 +54,39 @@ def serve(
         endpoints=endpoint,
         at_once=at_once,
     )
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@stores
+def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
+    """Serve the MLflow UI of this home's newest search, and print its address there.
+
+    \b
+    Example:
+      python -m search ui --port 5001
+    """
+    from search.catalog.store import Catalog
+    from search.listening import listening
+    from search.mlflow_store import server_environment
+    from search.tracking import page_of, refuse_unknown_kind
+
+    place = home_of(home, storage, tracking_uri)
+    with closing(Catalog(place.storage)) as catalog:
+        searches = catalog.searches()
+    uri = place.mlflow(searches[0] if searches else None)
+    refuse_unknown_kind(uri)
+    if uri.startswith(("http://", "https://")):
+        click.echo(f"the searches are at {page_of(uri, searches)}")
+        return
+    for listener in listening(host, port):  # MLflow would tell of a port that is taken among all else that it tells
+        listener.close()
+    click.echo(f"MLflow UI at {page_of(f'http://{host}:{port}', searches)} (Ctrl-C ends it)", err=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--default-artifact-root", str(place.folder / "mlartifacts")]
+    command += ["--host", host, "--port", str(port)]
+    sys.stdout.flush()
+    os.execve(sys.executable, command, os.environ | server_environment(uri))
 
 
 @click.group()

@@ -12,6 +12,7 @@ from typing import Any
 from objectives.adapter import adapter_config, check_adapter
 from objectives.errors import RequestError, StoreError
 from objectives.latency.deployment import deployment
+from search import outside
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.model_card import model_card
@@ -21,14 +22,17 @@ from search.result import result_document
 MANIFEST = "manifest.json"
 #: Starts a server that delivers the measured latency.
 SERVE = "serve.sh"
+#: What a manifest tells for a measurement anew.
+_VERIFIED = ("metric", "rank", "alpha", "adapter_sha256", "data_hash", "structure")
 
 
 def export_adapter(catalog: Catalog, search: SearchRecord, pick: str, out: Path) -> dict[str, Any]:
     """Copy the picked trial's adapter to ``out``, whole or not at all, and return its manifest.
 
-    Raises RequestError for an unknown pick, a trial without adapter, a changed adapter or a folder that holds
-    something; StoreError where the disk refuses.
+    Raises RequestError for an unknown pick, a trial without adapter, a changed adapter, a folder that holds
+    something or an address; StoreError where the disk refuses.
     """
+    out = outside.folder(out)
     document = result_document(catalog, search)
     with picked_adapter(catalog, search, document, pick) as (trial, source):
         manifest = _manifest(document, search, trial) | {"serving": _serving(source, document, search.name)}
@@ -41,17 +45,20 @@ def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RequestError(f"--out {out} exists and is not an empty folder: choose another")
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        # A folder that is there may be a mount, a link or where a shell stands: it stays, and what is written begins
+        # within, since nothing can be renamed from one file system to another.
+        is_there = out.exists()
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out if is_there else out.parent))
         try:
-            shutil.copytree(source, partial, dirs_exist_ok=True)
+            for file in source.iterdir():
+                shutil.copyfile(file, partial / file.name)
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             (partial / "README.md").write_text(model_card(manifest), encoding="utf-8")
             if command := manifest["serving"]["command"]:
                 (partial / SERVE).write_text(_serve_script(command), encoding="utf-8")
             partial.chmod(0o755)
-            if out.exists():
-                # It may be a mount, a link or where a shell stands: it stays, and the manifest comes last.
-                for file in sorted(partial.iterdir(), key=lambda file: file.name == MANIFEST):
+            if is_there:
+                for file in sorted(partial.iterdir(), key=lambda file: file.name == MANIFEST):  # which says it is whole
                     file.replace(out / file.name)
             else:
                 partial.replace(out)
@@ -101,7 +108,8 @@ def _serving(adapter: Path, document: dict[str, Any], name: str) -> dict[str, An
     config = adapter_config(adapter)
     model = Path(document["model"])
     # The script changes to its own folder first.
-    return deployment(config, str(model.absolute()) if model.is_dir() else document["model"], name)
+    base = str(model.absolute()) if model.is_dir() else document["model"]
+    return deployment(config, base, name, trusts_code=document["provenance"]["trust_remote_code"])
 
 
 def _serve_script(command: str) -> str:
@@ -115,7 +123,7 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
     """Measure an exported adapter on the test split its search used, loaded by ``PeftModel.from_pretrained``.
 
     Returns {"metric", "recorded", "measured", "rows"}. Raises RequestError if there is no readable manifest, if the
-    adapter was not tested, or if data or model are not those of the search.
+    adapter was not tested or is not the one that was, or if data or model are not those of the search.
     """
     from dataclasses import replace
 
@@ -126,6 +134,7 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         spec = SearchSpec.from_json(manifest["spec"])
         recorded = (manifest["test"] or {}).get("accuracy")
+        needed = {} if recorded is None else {key: manifest[key] for key in _VERIFIED}
     except OSError as error:
         raise RequestError(
             f"{folder / MANIFEST} cannot be read ({error.strerror}): give the folder that `export` wrote"
@@ -136,14 +145,21 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
         raise RequestError(f"{folder / MANIFEST} is not what `export` writes: export the adapter again") from error
     if recorded is None:
         raise RequestError(
-            f"{folder} was not on the front, so there is no test figure to compare with: export a trial of the front"
+            f"{folder} has no test figure to compare with, as the front of a search has once it has ended: export one "
+            "of its trials then"
         )
-    check_adapter(folder, manifest["adapter_sha256"])
-    adapter_config(folder)
+    check_adapter(folder, needed["adapter_sha256"])
+    config = adapter_config(folder)
+    for key, named in (("r", "rank"), ("lora_alpha", "alpha")):
+        if config.get(key) != needed[named]:  # which may well leave all labels as they are
+            raise RequestError(
+                f"{folder}/adapter_config.json has {key} {config.get(key)}, and the adapter was measured with "
+                f"{needed[named]}: export it again"
+            )
     spec = replace(spec, model=spec.model if model is None else model, data=spec.data if data is None else data)
-    measured = test_adapter(spec, folder, manifest["data_hash"], manifest["structure"])
+    measured = test_adapter(spec, folder, needed["data_hash"], needed["structure"])
     return {
-        "metric": manifest["metric"],
+        "metric": needed["metric"],
         "recorded": recorded,
         "measured": measured["accuracy"],
         "rows": measured["rows"],

@@ -61,11 +61,25 @@ def open_store(tracking_uri: str) -> MlflowClient:
     if tracking_uri.startswith("sqlite"):
         _make_file(tracking_uri)
     elif tracking_uri.startswith("postgres"):
-        # MLflow itself would take the driver of SQLAlchemy's default, which differs between its versions.
-        tracking_uri = parse(tracking_uri).render_as_string(hide_password=False)
+        tracking_uri = _with_driver(tracking_uri)
         with _first(tracking_uri):
             MlflowClient(tracking_uri).search_experiments(max_results=1)
     return MlflowClient(tracking_uri)
+
+
+def server_environment(tracking_uri: str) -> dict[str, str]:
+    """For MLflow's server on a database, whose URL may hold a password: any user of the machine reads command lines.
+
+    Unless set otherwise, no workers for many readers, nor MLflow's own jobs: 15 processes, where one answers sooner.
+    """
+    lean = {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    uri = _with_driver(tracking_uri) if tracking_uri.startswith("postgres") else tracking_uri
+    return {name: os.environ.get(name, value) for name, value in lean.items()} | {"MLFLOW_BACKEND_STORE_URI": uri}
+
+
+def _with_driver(tracking_uri: str) -> str:
+    """MLflow itself would take the driver of SQLAlchemy's default, which differs between its versions."""
+    return parse(tracking_uri).render_as_string(hide_password=False)
 
 
 def runs_of(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from dashboards.format import latency_name
@@ -18,7 +19,7 @@ import torch
 from transformers import AutoTokenizer
 
 scoring = json.load(open("manifest.json"))["scoring"]
-tokenizer = AutoTokenizer.from_pretrained({base!r})
+tokenizer = AutoTokenizer.from_pretrained({base!r}{trusted})
 
 
 @torch.inference_mode()
@@ -27,7 +28,7 @@ def classify(text):
     prompt = scoring["first_ids"] + tokenizer(prompt, add_special_tokens=False)["input_ids"]
     scores = {{}}
     for label, ids in scoring["label_ids"].items():
-        logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+        logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].float()
         scores[label] = logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum().item()
     return max(scores, key=scores.get)
 ```
@@ -35,13 +36,13 @@ def classify(text):
 A text is cut at its end where prompt and longest label are more than {max_tokens} tokens."""
 
 _TEXT = """\
-The prompt is `{template!r}` with the row's text. Decoding is greedy, up to the end of sequence or {max_new_tokens}
-tokens. A prompt is scored once, by {metric} against all its completions; it is cut at its end where it and the longest
-completion are more than {max_tokens} tokens."""
+The prompt is `{template!r}` with the row's text, tokenised without special tokens, behind the tokens {first_ids}.
+Decoding is greedy, up to the end of sequence or {max_new_tokens} tokens. A prompt is scored once, by {metric} against
+all its completions; it is cut at its end where it and the longest completion are more than {max_tokens} tokens."""
 
 _HEAD = """\
-The classes are {labels}, in this order; the head that was trained with the adapter is in this folder too. The tokenizer
-cuts a text to {max_tokens} tokens."""
+The classes are, in this order: `{labels}`. The head that was trained with the adapter is in this folder too. The
+tokenizer cuts a text to {max_tokens} tokens."""
 
 _SAMPLE = """\
 Where a note below says that N of M rows were used, they are those that
@@ -56,14 +57,18 @@ def model_card(manifest: dict[str, Any]) -> str:
         f"test {manifest['metric']} {test['accuracy']:.4f} (95% interval {test['accuracy_ci'][0]:.4f} to "
         f"{test['accuracy_ci'][1]:.4f}, {test['rows']} rows)"
         if test
-        else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; off the front, so not tested"
+        else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; not tested, as the front of a "
+        "search is when it ends"
     )
     latency = latency_name(manifest["latency"].get("axis", "tpot"))
-    classes = len(manifest["labels"]) if manifest["provenance"]["kind"] == "encoder" else 0
-    return f"""---
+    base = manifest["base_model"]
+    # The model hub refuses a card whose base model is a folder.
+    hub_id = "" if Path(base).is_absolute() else f"base_model: {base}\n"
+    again = "`python -m search verify DIR` measures the test split again and compares.\n" if test else ""
+    return (
+        f"""---
 library_name: peft
-base_model: {json.dumps(manifest["base_model"])}
-tags: [lora]
+{hub_id}tags: [lora]
 ---
 
 # {manifest["label"]}
@@ -74,7 +79,7 @@ trial {manifest["trial"]} of search `{manifest["search"]}`.
 served unmerged (merged, an adapter costs nothing). `manifest.json` holds all figures and where they come from.
 
 ```python
-{adapted_model(manifest["base_model"], classes, ".")}
+{adapted_model(base, manifest["provenance"], ".")}
 ```
 
 ## How it is served
@@ -85,8 +90,9 @@ served unmerged (merged, an adapter costs nothing). `manifest.json` holds all fi
 
 {_scoring(manifest)}
 
-`python -m search verify DIR` measures the test split again and compares.
-"""
+{again}""".rstrip()
+        + "\n"
+    )
 
 
 def _scoring(manifest: dict[str, Any]) -> str:
@@ -94,9 +100,11 @@ def _scoring(manifest: dict[str, Any]) -> str:
     if scoring is None:
         return f"The prompt is `{manifest['template']!r}` with the row's text."
     if manifest["provenance"]["kind"] == "encoder":
-        how = _HEAD.format(labels=", ".join(manifest["labels"]), max_tokens=scoring["max_tokens"])
+        labels = json.dumps(manifest["labels"], ensure_ascii=False)  # which may hold commas
+        how = _HEAD.format(labels=labels, max_tokens=scoring["max_tokens"])
     elif manifest["task"] == "classification":
-        how = _LABELS.format(base=manifest["base_model"], max_tokens=scoring["max_tokens"])
+        trusted = ", trust_remote_code=True" if manifest["provenance"]["trust_remote_code"] else ""
+        how = _LABELS.format(base=manifest["base_model"], trusted=trusted, max_tokens=scoring["max_tokens"])
     else:
         how = _TEXT.format(**scoring, metric=manifest["metric"])
     notes = "\n".join(f"- {note}" for note in manifest["notes"])
@@ -106,9 +114,9 @@ def _scoring(manifest: dict[str, Any]) -> str:
 def _served(serving: dict[str, Any]) -> str:
     if serving["loads"]:
         return (
-            "vLLM serves it unmerged with `sh serve.sh`, which wraps only the targeted layers. Without "
-            "`--lora-target-modules` every layer is wrapped, and all placements are equally slow. Merged "
-            "(`model.merge_and_unload()`), it is as fast as the base model."
+            "vLLM serves it unmerged with `sh serve.sh`, which wraps only the targeted layers, if its list of "
+            "supported models has LoRA for this architecture. Without `--lora-target-modules` every layer is wrapped, "
+            "and all placements are equally slow. Merged (`model.merge_and_unload()`), it is as fast as the base model."
         )
     return (
         f"vLLM does not load it: {'; '.join(serving['why_not'])}. Merged (`model.merge_and_unload()`), it is as fast "

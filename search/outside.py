@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,13 @@ def adapters(given: str) -> str:
             )
         raise RequestError(f"--adapters {given!r} is neither a folder nor s3://BUCKET/PREFIX: give one of them")
     return given
+
+
+def folder(given: Path) -> Path:
+    """Where to write a folder, ``~`` being the user's. Raises RequestError for the address of a server."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(given)):  # a Path has one slash for two
+        raise RequestError(f"--out {given} is no folder of this machine: give one, and copy it there afterwards")
+    return Path(os.path.expanduser(given))  # noqa: PTH111 - pathlib refuses an unknown ~user
 
 
 def pick(given: str) -> int | str:

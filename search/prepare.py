@@ -180,6 +180,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         checkpoint_seconds=spec.checkpoint_seconds,
         trust_remote_code=spec.trust_remote_code,
         uses_gpu=bool(spec.gpus_per_trial),  # Ray leaves a worker that asked for none those of its machine
+        hub_id=None if Path(model).expanduser().is_dir() else model,
     )
     named = {Placement.of(reference.groups, middle): reference.name for reference in references(space)}
     return Prepared(spec, facts, assignment, placements, named)

@@ -22,6 +22,9 @@ from search.catalog.store import Catalog
 from search.picked import picked_adapter
 from search.result import result_document
 
+#: Share of the steps; here, since ``objectives.training`` is slow to import.
+_WARMUP = 0.1
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -32,12 +35,21 @@ class Trained:
     search: str
     trial: int
     model: str
-    labels: int  # of an encoder's head; 0 for a causal language model
+    provenance: Mapping[str, Any]  # of the search
     config: Mapping[str, Any]  # adapter_config.json
     spec: Mapping[str, Any]
 
+    @property
+    def warmup_steps(self) -> int:
+        """Over which the learning rate rises to its peak, see ``objectives.training.learning_rate_at``."""
+        return max(1, round(int(self.spec["steps"]) * _WARMUP))
+
+    @property
+    def trusts_code(self) -> bool:
+        return bool(self.provenance["trust_remote_code"])
+
     def refuse_an_encoder(self, tool: str) -> None:
-        if self.labels:
+        if self.provenance["kind"] == "encoder":
             raise RequestError(f"{tool} trains causal language models, and this one is an encoder: take --for peft")
 
 
@@ -49,14 +61,13 @@ def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str) -> str:
     document = result_document(catalog, search)
     with picked_adapter(catalog, search, document, pick) as (trial, folder):
         config = adapter_config(folder)
-    encoder = document["provenance"]["kind"] == "encoder"
     trained = Trained(
         title=f"{trial.placement.label}: trial {trial.number} of search {search.name}",
         note=_LABELS.format(search.label_weight) + "\n" if _learned_labels(search, document) else "",
         search=search.name,
         trial=trial.number,
         model=document["model"],
-        labels=len(document["provenance"]["labels"] or ()) if encoder else 0,
+        provenance=document["provenance"],
         config=config,
         spec=search.spec,
     )
@@ -72,16 +83,17 @@ def _learned_labels(search: SearchRecord, document: Mapping[str, Any]) -> bool:
 
 
 def _peft(trained: Trained) -> str:
-    auto, head = base_class(trained.labels)
+    auto, told = base_class(trained.provenance)
     spec = trained.spec
     return f"""\
 # {trained.title}
 # The search trained it with AdamW, learning rate {spec["learning_rate"]!r}, {spec["steps"]} steps of \
 {spec["batch_size"]} rows{f" times {spec['accumulate']}" if spec["accumulate"] > 1 else ""}.
+# The rate rises over the first {trained.warmup_steps} of them and then falls to zero, linearly.
 {trained.note}from peft import LoraConfig, get_peft_model
 from transformers import {auto}
 
-base = {auto}.from_pretrained({_text(trained.model)}{head})
+base = {auto}.from_pretrained({_text(trained.model)}{told})
 {_lora_config(trained.config)}
 model = get_peft_model(base, config)
 """
@@ -90,6 +102,7 @@ model = get_peft_model(base, config)
 def _trl(trained: Trained) -> str:
     trained.refuse_an_encoder("TRL's SFTTrainer")
     spec = trained.spec
+    trusted = "    trust_remote_code=True,\n" if trained.trusts_code else ""
     return f"""\
 # {trained.title}; `train_dataset` is yours
 {trained.note}from peft import LoraConfig
@@ -99,10 +112,12 @@ from trl import SFTConfig, SFTTrainer
 args = SFTConfig(
     output_dir="output",
     learning_rate={spec["learning_rate"]!r},
+    lr_scheduler_type="linear",
+    warmup_steps={trained.warmup_steps},
     max_steps={spec["steps"]},
     per_device_train_batch_size={spec["batch_size"]},
     gradient_accumulation_steps={spec["accumulate"]},
-)
+{trusted})
 trainer = SFTTrainer(model={_text(trained.model)}, args=args, train_dataset=train_dataset, peft_config=config)
 """
 
@@ -115,7 +130,7 @@ def _text(value: str | list[str]) -> str:
 def _lora_config(config: Mapping[str, Any]) -> str:
     where = ("target_modules", "target_parameters", "modules_to_save")
     lines = [f"    task_type={_text(config['task_type'])},"]
-    lines += [f"    {key}={_text(sorted(config[key]))}," for key in where if config.get(key)]
+    lines += [f"    {key}={_text(sorted(set(config[key])))}," for key in where if config.get(key)]
     lines += [f"    r={config['r']},", f"    lora_alpha={config['lora_alpha']},", "    lora_dropout=0.0,"]
     return "\n".join(["config = LoraConfig(", *lines, ")"])
 
@@ -139,6 +154,8 @@ def _llama_factory(trained: Trained) -> str:
             "lora_alpha": trained.config["lora_alpha"],
             "lora_dropout": 0.0,
             "learning_rate": spec["learning_rate"],
+            "lr_scheduler_type": "linear",
+            "warmup_steps": trained.warmup_steps,
             "max_steps": spec["steps"],
             "per_device_train_batch_size": spec["batch_size"],
             "gradient_accumulation_steps": spec["accumulate"],
@@ -163,6 +180,8 @@ def _axolotl(trained: Trained) -> str:
             # True would add every linear layer to the list.
             "lora_target_linear": False,
             "learning_rate": spec["learning_rate"],
+            "lr_scheduler": "linear",
+            "warmup_steps": trained.warmup_steps,
             "max_steps": spec["steps"],
             "micro_batch_size": spec["batch_size"],
             "gradient_accumulation_steps": spec["accumulate"],
@@ -171,12 +190,13 @@ def _axolotl(trained: Trained) -> str:
 
 
 def _yaml(trained: Trained, settings: dict[str, Any]) -> str:
-    lines = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=10_000)
+    trusted = {"trust_remote_code": True} if trained.trusts_code else {}
+    lines = yaml.safe_dump(settings | trusted, sort_keys=False, allow_unicode=True, width=10_000)
     return f"# {trained.title}\n{trained.note}{lines}"
 
 
 def _vllm(trained: Trained) -> str:
-    serving = deployment(trained.config, trained.model, trained.search, "./adapter")
+    serving = deployment(trained.config, trained.model, trained.search, "./adapter", trusts_code=trained.trusts_code)
     if not serving["loads"]:
         raise RequestError(
             f"vLLM does not load this adapter: {'; '.join(serving['why_not'])}. Merge it into the base model "

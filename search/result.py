@@ -79,6 +79,8 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
             "structure": facts["structure"],
             "versions": facts["versions"],
             "device": base.get("device"),
+            "dtype": base.get("dtype"),
+            "trust_remote_code": spec.get("trust_remote_code", False),
             "command": facts["command"],
             "created_at": search.created_at.isoformat(),
             "learning_rate": spec["learning_rate"],

@@ -30,6 +30,14 @@ FROM_ZERO = {
 }
 #: An unset variable in a script must not search the demonstration instead.
 NOT_EMPTY = ("model", "data", "ray_address", "adapters")
+#: What a field of this type may be, and how that is said.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "str": ((str,), "text"),
+    "tuple[int, ...]": ((tuple,), "whole numbers"),
+}
 CHOICES = {"task": TASKS, "strategy": STRATEGIES, "stop_when": STOPS, "engine": ENGINES, "metric": METRIC_CHOICES}
 
 
@@ -80,6 +88,13 @@ class SearchSpec:
 
     def __post_init__(self) -> None:
         """Raises RequestError for the first value that makes no sense."""
+        # As programs may have them.
+        object.__setattr__(self, "ranks", parse_ranks(self.ranks))
+        object.__setattr__(self, "alpha", str(self.alpha))
+        for name in ("model", "data", "adapters"):
+            if isinstance(path := getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(path))
+        self._check_types()
         for field in NOT_EMPTY:
             if getattr(self, field) is not None and not getattr(self, field).strip():
                 raise RequestError(f"{_flag(field)} is empty: give a value, or leave the option out")
@@ -133,6 +148,15 @@ class SearchSpec:
         if self.series is not None:
             outside.name(self.series, "--series")
 
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), str(field.type).removesuffix(" | None")
+            if value is None and kind != field.type:
+                continue
+            types, words = _TYPES[kind]
+            if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
+                raise RequestError(f"{_flag(field.name)} is {value!r}: give {words}")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"ranks": list(self.ranks)}
 
@@ -142,12 +166,7 @@ class SearchSpec:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise RequestError(f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(known))}")
-        given = dict(values)
-        if "ranks" in given:
-            given["ranks"] = parse_ranks(given["ranks"])
-        if "alpha" in given:
-            given["alpha"] = str(given["alpha"])  # a file may have it as a number
-        return cls(**given)
+        return cls(**values)
 
 
 def _flag(field: str) -> str:

@@ -51,12 +51,7 @@ class Tracker:
         `artifact_root` holds adapters and figures, unless `tracking_uri` is a server, which keeps them itself.
         Raises RequestError for a tracking URI of a kind that MLflow does not take, and for the catalog's own database.
         """
-        scheme = re.split(r"[:+]", tracking_uri, maxsplit=1)[0]
-        if scheme not in _SCHEMES:
-            raise RequestError(
-                f"tracking URI {redacted(tracking_uri)!r} is neither a database nor a server, where MLflow 3 keeps its "
-                "runs: write it like sqlite:///folder/mlflow.db or http://host:5000."
-            )
+        refuse_unknown_kind(tracking_uri)
         if is_same_database(parse(catalog.url), tracking_uri):
             raise RequestError(
                 f"tracking URI {redacted(tracking_uri)!r} is the database of the catalog, whose tables cannot stand "
@@ -134,6 +129,7 @@ class Tracker:
             undelivered(self._catalog, row.id, said(error))
             if self._runs is None or is_outage(error):
                 raise
+            self._runs = None  # somebody may have deleted the experiment, which is restored when it is opened
             return False
         delivered(self._catalog, row.id)
         return True
@@ -148,6 +144,15 @@ class Tracker:
         while not self._failures and backlog(self._catalog, self._only) and time.monotonic() < self._deadline:
             time.sleep(0.1)
             self.drain()
+
+
+def refuse_unknown_kind(tracking_uri: str) -> None:
+    """Raises RequestError for a tracking URI that MLflow does not take."""
+    if re.split(r"[:+]", tracking_uri, maxsplit=1)[0] not in _SCHEMES:
+        raise RequestError(
+            f"tracking URI {redacted(tracking_uri)!r} is neither a database nor a server, where MLflow 3 keeps its "
+            "runs: write it like sqlite:///folder/mlflow.db or http://host:5000."
+        )
 
 
 def page_of(server: str, searches: Sequence[SearchRecord]) -> str:

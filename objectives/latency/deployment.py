@@ -15,8 +15,11 @@ from typing import Any
 from objectives.latency.classes import FUSED, SERVER_RANKS
 
 
-def deployment(config: Mapping[str, Any], base_model: str, name: str, folder: str = ".") -> dict[str, Any]:
-    """``config`` is an adapter_config.json, ``name`` what requests will call the adapter, ``folder`` where it is.
+def deployment(
+    config: Mapping[str, Any], base_model: str, name: str, folder: str = ".", *, trusts_code: bool = False
+) -> dict[str, Any]:
+    """``config`` is an adapter_config.json, ``name`` what requests will call the adapter, ``folder`` where it is;
+    with ``trusts_code`` the model's own code is run, as in the search.
 
     Gives {"server", "loads", "why_not", "command"}: ``why_not`` holds a clause for each thing that vLLM refuses, and
     ``command`` is None if there is one.
@@ -27,6 +30,7 @@ def deployment(config: Mapping[str, Any], base_model: str, name: str, folder: st
     targets = sorted(config["target_modules"])
     rank = next(allowed for allowed in SERVER_RANKS if config["r"] <= allowed)
     words = ["vllm", "serve", base_model, "--enable-lora", "--max-lora-rank", str(rank)]
+    words += ["--trust-remote-code"] if trusts_code else []
     words += ["--lora-target-modules", *wrapped_names(targets), "--lora-modules", f"{name}={folder}"]
     return {"server": "vllm", "loads": True, "why_not": [], "command": shlex.join(words)}
 

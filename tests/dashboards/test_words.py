@@ -159,6 +159,13 @@ def test_an_encoder_is_loaded_with_its_head() -> None:
     assert "AutoModelForCausalLM" in words.loading_code(documents.document())
 
 
+def test_a_model_is_loaded_as_the_search_loaded_it() -> None:
+    provenance = {"kind": "causal", "labels": [], "dtype": "bfloat16", "trust_remote_code": True}
+    assert words.loading_code(documents.document(model="acme/own", provenance=provenance)).splitlines()[3] == (
+        "base = AutoModelForCausalLM.from_pretrained('acme/own', trust_remote_code=True, dtype=\"bfloat16\")"
+    )
+
+
 def test_what_latencies_say_of_themselves() -> None:
     assert words.latency_check(documents.document()) == [
         "The base model against itself: a ratio of 1.003 [0.980, 1.020], what noise alone does to one here.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,32 +14,13 @@ from search.catalog.outbox import backlog
 from search.doctor import examine
 from search.home import Home
 from tests.commands import QUICK, assert_whole, call, command
+from tests.disks import Disk, disk
+
+__all__ = ["disk"]  # a fixture
 
 BUDGET = 4
 #: Room for one adapter or two, of four.
 SMALL_KIB, LARGE_KIB = 100, 8192
-
-Disk = Callable[[Path, int], None]
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    """Puts a file system of so many KiB on a folder, or gives the one that is there so many."""
-    mounted: list[Path] = []
-
-    def disk(folder: Path, kib: int) -> None:
-        folder.mkdir(exist_ok=True)
-        options = f"size={kib}k" + (",remount" if folder in mounted else "")
-        try:
-            mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-            subprocess.run(mount, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"no file system can be mounted here: {error}")
-        mounted.append(folder)
-
-    yield disk
-    for folder in set(mounted):
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_a_folder_holds_safetensors_and_json_that_everyone_may_read(zoo: Zoo, tm
     digest = save_adapter(adapter_of(zoo), Folder(folder.parent), folder.name)
     assert {file.name for file in folder.iterdir()} == {WEIGHTS, "adapter_config.json", "README.md"}
     assert folder.stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
     assert names(folder.parent) == ["0001"], "nothing else stays"
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["task_type"]) == (4, 8, "CAUSAL_LM")
@@ -145,6 +147,17 @@ def test_a_missing_adapter_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"adapter {tmp_path / 'gone'} has no {WEIGHTS}: it was moved or deleted; take it from where it is still "
         "kept (MLflow has a copy), or train it again"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that even root cannot read")
+def test_an_adapter_that_cannot_be_read_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).symlink_to("/proc/self/mem")
+    with pytest.raises(RequestError) as caught:
+        check_adapter(tmp_path, "ab")
+    assert str(caught.value) == (
+        f"adapter {tmp_path}/{WEIGHTS} cannot be read (Input/output error): let its owner give you the right to, or "
+        "check its disk"
     )
 
 

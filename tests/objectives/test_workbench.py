@@ -77,10 +77,19 @@ def test_a_trial_from_start_to_end(zoo: Zoo, tmp_path: Path) -> None:
     assert all(seconds > 0 for seconds in measurement["seconds"].values())
 
 
+def test_an_adapter_names_the_model_of_the_hub_and_not_its_snapshot(zoo: Zoo, tmp_path: Path) -> None:
+    bench = Workbench(assignment(zoo, "llama", tmp_path, hub_id="acme/tiny", training=replace(TRAINING, steps=1)))
+    adapter = Path(bench.measure([Request(Placement.of(["o_proj"], 4), "0007")])[0]["adapter"])
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "acme/tiny"
+    card = (adapter / "README.md").read_text()
+    assert "base_model: acme/tiny" in card and str(zoo.folder("llama")) not in card
+
+
 def test_the_base_model_is_measured_against_itself(zoo: Zoo, tmp_path: Path) -> None:
     base = Workbench(assignment(zoo, "llama", tmp_path)).measure_base()
     assert json.loads(json.dumps(base, allow_nan=False)) == base
-    assert base.keys() == {"validation", "latency", "latency_context", "seconds", "device"}
+    assert base.keys() == {"validation", "latency", "latency_context", "seconds", "device", "dtype"}
+    assert base["dtype"] == ("bfloat16" if torch.cuda.is_available() else "float32")
     assert base["device"] == (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu, 1 thread")
     assert 0.3 < base["latency"]["ratio"] < 3
 

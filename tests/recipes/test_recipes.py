@@ -19,6 +19,7 @@ from objectives.latency.server import write_random_adapter
 from objectives.model import load_config, meta_model
 from objectives.modules import ModuleSpace, module_space
 from objectives.placement import Placement
+from objectives.training import TrainingSettings, learning_rate_at
 from search.catalog import Catalog
 from search.catalog.models import Search as SearchRow
 from search.export import export_adapter
@@ -115,6 +116,32 @@ def test_a_recipe_for_a_trainer_says_what_else_the_search_trained_on(searched: S
     search = searched.catalog.search(name)
     searched.catalog.set_spec(search.id, search.spec | {"label_weight": 0.0})
     assert not any(note in searched.recipe(name, tool) for tool in TOOLS)
+
+
+def test_trainers_are_given_the_schedule_of_the_search(searched: Searched) -> None:
+    name, _ = searched.of("llama", ["o_proj"])
+    search = searched.catalog.search(name)
+    searched.catalog.set_spec(search.id, search.spec | {"steps": 40})
+    rates = [learning_rate_at(step, TrainingSettings(steps=40)) for step in range(40)]
+    rising = rates.index(max(rates)) + 1
+    assert f"# The rate rises over the first {rising} of them and then falls" in searched.recipe(name, "peft")
+    assert f'lr_scheduler_type="linear",\n    warmup_steps={rising},\n' in searched.recipe(name, "trl")
+    for tool, key in (("llama-factory", "lr_scheduler_type"), ("axolotl", "lr_scheduler")):
+        settings = yaml.safe_load(searched.recipe(name, tool))
+        assert (settings[key], settings["warmup_steps"]) == ("linear", rising)
+
+
+def test_a_model_with_code_of_its_own_is_trusted_where_the_search_trusted_it(searched: Searched) -> None:
+    name, _ = searched.of("llama", ["o_proj"])
+    assert not any("trust" in searched.recipe(name, tool) for tool in TOOLS)
+    search = searched.catalog.search(name)
+    searched.catalog.set_spec(search.id, search.spec | {"trust_remote_code": True})
+    for tool in ("llama-factory", "axolotl"):
+        assert yaml.safe_load(searched.recipe(name, tool))["trust_remote_code"] is True
+        assert "trust_remote_code" in DOCUMENTED[tool]["keys"]
+    assert '/llama", trust_remote_code=True)\n' in searched.recipe(name, "peft")
+    assert "\n    trust_remote_code=True,\n)" in searched.recipe(name, "trl")
+    assert " --trust-remote-code " in searched.recipe(name, "vllm")
 
 
 def test_a_path_of_rare_characters_is_the_same_as_python(searched: Searched, tmp_path: Path) -> None:

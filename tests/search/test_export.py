@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from objectives.errors import RequestError
-from search.export import export_adapter
+from objectives.errors import RequestError, StoreError
+from search.export import export_adapter, verify_adapter
+from search.model_card import model_card
 from tests.api.conftest import Service, service
+from tests.disks import Disk, disk
 
-__all__ = ["service"]  # a fixture of the API's tests
+__all__ = ["disk", "service"]  # fixtures
 
 
 def exported(service: Service, out: Path) -> set[str]:
@@ -34,9 +39,119 @@ def test_a_folder_that_is_there_and_empty_stays_what_it_is(
     assert sorted(path.name for path in tmp_path.glob(".*")) == [], "nothing half-written is left"
 
 
+def test_a_volume_that_is_mounted_is_a_folder_like_others(service: Service, tmp_path: Path, disk: Disk) -> None:
+    """Nothing can be renamed from the folder that it is mounted in."""
+    disk(tmp_path / "volume", 1024)
+    assert exported(service, tmp_path / "volume") == exported(service, tmp_path / "new")
+
+
+def test_a_full_disk_is_called_so(service: Service, tmp_path: Path, disk: Disk) -> None:
+    disk(tmp_path / "volume", 4)
+    with pytest.raises(StoreError) as caught:
+        exported(service, tmp_path / "volume")
+    assert str(caught.value) == (
+        f"--out {tmp_path}/volume cannot be written (No space left on device): free space or choose another"
+    )
+    assert list((tmp_path / "volume").iterdir()) == []
+
+
+def test_home_is_known_in_a_path(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    export_adapter(service.catalog, service.catalog.search("demo"), "best", Path("~/out"))
+    assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/adapter", "hf://someone/adapter"])
+def test_an_address_is_no_folder(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(RequestError) as caught:
+        exported(service, Path(address))
+    said = address.replace("//", "/")
+    assert str(caught.value) == f"--out {said} is no folder of this machine: give one, and copy it there afterwards"
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_folder_that_holds_something_is_refused(service: Service, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     with pytest.raises(RequestError) as caught:
         exported(service, tmp_path / "full")
     assert str(caught.value) == f"--out {tmp_path}/full exists and is not an empty folder: choose another"
+
+
+def test_the_card_loads_the_base_model_as_the_search_did(service: Service, tmp_path: Path) -> None:
+    """In half precision labels come out otherwise, which a checkpoint may be stored in; some have code of their own."""
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    scoring = {"template": "{text}", "first_ids": [], "label_ids": {}, "max_tokens": 64}
+    provenance = manifest["provenance"] | {"dtype": "float32", "trust_remote_code": True}
+    card = model_card(manifest | {"scoring": scoring, "provenance": provenance})
+    assert "AutoModelForCausalLM.from_pretrained('models/tiny', trust_remote_code=True, dtype=\"float32\")\n" in card
+    assert "AutoTokenizer.from_pretrained('models/tiny', trust_remote_code=True)\n" in card
+
+
+def test_the_card_keeps_classes_apart(service: Service, tmp_path: Path) -> None:
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    labels = ["a, b", "né"]
+    provenance = manifest["provenance"] | {"kind": "encoder", "labels": labels}
+    card = model_card(manifest | {"scoring": {"max_tokens": 64}, "labels": labels, "provenance": provenance})
+    assert 'The classes are, in this order: `["a, b", "né"]`. The head' in card
+
+
+def test_the_hub_takes_the_card_of_a_model_in_a_folder(service: Service, tmp_path: Path) -> None:
+    """It refuses ``base_model`` with anything but a hub id."""
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+
+    def metadata(base: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = yaml.safe_load(model_card(manifest | {"base_model": base}).split("---\n")[1])
+        return loaded
+
+    assert metadata("acme/tiny") == {"library_name": "peft", "base_model": "acme/tiny", "tags": ["lora"]}
+    assert metadata("/models/tiny") == {"library_name": "peft", "tags": ["lora"]}
+
+
+def test_the_card_promises_no_test_of_what_was_not_tested(service: Service, tmp_path: Path) -> None:
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    assert manifest["test"] is None and "search verify" not in model_card(manifest)
+    untested = "Validation accuracy 0.7000; not tested, as the front of a search is when it ends; TPOT 1.30 times"
+    assert untested in model_card(manifest), "though it is on the front of a search that was not tested yet"
+    tested = {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "rows": 100}
+    assert model_card(manifest | {"test": tested}).endswith(
+        "\n`python -m search verify DIR` measures the test split again and compares.\n"
+    )
+
+
+@pytest.fixture
+def tested(service: Service, tmp_path: Path) -> Path:
+    """An export whose manifest has a test figure."""
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    manifest["test"] = {"accuracy": 0.6}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize(
+    "lost", ["spec", "test", "metric", "rank", "alpha", "adapter_sha256", "data_hash", "structure"]
+)
+def test_a_manifest_that_lost_something_is_refused(tested: Path, lost: str) -> None:
+    manifest = json.loads((tested / "manifest.json").read_text())
+    del manifest[lost]
+    (tested / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RequestError) as caught:
+        verify_adapter(tested, None, None)
+    assert str(caught.value) == f"{tested}/manifest.json is not what `export` writes: export the adapter again"
+
+
+@pytest.mark.parametrize(("key", "other"), [("r", 4), ("lora_alpha", 32)])
+def test_another_scale_than_the_measured_one_is_refused(tested: Path, key: str, other: int) -> None:
+    """The weights are the same, and with few rows the accuracy may be too."""
+    file = tested / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {key: other}))
+    with pytest.raises(RequestError) as caught:
+        verify_adapter(tested, None, None)
+    assert str(caught.value) == (
+        f"{file} has {key} {other}, and the adapter was measured with {config[key]}: export it again"
+    )

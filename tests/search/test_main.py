@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from search.__main__ import main
-from tests.commands import call, call_json
+from tests.commands import call, call_json, free_port
 
 
 def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> str:
@@ -85,6 +87,32 @@ def test_a_webhook_that_is_no_url_is_refused(
     )
 
 
+def test_a_ui_that_cannot_be_served_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = ("ui", "--home", str(tmp_path))
+    assert said(capsys, monkeypatch, *asked, "--tracking-uri", "ftp://host/x") == (
+        "error: tracking URI 'ftp://host/x' is neither a database nor a server, where MLflow 3 keeps its runs: write "
+        "it like sqlite:///folder/mlflow.db or http://host:5000.\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert said(capsys, monkeypatch, *asked, "--port", port) == (
+            f"error: cannot listen on 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
+        )
+
+
+def test_a_ui_tells_nobody_the_password_of_its_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Command lines can be read by all users of a machine."""
+    begun: list[Any] = []
+    monkeypatch.setattr("os.execve", lambda *process: begun.append(process))
+    uri = "postgresql://me:s3cret@db/mlflow"
+    main(["ui", "--home", str(tmp_path), "--port", str(free_port()), "--tracking-uri", uri])
+    ((_, command, variables),) = begun
+    assert not any("s3cret" in word for word in command)
+    assert variables["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://me:s3cret@db/mlflow"
+
+
 @pytest.mark.parametrize(
     ("manifest", "sentence"),
     [
@@ -93,7 +121,8 @@ def test_a_webhook_that_is_no_url_is_refused(
         ("{}", "/manifest.json is not what `export` writes: export the adapter again"),
         (
             '{"spec": {}, "test": null}',
-            " was not on the front, so there is no test figure to compare with: export a trial of the front",
+            " has no test figure to compare with, as the front of a search has once it has ended: export one of its "
+            "trials then",
         ),
     ],
 )

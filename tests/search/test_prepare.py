@@ -68,6 +68,16 @@ def test_rows_that_no_training_sees_are_not_tokenised(tmp_path: Path, monkeypatc
     assert not any(note.startswith("train:") for note in every.facts["notes"])
 
 
+def test_a_model_of_the_hub_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = Zoo(tmp_path).folder("llama")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot))
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "cat {n}", "label": "{n % 2}"}}\n' for n in range(60)))
+    spec = SearchSpec(model="acme/tiny", data=str(tmp_path / "rows.jsonl"), workers=1)
+    asked = prepare(spec)
+    assert (asked.assignment.hub_id, asked.assignment.model) == ("acme/tiny", snapshot)
+    assert prepare(replace(spec, model=str(snapshot))).assignment.hub_id is None
+
+
 def test_the_head_of_an_encoder_counts_for_the_size_of_an_adapter(tmp_path: Path) -> None:
     zoo = Zoo(tmp_path)
     rows = "".join(f'{{"text": "where is the cat {n}", "label": "{n % 3}"}}\n' for n in range(60))

@@ -34,6 +34,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for where in ("gs://bucket/x", "file:///x", "s3://", "s3:///x", "s3://b/x/../y", "s3://bucket/..", "s3://UP/x")
     ),
     ({"budget": -1}, "--budget -1 is too small: give 1 or more"),
+    ({"budget": "10"}, "--budget is '10': give a whole number"),
+    ({"budget": None}, "--budget is None: give a whole number"),
+    ({"steps": 10.0}, "--steps is 10.0: give a whole number"),
+    ({"workers": True}, "--workers is True: give a whole number"),
+    ({"learning_rate": "1e-3"}, "--learning-rate is '1e-3': give a number"),
+    ({"trust_remote_code": "no"}, "--trust-remote-code is 'no': give true or false"),
+    ({"data": ["a", "b"]}, "--data is ['a', 'b']: give text"),
+    (
+        {"ranks": (4.5,)},
+        "--ranks (4.5,) must be whole numbers separated by commas, for example 4,8,16",
+    ),
     ({"bands": 0}, "--bands 0 is too small: give 1 or more"),
     ({"budget": 2**63}, "--budget 9223372036854775808 is too large: give 1000000 or less"),
     ({"steps": 10**6 + 1}, "--steps 1000001 is too large: give 1000000 or less"),
@@ -139,3 +150,10 @@ def test_local_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monke
     assert with_absolute_paths({"adapters": "new/x"}) == {"adapters": str(Path.cwd() / "new" / "x")}
     assert with_absolute_paths({"adapters": "s3://bucket/x"}) == {"adapters": "s3://bucket/x"}
     assert with_absolute_paths({"model": "~nobody-of-this-name/x"}) == {"model": "~nobody-of-this-name/x"}
+
+
+def test_values_are_taken_as_programs_have_them() -> None:
+    spec = SearchSpec(model=Path("llama"), data=Path("rows.csv"), ranks=[16, 8, 8], alpha=16, max_hours=2)  # type: ignore[arg-type]
+    assert spec == SearchSpec(model="llama", data="rows.csv", ranks=(8, 16), alpha="16", max_hours=2.0)
+    assert hash(spec) == hash(SearchSpec(model="llama", data="rows.csv", ranks=(8, 16), alpha="16", max_hours=2.0))
+    assert SearchSpec(ranks=8).ranks == (8,)  # type: ignore[arg-type]

@@ -313,14 +313,17 @@ def test_a_run_that_someone_deleted_is_written_anew(catalog: Catalog, tracker: T
     assert reader.trials()[7].data.tags["mlflow.parentRunId"] == reader.parent().info.run_id
 
 
+@pytest.mark.parametrize("resumed", [True, False])
 def test_an_experiment_that_someone_deleted_is_restored(
-    catalog: Catalog, tracker: Tracker, reader: Reader, tracking_uri: str, tmp_path: Path
+    catalog: Catalog, tracker: Tracker, reader: Reader, tracking_uri: str, tmp_path: Path, resumed: bool
 ) -> None:
     search = begin(catalog)
     tracker.drain()
     reader.client.delete_experiment(reader.experiment.experiment_id)
     end_trial(catalog, search, 7)
-    Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document()).drain()
+    if resumed:
+        tracker = Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document())
+    assert [tracker.drain(), tracker.drain()] == ([1, 0] if resumed else [0, 1]), "refused, and then restored"
     assert reader.experiment.lifecycle_stage == "active"
     assert list(reader.trials()) == [7]
 

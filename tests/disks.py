@@ -1,0 +1,31 @@
+"""Small file systems, for tests of what does not fit on one or has to leave one."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Disk = Callable[[Path, int], None]
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    """Puts a file system of so many KiB on a folder, or gives the one that is there so many."""
+    mounted: list[Path] = []
+
+    def disk(folder: Path, kib: int) -> None:
+        folder.mkdir(exist_ok=True)
+        options = f"size={kib}k" + (",remount" if folder in mounted else "")
+        try:
+            mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+            subprocess.run(mount, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no file system can be mounted here: {error}")
+        mounted.append(folder)
+
+    yield disk
+    for folder in set(mounted):
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
