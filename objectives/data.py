@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from objectives.errors import DataError
@@ -14,6 +15,9 @@ from objectives.sources import Split, find
 from objectives.splits import FEWEST, group_by_prompt, sample, set_aside
 
 __all__ = ["Row", "Split", "Task", "TaskData", "load_data"]
+
+#: Share of one label, from which on a note says it.
+ONE_SIDED = 0.7
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def load_data(
         if limit is not None and limit < FEWEST:
             raise DataError(f"--{split}-rows {limit} is too few. Use at least {FEWEST}.")
 
-    name, raw = find(source, {field for fields in FIELDS.values() for field in fields})
+    name, raw, unread = find(source, {field for fields in FIELDS.values() for field in fields})
     task, train, _ = parse(raw["train"], task)
     labels = {row.target for row in train} if task == "classification" else set()
     if len(labels) == 1:
@@ -72,6 +76,9 @@ def load_data(
     train = _without_leaks(train, given, labels, raw["train"].name, notes)
     missing = [split for split in limits if split not in given]
     train, made = _made_from(train, missing, task, source, seed, notes)
+    if missing and unread:
+        more = f" and {len(unread) - 8} more" if len(unread) > 8 else ""
+        notes.append(f"not read, since splits are named train, validation and test: {', '.join(unread[:8])}{more}")
     splits: dict[str, tuple[Row, ...]] = {"train": tuple(train)}
     for split, limit in limits.items():
         rows = (given | made)[split]
@@ -80,6 +87,8 @@ def load_data(
         if len(used) < FEWEST:
             unit = "prompt" if task == "generation" and part != "train" else "row"
             raise DataError(f"{source}: the {part} split has only one {unit}. Give at least {FEWEST}.")
+    if task == "classification":
+        notes += _one_sided(splits)
     return TaskData(name, task, splits, tuple(sorted(labels)), _digest(task, splits), tuple(notes))
 
 
@@ -145,6 +154,17 @@ def _used(rows: list[Row], split: Split, task: Task, limit: int | None, seed: in
         return rows
     notes.append(f"{split}: {limit} of {len(rows)} rows used (--{split}-rows)")
     return sample(rows, limit, seed, split)
+
+
+def _one_sided(splits: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+    """Where most rows have one label, a high accuracy says little."""
+    ((label, _),) = Counter(row.target for row in splits["train"]).most_common(1)
+    share = {split: sum(row.target == label for row in splits[split]) / len(splits[split]) for split in splits}
+    if max(share.values()) >= ONE_SIDED:
+        yield (
+            f"always answering {shorten(label)} gives accuracy {share['validation']:.3f} on validation and "
+            f"{share['test']:.3f} on test, without any learning"
+        )
 
 
 def _digest(task: Task, splits: Mapping[str, Sequence[Row]]) -> str:

@@ -22,29 +22,33 @@ _SPLIT_OF_NAME: Mapping[str, Split] = {
     "test": "test",
 }
 
+#: Beside the Arrow files of a `DatasetDict`, and of a `Dataset`.
+_SAVED = {"dataset_dict.json", "state.json"}
 
-def find(source: str, columns: Collection[str]) -> tuple[str, dict[Split, RawRows]]:
+
+def find(source: str, columns: Collection[str]) -> tuple[str, dict[Split, RawRows], list[str]]:
     """A short name for the data, and its splits; train is among them, and all there is for a single file.
 
-    ``columns`` are those whose values are wanted. Raises DataError if nothing is there that can be read.
+    Third is what else there is with rows, under names that are no split's. ``columns`` are those whose values are
+    wanted. Raises DataError if nothing is there that can be read.
     """
     if not source.strip():
         raise DataError("The data source is empty. Pass a folder, a file or a hub id.")
     path = Path(os.path.expanduser(source))  # noqa: PTH111 - Path.expanduser raises for an unknown user
     try:
         if path.is_dir():
-            files = _split_files(path)
-            return path.resolve().name, {split: read_file(file, columns) for split, file in files.items()}
+            files, others = _split_files(path)
+            return path.resolve().name, {split: read_file(file, columns) for split, file in files.items()}, others
         if path.exists():
             if path.suffix.lower() not in SUFFIXES:
                 raise DataError(f"{path} is of no known format. Use one of {', '.join(SUFFIXES)}.")
-            return path.stem, {"train": read_file(path, columns)}
+            return path.stem, {"train": read_file(path, columns)}, []
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror or error}.") from error
     if _looks_like_path(source):
         where = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise DataError(f"{source} does not exist{where}. Check the path.")
-    return source, _hub_splits(source, columns)
+    return source, *_hub_splits(source, columns)
 
 
 def _looks_like_path(source: str) -> bool:
@@ -52,27 +56,36 @@ def _looks_like_path(source: str) -> bool:
     return not hub_id or source.startswith(".") or bool(re.search(r"\.[A-Za-z]\w*$", source))
 
 
-def _split_files(folder: Path) -> dict[Split, Path]:
+def _split_files(folder: Path) -> tuple[dict[Split, Path], list[str]]:
     entries = sorted(folder.iterdir())
     found: dict[Split, Path] = {}
+    others: list[str] = []
     for path in entries:
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            continue
         split = _SPLIT_OF_NAME.get(path.stem.lower())
-        if split is None or path.suffix.lower() not in SUFFIXES or not path.is_file():
+        if split is None:
+            others.append(path.name)
             continue
         if split in found:
             raise DataError(f"{folder} has two files for {split}: {found[split].name} and {path.name}. Keep one.")
         found[split] = path
     if "train" not in found:
         names = [path.name for path in entries]
+        if _SAVED & {*names}:
+            raise DataError(
+                f"{folder} was written by save_to_disk of datasets, which is not read. "
+                "Write each split with to_parquet, as train.parquet, into one folder."
+            )
         there = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise DataError(
             f"{folder} has no train file; it {'holds ' + there if names else 'is empty'}. "
             f"Name one train with a suffix of {', '.join(SUFFIXES)}, or pass one file itself."
         )
-    return found
+    return found, others
 
 
-def _hub_splits(source: str, columns: Collection[str]) -> dict[Split, RawRows]:
+def _hub_splits(source: str, columns: Collection[str]) -> tuple[dict[Split, RawRows], list[str]]:
     import datasets
     import huggingface_hub
 
@@ -101,4 +114,4 @@ def _hub_splits(source: str, columns: Collection[str]) -> dict[Split, RawRows]:
             found[split] = RawRows(title, "row", table_rows(title, tables, names, classes))
     if "train" not in found:
         raise DataError(f"hub dataset {source} has no train split, only {', '.join(loaded)}. Choose one that has.")
-    return found
+    return found, [name for name in loaded if name not in _SPLIT_OF_NAME]

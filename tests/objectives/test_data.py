@@ -163,7 +163,25 @@ def test_one_file_is_split_in_proportion_and_says_so(tmp_path: Path) -> None:
     assert data.notes == (
         "no validation split: 10% of train (20 rows) was set aside with seed 3",
         "no test split: 10% of train (20 rows) was set aside with seed 3",
+        "always answering 'a' gives accuracy 0.750 on validation and 0.750 on test, without any learning",
     )
+
+
+def test_rows_under_another_name_are_said_to_be_left_out_where_a_split_is_missing(folder: Path) -> None:
+    write(folder / "eval.jsonl", labelled(4, prefix="other "))
+    (folder / "README.md").touch()
+    assert load_data(str(folder)).notes == ()
+    (folder / "validation.jsonl").unlink()
+    *_, note = load_data(str(folder)).notes
+    assert note == "not read, since splits are named train, validation and test: eval.jsonl"
+
+
+@pytest.mark.parametrize(("labels", "said"), [("aab", False), ("aaaaaaabbb", True)])
+def test_what_one_label_alone_would_get_is_said_where_it_is_much(tmp_path: Path, labels: str, said: bool) -> None:
+    for split in ("train", "validation", "test"):
+        write(tmp_path / f"{split}.jsonl", labelled(60, labels, prefix=split))
+    note = "always answering 'a' gives accuracy 0.700 on validation and 0.700 on test, without any learning"
+    assert load_data(str(tmp_path)).notes == (note,) * said
 
 
 @pytest.mark.parametrize(("present", "made"), [("validation", "test"), ("test", "validation")])
@@ -276,6 +294,7 @@ def test_a_hub_dataset_with_class_numbers(hub: Callable[..., None]) -> None:
     assert data.name == "someone/reviews-v1.5"
     assert data.rows("validation") == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in range(4))
     assert len(data.rows("train")) == 32
+    assert data.notes[-1] == "not read, since splits are named train, validation and test: unsupervised"
 
     hidden = datasets.Dataset.from_list([{"text": "x", "label": -1, "id": 0}], features=features)
     hub(train=train, test=hidden)

@@ -75,7 +75,8 @@ CASES = [
         "x.jsonl",
         b'{"text": "one", "lable": "a"}\n',
         ", line 1: the fields are 'text', 'lable'. "
-        "Expected are 'text' and 'label' (classification) or 'prompt' and 'completion' (generation).",
+        "Expected are 'text' and 'label' (classification) or 'prompt' and 'completion' (generation). "
+        "Rename those that hold them.",
     ),
     (
         "x.jsonl",
@@ -159,7 +160,8 @@ CASES = [
         "x.jsonl",
         GOOD,
         ": train is too small to set aside rows for validation and test "
-        "(4 different inputs are needed, 0 can be spared). Give more rows, or a file for each split.",
+        "(4 different inputs are needed, 0 can be spared, since each of 2 labels keeps one in train). "
+        "Give more rows, or a file for each split.",
     ),
 ]
 
@@ -266,6 +268,18 @@ def test_folders_that_are_no_task(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").touch()
     names = "a.jsonl, part0.txt, part1.txt, part2.txt, part3.txt, part4.txt, part5.txt, part6.txt and 2 more"
     assert message(tmp_path) == f"{tmp_path} has no train file; it holds {names}. {remedy}"
+
+
+@pytest.mark.parametrize("splits", [True, False])
+def test_a_folder_of_datasets_own_format(tmp_path: Path, splits: bool) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"text": "one", "label": "a"}])
+    (datasets.DatasetDict(train=rows) if splits else rows).save_to_disk(tmp_path)
+    assert message(tmp_path) == (
+        f"{tmp_path} was written by save_to_disk of datasets, which is not read. "
+        "Write each split with to_parquet, as train.parquet, into one folder."
+    )
 
 
 @pytest.mark.parametrize(
