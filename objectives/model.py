@@ -226,7 +226,8 @@ def load_model(
     except Exception as error:
         if "ignore_mismatched_sizes" in str(error):  # an argument of ours, which a user knows nothing of
             raise ModelError(f"{folder}: shapes of its weights differ from its config.json: restore both.") from error
-        raise ModelError(f"{folder} cannot be loaded ({_first_line(error)}): download it again.") from error
+        remedy = _remedy(error, "download it again")
+        raise ModelError(f"{folder} cannot be loaded ({_first_line(error)}): {remedy}.") from error
     if missing := _untrained(model, kind, info):
         raise ModelError(
             f"{folder} lacks the weights of {missing[0]} and {len(missing) - 1} more: "
@@ -278,9 +279,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise ModelError(
-            f"The tokenizer of {folder} cannot be loaded ({_first_line(error)}): add its tokenizer files."
-        ) from error
+        remedy = _remedy(error, "add its tokenizer files")
+        raise ModelError(f"The tokenizer of {folder} cannot be loaded ({_first_line(error)}): {remedy}.") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
@@ -292,6 +292,11 @@ def _auto_class(kind: Kind) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     return AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+
+
+def _remedy(error: Exception, otherwise: str) -> str:
+    """Quantised weights and some tokenizers need a package that is not always there; then the files are whole."""
+    return "install that package wherever the search runs" if isinstance(error, ImportError) else otherwise
 
 
 def _first_line(error: BaseException) -> str:

@@ -209,6 +209,21 @@ def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
     assert "its weights do not belong to its config.json" in message(load_model, folder, "causal", torch.float32, "cpu")
 
 
+def test_a_package_that_is_missing_is_not_a_broken_download(folder: Path) -> None:
+    """Some tokenizers need one, as quantised weights do: with the files all is well."""
+    (folder / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\n[PAD]\na\n")
+    settings = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "sudachi"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert message(load_tokenizer, folder).endswith("): install that package wherever the search runs.")
+
+    config = json.loads((folder / "config.json").read_text())
+    quantised = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": quantised}))
+    said = message(load_model, folder, "causal", torch.float32, "cpu")
+    assert said.startswith(f"{folder} cannot be loaded (")
+    assert said.endswith("): install that package wherever the search runs.")
+
+
 def test_an_encoder_gets_a_new_head_with_named_classes(tmp_path: Path) -> None:
     config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
     BertForMaskedLM(config).save_pretrained(tmp_path)
