@@ -13,7 +13,7 @@ import click
 from objectives.errors import RequestError
 from search.config import read_config
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
-from search.spec import SearchSpec, parse_ranks, with_absolute_paths
+from search.spec import SearchSpec, with_absolute_paths
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULTS = SearchSpec()
@@ -208,8 +208,6 @@ def asked_for(config: str | None, data: Sequence[str], flags: dict[str, Any]) ->
     settings = read_config(Path(config)) if config else {}
     in_file = settings.pop("data", [])
     settings |= {name: value for name, value in flags.items() if value is not None}
-    if "ranks" in settings:
-        settings["ranks"] = parse_ranks(settings["ranks"])
     each = [{"data": source} for source in data or ([in_file] if isinstance(in_file, str) else in_file)] or [{}]
     return [SearchSpec.from_json(with_absolute_paths(settings | source)) for source in each]
 

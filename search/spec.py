@@ -79,7 +79,10 @@ class SearchSpec:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        """Raises RequestError for the first value that makes no sense."""
+        """Raises RequestError for the first value that makes no sense; ranks and alpha may be given as a number or
+        as text, as in a file or on the command line."""
+        object.__setattr__(self, "ranks", parse_ranks(self.ranks))
+        object.__setattr__(self, "alpha", str(self.alpha))
         for field in NOT_EMPTY:
             if getattr(self, field) is not None and not getattr(self, field).strip():
                 raise RequestError(f"{_flag(field)} is empty: give a value, or leave the option out")
@@ -142,12 +145,7 @@ class SearchSpec:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise RequestError(f"unknown setting {unknown[0]!r}: known are {', '.join(sorted(known))}")
-        given = dict(values)
-        if "ranks" in given:
-            given["ranks"] = parse_ranks(given["ranks"])
-        if "alpha" in given:
-            given["alpha"] = str(given["alpha"])  # a file may have it as a number
-        return cls(**given)
+        return cls(**values)
 
 
 def _flag(field: str) -> str:
