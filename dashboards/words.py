@@ -261,7 +261,18 @@ def latency_meaning(document: dict[str, Any]) -> str:
     return (
         f"The latency axis shows adapters served {plain(document.get('latency_mode') or 'unmerged')} by {engine}: the "
         f"{what} over that of the base model, measured by turns {where}. A merged adapter costs the base model's "
-        "latency (ratio 1.0), whatever it targets."
+        "latency (ratio 1.0), whatever it targets." + _kept(document)
+    )
+
+
+def _kept(document: dict[str, Any]) -> str:
+    """Milliseconds of another day do not compare with the base model's of today; ratios do."""
+    kept = sum(point["front"] and point.get("base_p50_ms", 0) is None for point in document["points"])
+    if not kept:
+        return ""
+    return (
+        f" {kept} of the front's {len(document['front'])} latencies were kept from before this search: compare their "
+        "ratios, not their milliseconds."
     )
 
 

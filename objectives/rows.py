@@ -72,7 +72,8 @@ def _inferred(fields: Mapping[str, object], at: str) -> Task:
     fitting = _fitting(fields)
     if not fitting:
         expected = " or ".join(f"{given!r} and {wanted!r} ({task})" for task, (given, wanted) in FIELDS.items())
-        raise DataError(f"{at}: the fields are {_listed(fields)}. Expected are {expected}.")
+        there = f"{at}: the fields are {_listed(fields)}"
+        raise DataError(f"{there}. Expected are {expected}. Rename those that hold them.")
     if len(fitting) > 1:
         raise DataError(f"{at}: the fields fit both {' and '.join(fitting)}. Say which with --task.")
     return fitting[0]

@@ -46,7 +46,8 @@ def set_aside(pairs: Iterable[tuple[str, str]], parts: int, seed: int) -> list[s
     total = parts * max(FEWEST, round(SHARE * len(pool)))
     spare = max(0, min(len(candidates), len(pool) - FEWEST))
     if total > spare:
-        raise ValueError(f"{total} different inputs are needed, {spare} can be spared")
+        kept_by = f", since each of {len(strata)} labels keeps one in train" if len(strata) > 1 else ""
+        raise ValueError(f"{total} different inputs are needed, {spare} can be spared{kept_by}")
     # Systematic sampling: evenly spaced picks from a list in which each stratum is one stretch.
     picks = [candidates[(2 * pick + 1) * len(candidates) // (2 * total)] for pick in range(total)]
     return [set(picks[part::parts]) for part in range(parts)]

@@ -232,7 +232,9 @@ def verify(folder: str, model: str | None, data: str | None, as_json: bool, debu
 @cli.command()
 @click.argument("name")
 @click.option("--out", metavar="FILE.html", help="The page to write.")
-@click.option("--figures", metavar="DIR", help="Folder for the figures as SVG and PNG.")
+@click.option(
+    "--figures", metavar="DIR", help="Folder for the figures as SVG and PNG; needs the extra figures, and Chromium."
+)
 @stores
 def report(
     name: str,

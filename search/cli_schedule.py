@@ -284,5 +284,20 @@ def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool, 
         return
     from search.console import open_console, show
 
-    cells = [["" if row[column] is None else str(row[column]) for column in columns] for row in rows]
-    show(open_console(sys.stdout), [column.replace("_", " ") for column in columns], cells, len(columns))
+    header = [column.replace("_", " ") + (" (UTC)" if column in _TIMES else "") for column in columns]
+    cells = [[_cell(column, row[column]) for column in columns] for row in rows]
+    show(open_console(sys.stdout), header, cells, len(columns))
+
+
+_TIMES = ("tick", "next_at", "started_at", "ended_at")
+
+
+def _cell(column: str, value: Any) -> str:
+    """As a person reads it; --json has times and seconds as they are."""
+    if value is None:
+        return ""
+    if column in _TIMES:
+        return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.0f}" if isinstance(value, float) else str(value)

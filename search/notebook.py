@@ -23,8 +23,7 @@ class Search:
         """The search ``name``, which exists. ``home``, ``storage`` and ``tracking_uri`` are as on the command line, and
         so are the variables of the environment that stand for them."""
         self.name = name
-        self._place = home, storage, tracking_uri
-        self.home = known_home(*self._place)
+        self.home = known_home(home, storage, tracking_uri)
         with self._opened():
             pass
 
@@ -58,7 +57,7 @@ class Search:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """Plain values: see ``docs/how-it-works.md`` and ``show --json``."""
+        """Plain values, as ``show --json`` prints them: see ``docs/json.md``."""
         from search.result import result_document
 
         with self._opened() as (catalog, search):
@@ -130,4 +129,5 @@ class Search:
         return f"{text}<style>{FIGURE_CSS}</style>{figure_html(self.figure(), full_page=False)}{plotly_library()}"
 
     def _opened(self) -> AbstractContextManager[tuple[Any, Any]]:
-        return opened(self.name, *self._place)
+        # By full paths: a notebook may change its folder, or its environment.
+        return opened(self.name, str(self.home.folder), self.home.storage, self.home.tracking)

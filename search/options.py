@@ -13,7 +13,7 @@ import click
 from objectives.errors import RequestError
 from search.config import read_config
 from search.names import ENGINES, METRIC_CHOICES, STOPS, STRATEGIES, TASKS
-from search.spec import SearchSpec, parse_ranks, with_absolute_paths
+from search.spec import SearchSpec, with_absolute_paths
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULTS = SearchSpec()
@@ -86,12 +86,17 @@ proposals = group(
 )
 trials = group(
     click.option(
-        "--max-hours", type=float, metavar="H", help="Then begin none and go on with none, but for a first result."
+        "--max-hours",
+        type=float,
+        metavar="H",
+        help="After H hours no trial begins or goes on, except for a first result.",
     ),
     click.option(
-        "--retries", type=int, metavar="N", help="Run a trial whose process died again so often.  [default: 2]"
+        "--retries", type=int, metavar="N", help="Run a trial up to N times more if its process dies.  [default: 2]"
     ),
-    click.option("--checkpoint-seconds", type=float, metavar="S", help="Training that a kill costs.  [default: 30]"),
+    click.option(
+        "--checkpoint-seconds", type=float, metavar="S", help="Save a training every S seconds.  [default: 30]"
+    ),
     click.option(
         "--steps",
         type=int,
@@ -141,7 +146,7 @@ trials = group(
         "--label-weight",
         type=float,
         metavar="W",
-        help="Of the choice among labels beside their likelihood, in a causal model's training; 0: none.  [default: 4]",
+        help="Weight of the choice among labels beside their likelihood, to train a causal model.  [default: 4]",
     ),
     click.option("--gradient-checkpointing", is_flag=True, default=None, help="Less memory, more time."),
     click.option("--max-tokens", type=int, metavar="N", help="Cut longer rows, and count them.  [default: 512]"),
@@ -183,10 +188,15 @@ latency_protocol = group(
         default=0.02,
         show_default=True,
         metavar="F",
-        help="Measure until the ratio is so exact.",
+        help="Measure until the ratio is known to this share.",
     ),
     click.option(
-        "--max-seconds", type=float, default=0.6, show_default=True, metavar="S", help="Measure a placement no longer."
+        "--max-seconds",
+        type=float,
+        default=0.6,
+        show_default=True,
+        metavar="S",
+        help="Measure one placement this long at most.",
     ),
     click.option("--fresh", is_flag=True, help="Measure also what the catalog has from before."),
     click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of prompts and random adapters."),
@@ -198,8 +208,6 @@ def asked_for(config: str | None, data: Sequence[str], flags: dict[str, Any]) ->
     settings = read_config(Path(config)) if config else {}
     in_file = settings.pop("data", [])
     settings |= {name: value for name, value in flags.items() if value is not None}
-    if "ranks" in settings:
-        settings["ranks"] = parse_ranks(settings["ranks"])
     each = [{"data": source} for source in data or ([in_file] if isinstance(in_file, str) else in_file)] or [{}]
     return [SearchSpec.from_json(with_absolute_paths(settings | source)) for source in each]
 

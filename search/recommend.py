@@ -79,7 +79,8 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
         why += f"; expected is the trial's own {metric}, weighed with what the losses of all trials say, against luck"
     if expected[picked] <= base_accuracy + error[picked]:
         why += (
-            f"; it is not better than the base model ({base_accuracy:.3f}) beyond one standard error: no adapter may do"
+            f"; it is not better than the base model ({base_accuracy:.3f}) beyond one standard error: you may need "
+            "no adapter"
         )
     return Recommendation(chosen.trial, why)
 

@@ -127,7 +127,16 @@ def test_every_link_leads_somewhere(file: Path) -> None:
     text = _FENCE.sub("", file.read_text(encoding="utf-8"))
     for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
         if not re.match(r"https?://", target):
-            assert (file.parent / target.partition("#")[0]).exists(), target
+            path, _, anchor = target.partition("#")
+            page_at = file.parent / path if path else file
+            assert page_at.exists(), target
+            assert not anchor or anchor in anchors(page_at), target
+
+
+def anchors(file: Path) -> set[str]:
+    """What GitHub calls the page's headings."""
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", file.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", KNOWN)

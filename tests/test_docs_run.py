@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from objectives.data import load_data
 from tests.commands import environment
 from tests.test_docs import ROOT, blocks, in_order
 
@@ -92,3 +93,32 @@ def test_the_python_page_runs(tmp_path: Path) -> None:
     assert "times the base model's TPOT" in run([sys.executable, "-c", program], tmp_path)
     assert (tmp_path / "from-python.html").stat().st_size > 100_000
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_what_the_page_on_data_writes_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    ten = [f"Wo bleibt die Tür Nr. {index}?" for index in range(10)]
+    mails = ["Id;Body;Team", *(f"{i};{text};{'ab'[i % 2]}" for i, text in enumerate(ten)), "10;;a", "11;Leer;"]
+    Path("mails.csv").write_text("\r\n".join(mails), encoding="cp1252")
+    rows = datasets.Dataset.from_list([{"sentence": text, "intent": "ab"[i % 2]} for i, text in enumerate(ten)])
+    datasets.DatasetDict(train=rows, eval=rows.select(range(2))).save_to_disk("saved")
+    user, answer = ({"role": role, "content": "Hm."} for role in ("user", "assistant"))
+    chats = [[user | {"content": text}, answer] for text in ten]
+    chats += [
+        [{"role": "system", "content": "Be brief."}, *chats[0]],
+        [*chats[0], user],
+        [user, answer | {"content": ""}],
+    ]
+    Path("chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in [*chats, [answer]]))
+    tasks = [{"instruction": text, "input": "Hier." * (i % 2), "output": "Ja."} for i, text in enumerate(ten)]
+    Path("alpaca.json").write_text(json.dumps(tasks))
+    for block in blocks(ROOT / "docs" / "data.md", "python"):
+        exec(compile(block, "data.md", "exec"), {})
+
+    found = {name: load_data(name) for name in ("mails.jsonl", "intents", "answers.jsonl", "instructions.jsonl")}
+    assert [sum(map(len, data.splits.values())) for data in found.values()] == [10, 10, 11, 10]
+    assert found["mails.jsonl"].labels == found["intents"].labels == ("a", "b")
+    prompts = {row.text for data in found.values() for rows in data.splits.values() for row in rows}
+    assert {ten[0], f"{ten[1]}\n\nHier.", f"system: Be brief.\n\nuser: {ten[0]}"} <= prompts

@@ -84,7 +84,7 @@ class SearchRequest(BaseModel):
         None,
         ge=0,
         allow_inf_nan=False,
-        description="Of the choice among labels beside their likelihood, in a causal model's training. Default: 4.",
+        description="Weight of the choice among labels beside their likelihood, to train a causal model. Default: 4.",
     )
     gradient_checkpointing: bool | None = None
     max_tokens: int | None = Field(None, ge=8, le=MOST)

@@ -137,6 +137,17 @@ def test_the_axis_names_mode_and_engine() -> None:
     assert "by turns on the same server" in served
 
 
+def test_milliseconds_from_before_the_search_are_said_to_be_so() -> None:
+    document = documents.document()
+    for point in document["points"]:
+        if point["trial"] in (2, 7):
+            point["base_p50_ms"] = None
+    assert words.latency_meaning(document).endswith(
+        "whatever it targets. 2 of the front's 3 latencies were kept from before this search: compare their ratios, "
+        "not their milliseconds."
+    )
+
+
 def test_neighbours_say_what_a_step_costs() -> None:
     assert words.neighbours(documents.document()) == [
         "One step faster: o_proj r8, -0.060 in validation accuracy and -0.080 in TPOT ratio.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -50,6 +51,9 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     (row,) = call_json("schedule", "list", *home)
     assert (row["paused"], row["flags"]) == (True, ["--budget", "3", *QUICK, "--"]), "a -- at the end"
     assert row["notify"] == "***"
+    header, _, line = call("schedule", "list", *home).stdout.splitlines()
+    assert "next at (UTC)" in header
+    assert re.fullmatch(r"s +0 2 \* \* \* +UTC +once +yes +\d{4}-\d\d-\d\d 02:00", line.strip())
     assert call_json("schedule", "history", "s", *home) == []
     (tmp_path / "nights").touch()
     assert "is no folder: move it away" in call("schedule", "run", *home, code=2).stderr
@@ -89,6 +93,9 @@ def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(
     (schedule,) = call_json("schedule", "list", *home)
     (told,) = call_json("schedule", "history", "s", *home)
     assert undescribed("schedule list", [schedule, told]) == unseen("schedule list", [schedule, told]) == []
+    history = call("schedule", "history", "s", *home).stdout
+    assert night.ended_at is not None and night.seconds is not None
+    assert f" {night.ended_at:%Y-%m-%d %H:%M}  " in history and f" {night.seconds:.0f} " in history
     assert schedule["champion"]
     assert schedule["champion"].split(" r")[0] in told["champion"]
     wait_for(lambda: len(heard) >= 3, 60)  # the server refuses twice

@@ -75,7 +75,8 @@ CASES = [
         "x.jsonl",
         b'{"text": "one", "lable": "a"}\n',
         ", line 1: the fields are 'text', 'lable'. "
-        "Expected are 'text' and 'label' (classification) or 'prompt' and 'completion' (generation).",
+        "Expected are 'text' and 'label' (classification) or 'prompt' and 'completion' (generation). "
+        "Rename those that hold them.",
     ),
     (
         "x.jsonl",
@@ -159,7 +160,8 @@ CASES = [
         "x.jsonl",
         GOOD,
         ": train is too small to set aside rows for validation and test "
-        "(4 different inputs are needed, 0 can be spared). Give more rows, or a file for each split.",
+        "(4 different inputs are needed, 0 can be spared, since each of 2 labels keeps one in train). "
+        "Give more rows, or a file for each split.",
     ),
 ]
 

@@ -237,6 +237,15 @@ def test_vllm_is_given_options_that_it_has(searched: Searched) -> None:
     assert words[:2] == ["vllm", "serve"] and words[-2:] == ["--lora-modules", f"{name}=./adapter"]
 
 
+def test_a_module_to_save_is_named_once(searched: Searched) -> None:
+    name, adapter = searched.of("bert", ["query"])
+    file = adapter / "adapter_config.json"
+    # As PEFT writes it for a new head: it adds "classifier" and "score" to what it was given.
+    named = {"modules_to_save": ["bert.pooler", "classifier", "classifier", "score"]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | named))
+    assert '    modules_to_save=["bert.pooler", "classifier", "score"],\n' in searched.recipe(name, "peft")
+
+
 def test_what_a_tool_cannot_express_is_said(searched: Searched) -> None:
     name, _ = searched.of("bert", ["query"])
     for tool in ("trl", "llama-factory", "axolotl"):

@@ -22,6 +22,15 @@ def test_the_storage_of_the_environment_is_asked(
     assert Search("demo").document["search"] == "demo"
 
 
+def test_a_search_stays_where_it_was_when_the_folder_changes(
+    service: Service, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(service.home.folder.parent)
+    found = Search("demo", home=service.home.folder.name)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert found.document["search"] == "demo"
+
+
 def test_a_question_makes_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEARCH_STORAGE", raising=False)
     with pytest.raises(

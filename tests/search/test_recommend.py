@@ -115,7 +115,7 @@ def test_the_reason_for_the_best() -> None:
 def test_no_better_than_the_base_model_is_said(base: float, says: bool) -> None:
     recommendation = recommend([candidate(0, 0.9, 2.0, error=0.0234)], base, "accuracy", "tpot")
     assert recommendation is not None
-    end = f"; it is not better than the base model ({base:.3f}) beyond one standard error: no adapter may do"
+    end = f"; it is not better than the base model ({base:.3f}) beyond one standard error: you may need no adapter"
     assert recommendation.why.endswith(end) == says
 
 

@@ -78,6 +78,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("ranks", [8, "8", [8, 8], (8,)])
+def test_from_python_ranks_and_alpha_are_as_on_the_command_line(ranks: Any) -> None:
+    assert SearchSpec(ranks=ranks, alpha=16) == SearchSpec(ranks=(8,), alpha="16")  # type: ignore[arg-type]
+    assert SearchSpec(ranks=(16, 4, 8)).ranks == (4, 8, 16), "of several, references have the middle one"
+
+
 @pytest.mark.parametrize(("values", "sentence"), REFUSED)
 def test_refused(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(RequestError) as refusal:
