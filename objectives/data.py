@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ def load_data(
             unit = "prompt" if task == "generation" and part != "train" else "row"
             raise DataError(f"{source}: the {part} split has only one {unit}. Give at least {FEWEST}.")
     if task == "classification":
-        notes += _lopsided(splits)
+        notes += _alike(labels) + _lopsided(splits)
     return TaskData(name, task, splits, tuple(sorted(labels)), _digest(task, splits), tuple(notes))
 
 
@@ -185,6 +186,15 @@ def _doubts(rows: Sequence[Row], split: Split) -> list[str]:
         (torn, "have an input that stands there with another label too: no model gets all of them right"),
     )
     return [f"{split}: {count} of {len(rows)} rows {what}" for count, what in said if count > _DOUBTFUL * len(rows)]
+
+
+def _alike(labels: set[str]) -> list[str]:
+    """Labels that somebody may have meant to be one."""
+    by_form: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_form.setdefault(spaced(unicodedata.normalize("NFKC", label).casefold()), []).append(label)
+    alike = [" and ".join(map(shorten, forms)) for forms in by_form.values() if len(forms) > 1]
+    return [f"labels that look alike are different classes: {some(alike)}"] if alike else []
 
 
 def _lopsided(splits: Mapping[str, Sequence[Row]]) -> list[str]:

@@ -288,6 +288,17 @@ def test_what_the_commonest_label_would_get_is_told_where_it_is_much(folder: Pat
     assert not load_data(str(folder)).notes
 
 
+def test_labels_that_look_alike_are_told(folder: Path) -> None:
+    labels = ["yes", "Yes", "no way", "no  way", "caf\u00e9", "cafe\u0301", "1", "2"]
+    write(folder / "train.jsonl", [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)])
+    write(folder / "validation.jsonl", [{"text": f"v {i}", "label": label} for i, label in enumerate(labels)])
+    write(folder / "test.jsonl", [{"text": f"t {i}", "label": label} for i, label in enumerate(labels)])
+    assert load_data(str(folder)).notes == (
+        "labels that look alike are different classes: 'Yes' and 'yes', 'cafe\u0301' and 'caf\u00e9', "
+        "'no  way' and 'no way'",
+    )
+
+
 def test_data_that_no_split_was_taken_from_is_named_where_one_had_to_be_made(folder: Path) -> None:
     (folder / "test.jsonl").rename(folder / "final.jsonl")
     for name in ("test.jsonl.gz", "README.md", ".final.jsonl", *(f"part{index}.csv" for index in range(9))):
