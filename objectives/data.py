@@ -58,12 +58,14 @@ def load_data(
     seed: int = 0,
     validation_rows: int | None = None,
     test_rows: int | None = None,
+    default_rows: Mapping[Task, tuple[int, int]] | None = None,
 ) -> TaskData:
     """Read ``source``: a folder of split files, one file, or otherwise a hub id; the task follows from the fields.
 
     A missing validation or test split is set aside from train by ``seed``. ``validation_rows`` and ``test_rows``
-    bound how many rows of those splits are used, by a sample; train does not depend on them. Train rows whose input
-    also stands in validation or test, but for white space, are dropped.
+    bound how many rows of those splits are used, by a sample; where they are None ``default_rows`` does, which has both
+    for each task. Train does not depend on them. Train rows whose input also stands in validation or test, but for
+    white space, are dropped.
 
     Raises DataError with place, cause and remedy for whatever cannot be read, or cannot be learned from.
     """
@@ -74,6 +76,8 @@ def load_data(
 
     name, raw, unused = find(source, {field for fields in FIELDS.values() for field in fields})
     task, train, _ = parse(raw["train"], task)
+    for split, most in zip(limits, (default_rows or {}).get(task, ()), strict=False):
+        limits[split] = limits[split] or most
     labels = {row.target for row in train} if task == "classification" else set()
     if len(labels) == 1:
         raise DataError(f"{raw['train'].name}: every row has the label {shorten(train[0].target)}. Give two or more.")

@@ -234,6 +234,14 @@ def test_a_bounded_split_is_a_sample_in_order_and_leaves_train_alone(folder: Pat
     assert bounded.digest != whole.digest
 
 
+def test_each_task_has_bounds_by_default(folder: Path) -> None:
+    write(folder / "validation.jsonl", labelled(100, prefix="v "))
+    bounds: Any = {"classification": (10, 20), "generation": (2, 2)}
+    assert load_data(str(folder), default_rows=bounds) == load_data(str(folder), validation_rows=10)
+    asked = load_data(str(folder), validation_rows=30, default_rows=bounds)
+    assert (len(asked.rows("validation")), len(asked.rows("test"))) == (30, 4)
+
+
 def test_train_rows_that_stand_in_other_splits_are_dropped(folder: Path) -> None:
     write(folder / "train.jsonl", [*labelled(6), *labelled(3, prefix="v "), *labelled(1, prefix="t ")])
     write(folder / "test.jsonl", [*labelled(4, prefix="t "), *labelled(1, prefix="v ")])
