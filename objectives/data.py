@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,12 +58,14 @@ def load_data(
     seed: int = 0,
     validation_rows: int | None = None,
     test_rows: int | None = None,
+    default_rows: Mapping[Task, tuple[int, int]] | None = None,
 ) -> TaskData:
     """Read ``source``: a folder of split files, one file, or otherwise a hub id; the task follows from the fields.
 
     A missing validation or test split is set aside from train by ``seed``. ``validation_rows`` and ``test_rows``
-    bound how many rows of those splits are used, by a sample; train does not depend on them. Train rows whose input
-    also stands in validation or test, but for white space, are dropped.
+    bound how many rows of those splits are used, by a sample; where they are None ``default_rows`` does, which has both
+    for each task. Train does not depend on them. Train rows whose input also stands in validation or test, but for
+    white space, are dropped.
 
     Raises DataError with place, cause and remedy for whatever cannot be read, or cannot be learned from.
     """
@@ -73,6 +76,8 @@ def load_data(
 
     name, raw, unused = find(source, {field for fields in FIELDS.values() for field in fields})
     task, train, _ = parse(raw["train"], task)
+    for split, most in zip(limits, (default_rows or {}).get(task, ()), strict=False):
+        limits[split] = limits[split] or most
     labels = {row.target for row in train} if task == "classification" else set()
     if len(labels) == 1:
         raise DataError(f"{raw['train'].name}: every row has the label {shorten(train[0].target)}. Give two or more.")
@@ -100,7 +105,7 @@ def load_data(
             unit = "prompt" if task == "generation" and part != "train" else "row"
             raise DataError(f"{source}: the {part} split has only one {unit}. Give at least {FEWEST}.")
     if task == "classification":
-        notes += _lopsided(splits)
+        notes += _alike(labels) + _lopsided(splits)
     return TaskData(name, task, splits, tuple(sorted(labels)), _digest(task, splits), tuple(notes))
 
 
@@ -185,6 +190,15 @@ def _doubts(rows: Sequence[Row], split: Split) -> list[str]:
         (torn, "have an input that stands there with another label too: no model gets all of them right"),
     )
     return [f"{split}: {count} of {len(rows)} rows {what}" for count, what in said if count > _DOUBTFUL * len(rows)]
+
+
+def _alike(labels: set[str]) -> list[str]:
+    """Labels that somebody may have meant to be one."""
+    by_form: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_form.setdefault(spaced(unicodedata.normalize("NFKC", label).casefold()), []).append(label)
+    alike = [" and ".join(map(shorten, forms)) for forms in by_form.values() if len(forms) > 1]
+    return [f"labels that look alike are different classes: {some(alike)}"] if alike else []
 
 
 def _lopsided(splits: Mapping[str, Sequence[Row]]) -> list[str]:

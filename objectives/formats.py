@@ -128,6 +128,11 @@ def _delimited(path: Path, delimiter: str) -> Numbered:
         except StopIteration:
             return
         except csv.Error as error:
+            if "new-line character" in str(error):
+                raise DataError(
+                    f"{path}, line {number}: a carriage return stands alone outside of quotes. End lines with a line "
+                    "feed, as all programs but some for old Macs do, and put fields with line breaks in double quotes."
+                ) from error
             raise DataError(
                 f"{path}, line {number}: the row that starts here is broken ({error}). "
                 "Close every quoted field, and double the quotes inside it."

@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from search.series import Before
 from search.spec import SearchSpec
 
 if TYPE_CHECKING:
+    from objectives.data import Task
     from objectives.workbench import Assignment
     from search.strategy.space import PlacementSpace
 
@@ -27,7 +29,7 @@ _PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow-skinny", 
 _PACK = 8
 _DEFAULT_STEPS = {"classification": 200, "generation": 300}
 #: Rows that are read by default; more make a trial slow and an interval little narrower. Always said in the notes.
-_DEFAULT_ROWS = {"classification": (500, 2000), "generation": (64, 200)}
+_DEFAULT_ROWS: Mapping[Task, tuple[int, int]] = {"classification": (500, 2000), "generation": (64, 200)}
 #: Rows of train that are tokenised, if training takes no more: hundreds of thousands are gigabytes in every worker, of
 #: which 200 steps of 16 see 3,200.
 _TRAIN_ROWS = 50_000
@@ -79,16 +81,14 @@ def prepare(spec: SearchSpec) -> Prepared:
     folder = resolve(model, spec.trust_remote_code)
     config = load_config(folder, spec.trust_remote_code)
     kind = kind_of(config)
-    data = load_data(source, spec.task, seed=spec.seed, validation_rows=spec.validation_rows, test_rows=spec.test_rows)  # type: ignore[arg-type]
-    if spec.validation_rows is None or spec.test_rows is None:
-        rows = _DEFAULT_ROWS[data.task]
-        data = load_data(
-            source,
-            data.task,
-            seed=spec.seed,
-            validation_rows=spec.validation_rows or min(rows[0], len(data.splits["validation"])),
-            test_rows=spec.test_rows or min(rows[1], len(data.splits["test"])),
-        )
+    data = load_data(
+        source,
+        spec.task,  # type: ignore[arg-type]
+        seed=spec.seed,
+        validation_rows=spec.validation_rows,
+        test_rows=spec.test_rows,
+        default_rows=_DEFAULT_ROWS,
+    )
     if kind == "encoder" and data.task == "generation":
         raise RequestError(
             f"model {model} is an encoder ({config.model_type}) and cannot generate text: choose a causal language "

@@ -234,6 +234,14 @@ def test_a_bounded_split_is_a_sample_in_order_and_leaves_train_alone(folder: Pat
     assert bounded.digest != whole.digest
 
 
+def test_each_task_has_bounds_by_default(folder: Path) -> None:
+    write(folder / "validation.jsonl", labelled(100, prefix="v "))
+    bounds: Any = {"classification": (10, 20), "generation": (2, 2)}
+    assert load_data(str(folder), default_rows=bounds) == load_data(str(folder), validation_rows=10)
+    asked = load_data(str(folder), validation_rows=30, default_rows=bounds)
+    assert (len(asked.rows("validation")), len(asked.rows("test"))) == (30, 4)
+
+
 def test_train_rows_that_stand_in_other_splits_are_dropped(folder: Path) -> None:
     write(folder / "train.jsonl", [*labelled(6), *labelled(3, prefix="v "), *labelled(1, prefix="t ")])
     write(folder / "test.jsonl", [*labelled(4, prefix="t "), *labelled(1, prefix="v ")])
@@ -286,6 +294,17 @@ def test_what_the_commonest_label_would_get_is_told_where_it_is_much(folder: Pat
     assert len(load_data(str(folder)).notes) == 1
     write(folder / "train.jsonl", labelled(9, "ababaababa"))
     assert not load_data(str(folder)).notes
+
+
+def test_labels_that_look_alike_are_told(folder: Path) -> None:
+    labels = ["yes", "Yes", "no way", "no  way", "caf\u00e9", "cafe\u0301", "1", "2"]
+    write(folder / "train.jsonl", [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)])
+    write(folder / "validation.jsonl", [{"text": f"v {i}", "label": label} for i, label in enumerate(labels)])
+    write(folder / "test.jsonl", [{"text": f"t {i}", "label": label} for i, label in enumerate(labels)])
+    assert load_data(str(folder)).notes == (
+        "labels that look alike are different classes: 'Yes' and 'yes', 'cafe\u0301' and 'caf\u00e9', "
+        "'no  way' and 'no way'",
+    )
 
 
 def test_data_that_no_split_was_taken_from_is_named_where_one_had_to_be_made(folder: Path) -> None:

@@ -65,6 +65,12 @@ CASES = [
     ),
     (
         "x.csv",
+        b"text,label\rone,a\rtwo,b\r",
+        ", line 1: a carriage return stands alone outside of quotes. End lines with a line feed, as all programs but "
+        "some for old Macs do, and put fields with line breaks in double quotes.",
+    ),
+    (
+        "x.csv",
         b"text;label\none;a\n",
         ", line 1: the header has only one column, 'text;label'. "
         "Separate columns by commas in .csv and by tabs in .tsv.",

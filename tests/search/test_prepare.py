@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import CTRLConfig, CTRLLMHeadModel
 
 from objectives.errors import RequestError
+from objectives.sources import find
 from search.prepare import prepare, threads_for
 from search.spec import SearchSpec
 from tests.objectives.tiny import Zoo, make_tokenizer
@@ -48,6 +50,23 @@ def test_a_worker_on_a_gpu_trains_a_pack(gpus: float, budget: int, workers: int,
 def test_trials_without_gpus_are_given_none(monkeypatch: pytest.MonkeyPatch, gpus: float | None, uses: bool) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert prepare(SearchSpec(gpus_per_trial=gpus, workers=1)).assignment.uses_gpu is uses
+
+
+def test_data_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hub's data set, or of a gigabyte, twice is long."""
+    reads: list[str] = []
+
+    def counting(source: str, columns: Any) -> Any:
+        reads.append(source)
+        return find(source, columns)
+
+    monkeypatch.setattr("objectives.data.find", counting)
+    assert {split: len(rows) for split, rows in prepare(SearchSpec(workers=1)).assignment.task.splits.items()} == {
+        "train": 3000,
+        "validation": 500,
+        "test": 1000,
+    }
+    assert len(reads) == 1
 
 
 def test_rows_that_no_training_sees_are_not_tokenised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
