@@ -14,6 +14,8 @@ import torch
 from transformers import (
     BartConfig,
     BartForSequenceClassification,
+    Mamba2Config,
+    Mamba2ForCausalLM,
     MobileBertConfig,
     MobileBertForSequenceClassification,
 )
@@ -204,6 +206,25 @@ def test_the_static_cache_decodes_the_same_tokens(zoo: Zoo, name: str) -> None:
             tokens = torch.cat([step() for _ in range(9)], dim=1)
         expected = model.generate(prompt, max_new_tokens=9, do_sample=False, eos_token_id=None, pad_token_id=2)
         assert tokens.tolist() == expected[:, 8:].tolist()
+
+
+def test_the_static_cache_of_a_model_with_a_state_is_read() -> None:
+    """Mamba2 takes any name for it, and goes by none but its own."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 2}
+    model = Mamba2ForCausalLM(Mamba2Config(vocab_size=320, chunk_size=8, pad_token_id=2, **sizes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.2)
+    prompt = torch.randint(320, (2, 8), generator=torch.Generator().manual_seed(0))
+    expected = prompt
+    with torch.inference_mode():
+        for _ in range(9):
+            token = model(input_ids=expected, use_cache=False).logits[:, -1:].argmax(-1)
+            expected = torch.cat([expected, token], dim=1)
+        step = GraphDecoder(model, 8 + 9, backend=None).begin(prompt)
+        assert torch.cat([step() for _ in range(9)], dim=1).tolist() == expected[:, 8:].tolist()
 
 
 def test_a_model_without_an_attention_cache_is_not_recorded(zoo: Zoo) -> None:
