@@ -181,6 +181,22 @@ def test_a_mixed_batch_serves_each_row_by_its_own_adapter(zoo: Zoo, name: str) -
     assert not torch.allclose(rows[0], rows[1])
 
 
+def test_adapters_that_peft_cannot_mix_are_refused(zoo: Zoo) -> None:
+    """OPT's MLP puts the tokens of all rows together; the heads of RoBERTa and others are no single layer."""
+    space = zoo.space("opt")
+    with pytest.raises(RequestError) as caught:
+        TransformersEngine(zoo.base("opt"), space, replace(QUICK, concurrency=2)).open_mixed(all_groups(space), 2, 0)
+    assert str(caught.value).startswith(
+        f"{all_groups(space).label} cannot be served in mixed batches: PEFT mixes no adapters of model type 'opt' "
+        "(ValueError: Length of `adapter_names` should be the same as the number of inputs"
+    )
+
+
+def test_an_encoder_is_served_in_mixed_batches(zoo: Zoo) -> None:
+    engine = TransformersEngine(zoo.base("bert"), zoo.space("bert"), replace(QUICK, concurrency=2))
+    assert len(engine.open_mixed(all_groups(zoo.space("bert")), 2, seed=0).request().adapted) == 5
+
+
 def test_adapters_of_fused_experts_are_not_mixed(zoo: Zoo) -> None:
     space = zoo.space("mixtral")
     engine = TransformersEngine(zoo.base("mixtral"), space, replace(QUICK, concurrency=2))
