@@ -193,6 +193,37 @@ def shards(folder: Path) -> list[Path]:
     raise ModelError(f"{folder} holds no model.safetensors: download the weights.")
 
 
+def load_base(
+    folder: Path, kind: Kind, dtype: torch.dtype, device: torch.device | str, **given: Any
+) -> PreTrainedModel:
+    """:func:`load_model`, but in float32 where a model computes in that alone.
+
+    So do FNet, for its Fourier transforms, and DeBERTa, which keeps some biases in float32 and adds them to the rest.
+    """
+    import torch
+
+    model = load_model(folder, kind, dtype, device, **given)
+    if dtype == torch.float32 or _computes(model):
+        return model
+    single = load_model(folder, kind, torch.float32, device, **given)
+    return single if _computes(single) else model
+
+
+def _computes(model: PreTrainedModel) -> bool:
+    import torch
+
+    from objectives.device_errors import is_broken_for_good, is_out_of_memory
+
+    try:
+        with torch.inference_mode():
+            model(input_ids=torch.arange(4, device=model.device)[None])
+    except Exception as error:
+        if is_out_of_memory(error) or is_broken_for_good(error):
+            raise
+        return False
+    return True
+
+
 def load_model(
     folder: Path,
     kind: Kind,
