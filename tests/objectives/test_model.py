@@ -247,6 +247,20 @@ def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
     assert "its weights do not belong to its config.json" in message(load_model, folder, "causal", torch.float32, "cpu")
 
 
+@pytest.mark.parametrize("where", ["from_pretrained", "to"])
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_model_for_which_memory_is_short_is_no_broken_download(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LlamaForCausalLM, where, short)
+    assert message(load_model, folder, "causal", torch.float32, "cpu") == (
+        f"{folder} does not fit into the memory that is left: free some, or take fewer --workers or a smaller model."
+    )
+
+
 @pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="the package is there")
 def test_weights_that_need_a_package_are_not_downloaded_again(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
