@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from objectives.device_errors import in_a_line, is_broken_for_good, is_out_of_memory
 from objectives.errors import RequestError
+from objectives.probing import CANNOT
 
 #: How models call what they have seen so far, from transformers 5.24 on and before.
 _STATES = ("cache", "past_key_values")
@@ -21,7 +23,8 @@ class GraphDecoder:
     """The decoding of one model at fixed addresses: cache, positions and token are buffers that are written in place.
 
     ``length`` is prompt and output tokens together. ``backend`` None compiles nothing, which a test can afford.
-    Raises RequestError for a model whose decoding state is no attention cache.
+    Raises RequestError for a model whose decoding state is no attention cache; so do its steps where they cannot be
+    taken with one.
     """
 
     def __init__(self, model: Any, length: int, backend: str | None = "inductor") -> None:
@@ -31,10 +34,7 @@ class GraphDecoder:
         # Under another name it would be taken and not read, and each step be timed as if it were the first.
         state = next((name for name in _STATES if name in taken), None)
         if state is None or not getattr(model, "_can_compile_fullgraph", False):
-            raise RequestError(
-                f"--graphs: transformers cannot record model type {model.config.model_type!r} as a graph: leave the "
-                "flag out"
-            )
+            raise _refused(model)
         self._model = model
         self._state = state
         self._cache = StaticCache(config=model.config, max_cache_len=length)
@@ -58,9 +58,19 @@ class GraphDecoder:
             nonlocal ids, positions, run
             if run is self._step and prompt.device.type == "cuda":
                 torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch gives no types
-            # Cloned: the next replay of the graph writes over its output.
-            ids = run(ids, positions).clone()
+            try:
+                # Cloned: the next replay of the graph writes over its output.
+                ids = run(ids, positions).clone()
+            except CANNOT as error:  # Falcon's ALiBi does not go with a static cache; and what the compiler refuses
+                if is_out_of_memory(error) or is_broken_for_good(error):
+                    raise
+                raise _refused(self._model, error) from error
             positions, run = positions[:, -1:] + 1, self._step
             return ids
 
         return step
+
+
+def _refused(model: Any, error: BaseException | None = None) -> RequestError:
+    kind, why = model.config.model_type, f" ({in_a_line(error)})" if error else ""
+    return RequestError(f"--graphs: transformers cannot record model type {kind!r} as a graph{why}: leave the flag out")

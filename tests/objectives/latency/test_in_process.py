@@ -14,6 +14,8 @@ import torch
 from transformers import (
     BartConfig,
     BartForSequenceClassification,
+    FalconConfig,
+    FalconForCausalLM,
     Mamba2Config,
     Mamba2ForCausalLM,
     MobileBertConfig,
@@ -241,6 +243,18 @@ def test_the_static_cache_of_a_model_with_a_state_is_read() -> None:
             expected = torch.cat([expected, token], dim=1)
         step = GraphDecoder(model, 8 + 9, backend=None).begin(prompt)
         assert torch.cat([step() for _ in range(9)], dim=1).tolist() == expected[:, 8:].tolist()
+
+
+def test_a_model_that_fails_with_a_static_cache_is_not_recorded() -> None:
+    config = FalconConfig(
+        vocab_size=320, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, alibi=True, multi_query=False,
+        new_decoder_architecture=False,
+    )  # fmt: skip
+    with torch.inference_mode(), pytest.raises(RequestError) as caught:
+        GraphDecoder(FalconForCausalLM(config).eval(), 8 + 3, backend=None).begin(torch.ones(1, 8, dtype=torch.long))()
+    said = str(caught.value)
+    assert said.startswith("--graphs: transformers cannot record model type 'falcon' as a graph (RuntimeError: ")
+    assert said.endswith("): leave the flag out")
 
 
 def test_a_model_without_an_attention_cache_is_not_recorded(zoo: Zoo) -> None:
