@@ -193,6 +193,37 @@ def shards(folder: Path) -> list[Path]:
     raise ModelError(f"{folder} holds no model.safetensors: download the weights.")
 
 
+def load_base(
+    folder: Path, kind: Kind, dtype: torch.dtype, device: torch.device | str, **given: Any
+) -> PreTrainedModel:
+    """:func:`load_model`, but in float32 where a model computes in that alone.
+
+    So do FNet, for its Fourier transforms, and DeBERTa, which keeps some biases in float32 and adds them to the rest.
+    """
+    import torch
+
+    model = load_model(folder, kind, dtype, device, **given)
+    if dtype == torch.float32 or _computes(model):
+        return model
+    single = load_model(folder, kind, torch.float32, device, **given)
+    return single if _computes(single) else model
+
+
+def _computes(model: PreTrainedModel) -> bool:
+    import torch
+
+    from objectives.device_errors import is_broken_for_good, is_out_of_memory
+
+    try:
+        with torch.inference_mode():
+            model(input_ids=torch.arange(4, device=model.device)[None])
+    except Exception as error:
+        if is_out_of_memory(error) or is_broken_for_good(error):
+            raise
+        return False
+    return True
+
+
 def load_model(
     folder: Path,
     kind: Kind,
@@ -207,10 +238,12 @@ def load_model(
     Its ``new_modules`` are the paths of an encoder's head, which is another task's if it has weights, and of a pooler
     that has none: an adapter has to train and keep them.
 
-    Raises ModelError if the weights cannot be read or do not belong to the configuration.
+    Raises ModelError if the weights cannot be read, do not fit into memory or do not belong to the configuration.
     """
     from transformers import GenerationConfig
     from transformers.utils import logging
+
+    from objectives.device_errors import is_out_of_memory
 
     check_weights(folder)
     logging.disable_progress_bar()  # a second of loading between two lines of our own progress
@@ -229,7 +262,13 @@ def load_model(
             ignore_mismatched_sizes=kind == "encoder",  # the head of the checkpoint may have other classes
             **head,
         )
+        model = model.to(device)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise ModelError(
+                f"{folder} does not fit into the memory that is left: free some, or take fewer --workers or a smaller "
+                "model."
+            ) from error
         if "ignore_mismatched_sizes" in str(error):  # an argument of ours, which a user knows nothing of
             raise ModelError(f"{folder}: shapes of its weights differ from its config.json: restore both.") from error
         remedy = _remedy(error, "download it again")
@@ -243,7 +282,7 @@ def load_model(
     if kind == "causal":
         # What the checkpoint would rather do, such as a penalty for repetition, which no likelihood knows of.
         model.generation_config = GenerationConfig()
-    return model.to(device).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def _absent(info: dict[str, Any]) -> list[str]:

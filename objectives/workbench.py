@@ -29,7 +29,7 @@ from objectives.latency import LatencySettings
 from objectives.latency.context import profile_context
 from objectives.latency.engine import measure
 from objectives.latency.in_process import InProcessPair, TransformersEngine
-from objectives.model import load_model, load_tokenizer
+from objectives.model import load_base, load_tokenizer
 from objectives.modules import ModuleSpace
 from objectives.packable import why_not_packed
 from objectives.packed import Outcome, train_packed
@@ -104,7 +104,7 @@ class Workbench:
         self._given = assignment
         self.device = torch.device("cuda" if on_gpu else "cpu")
         torch.manual_seed(assignment.training.seed)  # the head of an encoder is new
-        self.base = load_model(
+        self.base = load_base(
             assignment.model,
             assignment.space.kind,
             torch.bfloat16 if on_gpu else torch.float32,

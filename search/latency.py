@@ -135,7 +135,7 @@ def _modes(
 
 def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: LatencySettings) -> Engine:
     """Raises RequestError for an engine that does not exist, or that does not answer."""
-    from objectives.model import context_length, load_model, resolve
+    from objectives.model import context_length, load_base, resolve
 
     folder = resolve(model, spec.trust_remote_code)
     if spec.engine == "openai":
@@ -157,7 +157,7 @@ def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: Late
     if not on_gpu:
         torch.set_num_threads(1)
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    base = load_model(folder, space.kind, dtype, "cuda" if on_gpu else "cpu", trust_remote_code=spec.trust_remote_code)
+    base = load_base(folder, space.kind, dtype, "cuda" if on_gpu else "cpu", trust_remote_code=spec.trust_remote_code)
     needed = settings.prompt_tokens + (0 if space.kind == "encoder" else settings.output_tokens)
     if needed > (limit := context_length(base, space.kind)):
         raise RequestError(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from objectives.backbone import attach, decoding_state, twin
+from objectives.device_errors import in_a_line, is_broken_for_good, is_out_of_memory
 from objectives.errors import RequestError
 from objectives.latency.context import in_process_facts
 from objectives.latency.graphs import GraphDecoder
@@ -19,6 +20,7 @@ from objectives.latency.settings import LatencySettings
 from objectives.latency.timing import Timing
 from objectives.modules import ModuleSpace
 from objectives.placement import Placement
+from objectives.probing import CANNOT
 
 Seconds = NDArray[np.float64]  # (tokens, 2 models); the first token's are its TTFT
 
@@ -42,7 +44,10 @@ class TransformersEngine:
         return self.beside(attach(self._base, self._space, placement, seed=seed).eval().get_base_model(), seed)
 
     def open_mixed(self, placement: Placement, adapters: int, seed: int) -> InProcessPair:
-        """Each row of a batch has its adapter: PEFT's mixed batches. Raises RequestError where PEFT has none."""
+        """Each row of a batch has its adapter: PEFT's mixed batches. Raises RequestError where PEFT has none.
+
+        It is tried: PEFT mixes single layers of a head alone, and no rows that a model puts together (OPT's MLP).
+        """
         model = attach(self._base, self._space, placement, seed=seed).eval()
         if self._settings.graphs or model.peft_config["default"].target_parameters:
             raise RequestError(
@@ -52,7 +57,18 @@ class TransformersEngine:
         names = ["default", *(f"adapter{number}" for number in range(1, adapters))]
         for name in names[1:]:
             model.add_adapter(name, model.peft_config["default"])
-        return self.beside(_Mixed(model, [names[row % adapters] for row in range(self._settings.concurrency)]), seed)
+        mixed = _Mixed(model, [names[row % adapters] for row in range(self._settings.concurrency)])
+        pair = self.beside(mixed, seed)
+        try:
+            pair.request()
+        except CANNOT as error:
+            if is_out_of_memory(error) or is_broken_for_good(error):
+                raise
+            raise RequestError(
+                f"{placement.label} cannot be served in mixed batches: PEFT mixes no adapters of model type "
+                f"{self._space.model_type!r} ({in_a_line(error)})"
+            ) from error
+        return pair
 
     def beside(self, model: Any, seed: int) -> InProcessPair:
         """``model``, which is adapted already, beside the base model."""

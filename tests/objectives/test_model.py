@@ -13,14 +13,18 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 from transformers import (
+    AutoModelForSequenceClassification,
     BartConfig,
     BartForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
+    DebertaConfig,
+    FNetConfig,
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
     MptConfig,
+    PreTrainedConfig,
     RobertaConfig,
     T5Config,
 )
@@ -32,6 +36,7 @@ from objectives.model import (
     check_weights,
     context_length,
     kind_of,
+    load_base,
     load_config,
     load_model,
     load_tokenizer,
@@ -43,6 +48,10 @@ from objectives.model import (
 SMALL_LLAMA = LlamaConfig(
     vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
 )
+SMALL_BERT = {
+    "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+    "type_vocab_size": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +247,20 @@ def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
     assert "its weights do not belong to its config.json" in message(load_model, folder, "causal", torch.float32, "cpu")
 
 
+@pytest.mark.parametrize("where", ["from_pretrained", "to"])
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_model_for_which_memory_is_short_is_no_broken_download(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LlamaForCausalLM, where, short)
+    assert message(load_model, folder, "causal", torch.float32, "cpu") == (
+        f"{folder} does not fit into the memory that is left: free some, or take fewer --workers or a smaller model."
+    )
+
+
 @pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="the package is there")
 def test_weights_that_need_a_package_are_not_downloaded_again(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
@@ -261,6 +284,26 @@ def test_a_folder_without_a_tokenizer(folder: Path) -> None:
     said = message(load_tokenizer, folder)
     assert said.startswith(f"The tokenizer of {folder} cannot be loaded (")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("config", "computes_in"),
+    [
+        (BertConfig(**SMALL_BERT), torch.bfloat16),
+        (T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2), torch.bfloat16),
+        (FNetConfig(**SMALL_BERT), torch.float32),
+        (DebertaConfig(**SMALL_BERT), torch.float32),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_a_model_is_loaded_in_what_it_computes_in(
+    tmp_path: Path, config: PreTrainedConfig, computes_in: torch.dtype
+) -> None:
+    """A GPU's searches of the last two failed with the first batch."""
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    model = load_base(tmp_path, "encoder", torch.bfloat16, "cpu", labels=["no", "yes"])
+    assert model.dtype == computes_in
+    assert load_base(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "yes"]).dtype == torch.float32
 
 
 @pytest.mark.shared

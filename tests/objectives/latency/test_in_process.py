@@ -14,6 +14,10 @@ import torch
 from transformers import (
     BartConfig,
     BartForSequenceClassification,
+    FalconConfig,
+    FalconForCausalLM,
+    Mamba2Config,
+    Mamba2ForCausalLM,
     MobileBertConfig,
     MobileBertForSequenceClassification,
 )
@@ -179,6 +183,22 @@ def test_a_mixed_batch_serves_each_row_by_its_own_adapter(zoo: Zoo, name: str) -
     assert not torch.allclose(rows[0], rows[1])
 
 
+def test_adapters_that_peft_cannot_mix_are_refused(zoo: Zoo) -> None:
+    """OPT's MLP puts the tokens of all rows together; the heads of RoBERTa and others are no single layer."""
+    space = zoo.space("opt")
+    with pytest.raises(RequestError) as caught:
+        TransformersEngine(zoo.base("opt"), space, replace(QUICK, concurrency=2)).open_mixed(all_groups(space), 2, 0)
+    assert str(caught.value).startswith(
+        f"{all_groups(space).label} cannot be served in mixed batches: PEFT mixes no adapters of model type 'opt' "
+        "(ValueError: Length of `adapter_names` should be the same as the number of inputs"
+    )
+
+
+def test_an_encoder_is_served_in_mixed_batches(zoo: Zoo) -> None:
+    engine = TransformersEngine(zoo.base("bert"), zoo.space("bert"), replace(QUICK, concurrency=2))
+    assert len(engine.open_mixed(all_groups(zoo.space("bert")), 2, seed=0).request().adapted) == 5
+
+
 def test_adapters_of_fused_experts_are_not_mixed(zoo: Zoo) -> None:
     space = zoo.space("mixtral")
     engine = TransformersEngine(zoo.base("mixtral"), space, replace(QUICK, concurrency=2))
@@ -204,6 +224,37 @@ def test_the_static_cache_decodes_the_same_tokens(zoo: Zoo, name: str) -> None:
             tokens = torch.cat([step() for _ in range(9)], dim=1)
         expected = model.generate(prompt, max_new_tokens=9, do_sample=False, eos_token_id=None, pad_token_id=2)
         assert tokens.tolist() == expected[:, 8:].tolist()
+
+
+def test_the_static_cache_of_a_model_with_a_state_is_read() -> None:
+    """Mamba2 takes any name for it, and goes by none but its own."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 2}
+    model = Mamba2ForCausalLM(Mamba2Config(vocab_size=320, chunk_size=8, pad_token_id=2, **sizes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.2)
+    prompt = torch.randint(320, (2, 8), generator=torch.Generator().manual_seed(0))
+    expected = prompt
+    with torch.inference_mode():
+        for _ in range(9):
+            token = model(input_ids=expected, use_cache=False).logits[:, -1:].argmax(-1)
+            expected = torch.cat([expected, token], dim=1)
+        step = GraphDecoder(model, 8 + 9, backend=None).begin(prompt)
+        assert torch.cat([step() for _ in range(9)], dim=1).tolist() == expected[:, 8:].tolist()
+
+
+def test_a_model_that_fails_with_a_static_cache_is_not_recorded() -> None:
+    config = FalconConfig(
+        vocab_size=320, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, alibi=True, multi_query=False,
+        new_decoder_architecture=False,
+    )  # fmt: skip
+    with torch.inference_mode(), pytest.raises(RequestError) as caught:
+        GraphDecoder(FalconForCausalLM(config).eval(), 8 + 3, backend=None).begin(torch.ones(1, 8, dtype=torch.long))()
+    said = str(caught.value)
+    assert said.startswith("--graphs: transformers cannot record model type 'falcon' as a graph (RuntimeError: ")
+    assert said.endswith("): leave the flag out")
 
 
 def test_a_model_without_an_attention_cache_is_not_recorded(zoo: Zoo) -> None:
