@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from objectives.placement import Placement
-from search.pair_effects import pair_intervals
-from search.strategy.linear import Array, LinearPosterior
+from search.effect_intervals import PAIR_SHARES, column_weights, intervals
+from search.pair_effects import pair_weights
+from search.strategy.linear import Array
 
 #: Pairs of groups that are told, by how sure their sign is.
 _PAIRS = 5
@@ -22,8 +23,9 @@ def effects(
 
     A group's effect is what adapting it adds on average over the placements that were tried, the other groups as they
     are; a pair's is what both add beyond the sum of the two. Fitted by Bayesian linear regression on flags of groups
-    (and the rank, where it differs), shrunk towards zero by the evidence, with 95% intervals; pairs by a second fit
-    that has them all. Needs more trials than groups that differ between them, since else any effect could be another's.
+    (and the rank, where it differs), shrunk towards zero as far as the evidence says, with 95% intervals; pairs by a
+    second fit that has them all (:mod:`search.effect_intervals`). Needs more trials than groups that differ between
+    them, since else any effect could be another's.
     """
     groups = sorted({name for placement in placements for name in placement.groups})
     differing = [g for g in groups if 0 < sum(g in p.groups for p in placements) < len(placements)]
@@ -38,7 +40,8 @@ def effects(
     return {
         "trials": len(placements),
         "groups": {
-            key: _told([[group] for group in differing], _intervals(main, each, 2)) for key, each in values.items()
+            key: _told([[group] for group in differing], intervals(column_weights(main, each, 2)))
+            for key, each in values.items()
         },
         "pairs": {key: _surest_pairs(main, flags, each, differing) for key, each in values.items()},
     }
@@ -47,20 +50,16 @@ def effects(
 def _surest_pairs(main: Array, flags: Array, values: Array, groups: Sequence[str]) -> list[dict[str, Any]]:
     first, second = np.triu_indices(len(groups), 1)
     if main.shape[1] + len(first) > len(values):
-        found = pair_intervals(main, flags, values)
+        found = pair_weights(main, flags, values)
     else:
-        found = _intervals(np.column_stack([main, flags[:, first] * flags[:, second]]), values, main.shape[1])
-    means, low, high = found
+        rows, width = np.column_stack([main, flags[:, first] * flags[:, second]]), main.shape[1]
+        found = [each for share in PAIR_SHARES for each in column_weights(rows, values, width, share)]
+    means, low, high = intervals(found)
     # Half the interval in units of the effect: below one, its sign is known.
     doubt = (high - low) / 2 / np.maximum(np.abs(means), 1e-12)
     surest = np.argsort(doubt, kind="stable")[:_PAIRS]
     names = [[groups[first[pair]], groups[second[pair]]] for pair in surest]
     return _told(names, (means[surest], low[surest], high[surest]))
-
-
-def _intervals(rows: Array, values: Array, first: int) -> tuple[Array, Array, Array]:
-    """Of the weights of the columns from ``first`` on: means, lower and upper bounds."""
-    return LinearPosterior(rows, values).intervals(np.eye(rows.shape[1])[first:])
 
 
 def _told(names: Sequence[list[str]], intervals: tuple[Array, Array, Array]) -> list[dict[str, Any]]:

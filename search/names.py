@@ -4,7 +4,7 @@ from __future__ import annotations
 
 #: The program under the name that pip gives it, beside ``python -m search``.
 INSTALLED = "target-search"
-#: What ends a search: that more trials are unlikely to change the front, or the budget alone.
+#: What ends a search: that no further trial is likely to raise the front much, or the budget alone.
 STOPS = ("settled", "budget")
 STRATEGIES = ("auto", "additive", "tpe", "nsga2", "gp", "random", "grid")
 METRIC_CHOICES = ("accuracy", "exact_match", "token_f1", "rouge_l", "bleu")

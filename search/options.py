@@ -80,7 +80,7 @@ proposals = group(
     click.option(
         "--stop-when",
         metavar="|".join(STOPS),
-        help="End when more trials are unlikely to change the front, under strategies that know.  [default: budget]",
+        help="End when no trial is likely to raise the front by 2% any more, where that is known.  [default: budget]",
     ),
     click.option("--series", metavar="NAME", help="Build on the earlier searches of this series; keep its champion."),
 )

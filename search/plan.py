@@ -211,8 +211,8 @@ class SearchPlan:
             decision = self._study.decide(self._running, False, self._settle)
         elif decision.action == "settled" and may_begin:
             self.ended_by = (
-                f"settled after {len(self._placements)} of {self._budget} trials: with a probability of "
-                f"{decision.chance:.0%} more of them would raise the front's hypervolume by {NOTABLE:.0%}"
+                f"settled after {len(self._placements)} of {self._budget} trials: the probability that any one more of "
+                f"them raises the front's hypervolume by {NOTABLE:.0%} is {decision.chance:.0%}; several together may"
             )
         self._stops_early = decision.early
         return None if decision.number is None else (self._go_on(decision.number), decision.early)

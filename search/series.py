@@ -52,7 +52,6 @@ class Known:
     standard_error: float | None
     losses: tuple[tuple[int, float], ...]
     final: float | None
-    infeasible: bool
 
 
 @dataclass(frozen=True)
@@ -197,5 +196,4 @@ def _known_of(placement: Placement, trials: Sequence[TrialRecord]) -> Known:
         standard_error=fmean(each["standard_error"] for each in validations) if complete else None,
         losses=() if any(loss is None for _, loss in losses) else losses,
         final=fmean(each["loss"] for each in validations) if complete else None,
-        infeasible=not complete and trials[0].status == "infeasible",
     )

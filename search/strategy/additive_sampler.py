@@ -35,7 +35,7 @@ _WEIGHED = 512
 #: tell accuracy: there the front is that of multi-objective TPE with all of them (benchmarks/README.md). Small budgets
 #: get a whole training for each effect.
 SHARE = 0.5
-#: The search is settled if more trials would raise the front's hypervolume by this share,
+#: The search is settled if there is a trial that would raise the front's hypervolume by this share,
 NOTABLE = 0.02
 #: with a probability below this.
 _UNLIKELY = 0.2
@@ -48,7 +48,7 @@ class Decision:
     action: str  # "begin", "continue", "settled"
     number: int | None = None
     early: bool = True  # whether trials stop on the way
-    chance: float = 1.0  # that more trials change the front
+    chance: float = 1.0  # that there is a trial that would raise the front notably
 
 
 @dataclass
@@ -122,7 +122,7 @@ class AdditiveSampler(BaseSampler):
     def decide(self, study: optuna.Study, running: Collection[int], may_begin: bool, settle: bool) -> Decision:
         """``running`` trials are being worked on; others that are RUNNING in the study have stopped on the way.
 
-        ``settle``: say so when more trials are unlikely to change the front, whether or not one ``may_begin``. Without
+        ``settle``: say so when no trial is likely to raise the front notably, whether or not one ``may_begin``. Without
         it all that may begin do, and stopped ones go on while there are steps to share.
         """
         self._next = None  # an earlier decision's, for which a reference placement was begun instead
@@ -243,7 +243,7 @@ class AdditiveSampler(BaseSampler):
         return candidates[int(self._random.choice(np.flatnonzero(telling == telling.max())))]
 
     def _weigh(self, history: _History, may_begin: bool) -> tuple[list[Placement], NDArray[np.float64], float]:
-        """Placements, the gain of each per step that it still takes, and the chance that the front changes.
+        """Placements, the gain of each per step that it still takes, and the chance that one raises the front notably.
 
         The gain is -1 where nothing is to be done: the trial runs or has ended, or there are too few steps left for it.
         It is a little more where a placement is expected to be too slow, the more the faster it is: these come last.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from objectives.placement import Placement
 
@@ -37,9 +36,9 @@ class LinearPosterior:
         """``rows`` (n, d), the first column constant; ``values`` (n,). Needs n >= 2."""
         self._centre, self._scale = float(values.mean()), float(values.std()) or 1.0
         scaled = (values - self._centre) / self._scale
-        fits = (_fit(rows, scaled, spread) for spread in SPREADS)
+        fits = (fit(rows, scaled, spread) for spread in SPREADS)
         #: Log evidence, up to a constant: comparable between models of the same values.
-        self.evidence, self.mean, root, self._shape, self._rate = max(fits, key=lambda fit: fit[0])
+        self.evidence, self.mean, root, *_ = max(fits, key=lambda found: found[0])
         self._root = np.linalg.inv(root).T
 
     @property
@@ -47,15 +46,6 @@ class LinearPosterior:
         """(d, d) of the weights for noise of 1: the inverse of prior precision and rows' products together."""
         covariance: Array = self._root @ self._root.T
         return covariance
-
-    def intervals(self, contrasts: Array, level: float = 0.95) -> tuple[Array, Array, Array]:
-        """Sums of weights, ``contrasts`` (m, d) of them, in units of the values: (m,) means, lower and upper bounds.
-
-        A contrast that holds the constant (the first column) is not for this: the values' own mean is left out.
-        """
-        means = self._scale * contrasts @ self.mean
-        reach = self._scale * half_interval(((contrasts @ self._root) ** 2).sum(1), self._shape, self._rate, level)
-        return means, means - reach, means + reach
 
     def left_out(self, rows: Array, values: Array) -> Array:
         """(n,) what the model would predict for each of the rows that it was fitted to, without that row."""
@@ -77,14 +67,7 @@ def noise(count: int, unexplained: float) -> tuple[float, float]:
     return 1.0 + count / 2, 0.05 + 0.5 * max(unexplained, 0.0)
 
 
-def half_interval(variance: Array, shape: float, rate: float, level: float = 0.95) -> Array:
-    """(m,) for weights with these variances for noise of 1, (m,), which follow a t distribution once the noise's own is
-    integrated out (Gelman et al., "Bayesian Data Analysis", 3rd edition, section 14.2, with an informative prior).
-    """
-    return np.sqrt(variance * rate / shape) * float(stdtrit(2 * shape, (1 + level) / 2))
-
-
-def _fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array, float, float]:
+def fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array, float, float]:
     """Log evidence, mean, and the root of the precision for noise of 1, for weights of ``spread`` times the noise; then
     shape and rate of the noise's precision.
     """

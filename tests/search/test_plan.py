@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -209,6 +210,19 @@ def test_the_seconds_of_a_trial_that_went_on_are_those_of_all_its_parts(tmp_path
             assert found["training"] == expected["training"]
             assert found.get("latency") == expected.get("latency")
         assert max(parts.values()) > 1
+
+
+def test_a_search_that_settles_says_how_sure_it_is_of_what(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "additive", pack=1, budget=40)) as searched:
+        searched.plan._settle = True
+        searched.run(1)
+        begun = len(searched.trials())
+        assert begun < 30
+        sentence = (
+            rf"settled after {begun} of 40 trials: the probability that any one more of them raises the front's "
+            r"hypervolume by 2% is 1?\d%; several together may"
+        )
+        assert re.fullmatch(sentence, searched.plan.ended_by or "")
 
 
 def test_a_search_whose_every_trial_fails_ends(tmp_path: Path) -> None:
