@@ -60,6 +60,8 @@ def read_config(file: Path) -> dict[str, Any]:
         content = loader.construct_document(written)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+            reason = f"line {error.problem_mark.line + 1}: {error.problem}"
         raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
     if twice := [key for key, count in keys.items() if count > 1]:
         raise RequestError(f"--config {file}: {twice[0]} is given twice: give it once")

@@ -126,6 +126,21 @@ def test_a_config_that_is_not_there() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("model: x\nbudget: 3\n  steps: 4\n", "line 3: mapping values are not allowed here"),
+        ("model: x\nalpha: 3\n\tdata: a\n", "line 3: found character '\\t' that cannot start any token"),
+    ],
+)
+def test_broken_yaml_is_shown_by_its_line(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(text)
+    with pytest.raises(RequestError) as error:
+        read_config(file)
+    assert str(error.value) == f"--config {file} cannot be read ({reason}): give a YAML file of settings"
+
+
 def test_a_number_may_be_written_as_people_write_it(tmp_path: Path) -> None:
     file = tmp_path / "search.yaml"
     file.write_text("learning-rate: 1e-3\nmax-hours: 2\n")  # YAML 1.1 takes the first for text
