@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -44,6 +45,8 @@ def find(source: str, columns: Collection[str]) -> tuple[str, dict[Split, RawRow
             name = path.resolve().name
             if any(all((path / file).is_file() for file in files) for files in _SAVED):
                 return name, *_splits(str(path), _saved(path), columns)
+            if _is_repository(path):
+                return name, *_splits(str(path), _cloned(path), columns)
             files, unused = _split_files(path)
             return name, {split: read_file(file, columns) for split, file in files.items()}, unused
         if path.exists():
@@ -102,6 +105,27 @@ def _saved(folder: Path) -> Mapping[str, Any]:
             f"{folder} holds a dataset that save_to_disk wrote, and it cannot be read: {_reason(error)}. Save it again."
         ) from error
     return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _is_repository(folder: Path) -> bool:
+    """As the hub has data sets: splits in ``data``, in folders of their own or in numbered parts, none as one file."""
+    if any((folder / f"train{suffix}").exists() for suffix in SUFFIXES):
+        return False
+    within = itertools.chain(folder.glob("train-*-of-*"), folder.glob("data/*"), folder.glob("train/*"))
+    return any(path.suffix.lower() in SUFFIXES for path in within)
+
+
+def _cloned(folder: Path) -> Mapping[str, Any]:
+    import datasets
+
+    try:
+        loaded: Mapping[str, Any] = datasets.load_dataset(str(folder))
+    except Exception as error:  # as below
+        raise DataError(
+            f"{folder} looks like a data set of the hub, and it cannot be read as one: {_reason(error)}. "
+            f"Pass one of its files, or a folder with a file named train with a suffix of {', '.join(SUFFIXES)}."
+        ) from error
+    return loaded
 
 
 def _reason(error: Exception) -> str:

@@ -47,6 +47,44 @@ def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
     assert "\n" not in end
 
 
+@pytest.mark.parametrize("form", ["{split}-{part:05}-of-00002.parquet", "data/{split}-{part:05}-of-00002.parquet"])
+def test_a_clone_of_the_hub_with_numbered_parts(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    both, clone = reviews(), tmp_path / "clone"
+    (clone / "data").mkdir(parents=True)
+    for split, rows in {"train": both, "test": both.select(range(4))}.items():
+        for part in range(2):
+            rows.shard(2, part, contiguous=True).to_parquet(clone / form.format(split=split, part=part))
+    (clone / "README.md").write_text("# Reviews\n")
+    data = load_data(str(clone))
+    assert (data.name, data.labels) == ("clone", ("neg", "pos"))
+    assert data.rows("test") == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in range(4))
+    assert len(data.rows("train")) + len(data.rows("validation")) == 36, "four train rows are in test"
+
+
+def test_a_clone_of_the_hub_with_folders_of_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for split, count in (("train", 40), ("validation", 6)):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        rows = "".join(f'{{"text": "{split} {i}", "label": "{i % 2}"}}\n' for i in range(count))
+        (tmp_path / "set" / split / "part.jsonl").write_text(rows)
+    data = load_data(str(tmp_path / "set"))
+    assert [row.text for row in data.rows("validation")] == [f"validation {i}" for i in range(6)]
+
+    (tmp_path / "set" / "train" / "part.jsonl").write_text("{broken")
+    with pytest.raises(DataError, match="looks like a data set of the hub, and it cannot be read as one: ") as error:
+        load_data(str(tmp_path / "set"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_several_data_sets_is_none(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text('{"text": "a", "label": "b"}\n')
+    with pytest.raises(DataError, match="has no train file; it holds one, two"):
+        load_data(str(tmp_path))
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def serve(**splits: Any) -> None:
