@@ -18,6 +18,7 @@ from search.cli_doctor import doctor
 from search.cli_schedule import schedule
 from search.cli_serve import env, serve, token
 from search.home import has_catalog, home_of, known_home, opened, place_of
+from search.listening import listeners_at
 from search.names import PICKS
 from search.options import (
     as_json,
@@ -387,6 +388,8 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     if uri.startswith(("http://", "https://")):
         click.echo(f"the searches are at {page_of(uri, searches)}")
         return
+    for listener in listeners_at(host, port):  # MLflow would log that the port is taken, and end as if all were well
+        listener.close()
     click.echo(f"MLflow UI at {page_of(f'http://{host}:{port}', searches)} (Ctrl-C ends it)", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--default-artifact-root", str(place.folder / "mlartifacts"), "--host", host, "--port", str(port)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from search.catalog.alone import Alone
 from search.catalog.store import Catalog
 from search.catalog.tokens import tokens
 from search.home import Home
+from search.listening import listeners_at
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,8 @@ def run_server(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with ExitStack() as listening:
             # Before a search is begun that nobody could ask about.
-            listeners = [listening.enter_context(each) for each in _listening(host, port)]
+            listeners = [listening.enter_context(each) for each in listeners_at(host, port)]
+            _log.info("listening on %s port %d", host, port)
             supervisor.start()
             try:
                 server.run(listeners)
@@ -82,18 +83,3 @@ def run_server(
                 supervisor.stop()
         if supervisor.lost is not None:
             raise supervisor.lost
-
-
-def _listening(host: str, port: int) -> list[socket.socket]:
-    """On every address that the name has. Raises RequestError."""
-    listeners: list[socket.socket] = []
-    try:
-        for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
-            listeners.append(socket.create_server(address[:2], family=family))
-    except OSError as error:
-        for listener in listeners:
-            listener.close()
-        reason = (error.strerror or str(error)).partition(" (")[0]  # the address follows, which is said here
-        raise RequestError(f"cannot listen on {host} port {port} ({reason}): give another --host or --port") from None
-    _log.info("listening on %s port %d", host, port)
-    return listeners
