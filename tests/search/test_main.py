@@ -143,12 +143,3 @@ def test_a_name_that_is_no_text_is_unknown(asked: tuple[str, ...], tmp_path: Pat
     """A byte of another encoding, which no database takes."""
     call("token", "add", "t", "--scope", "read", "--home", str(tmp_path))
     assert "is named '\\udcff'" in call(*asked, "\udcff", "--home", str(tmp_path), code=2).stderr
-
-
-def test_ui_says_that_its_port_is_taken(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        done = call("ui", "--home", str(tmp_path), "--port", str(port), code=2)
-    assert done.stderr.endswith(
-        f"error: cannot listen on 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
-    )
