@@ -138,16 +138,18 @@ def outcome(document: dict[str, Any], *, markdown: bool = False) -> str:
 def recommendation(document: dict[str, Any], *, markdown: bool = False) -> str:
     """The recommended placement with its reason, and the knee; empty where nothing is recommended."""
     name, text = (_code, _escaped) if markdown else (plain, plain)
-    labels = {member["trial"]: name(member["label"]) for member in document["front"]}
+    labels = {member["trial"]: member["label"] for member in document["front"]}
     recommended, knee = document.get("recommended") or {}, document.get("knee") or {}
     if recommended.get("trial") not in labels:
         return ""
-    why = text(recommended.get("why") or "").rstrip(".")
-    sentence = f"Recommended: {labels[recommended['trial']]} (trial {recommended['trial']}){': ' if why else ''}{why}."
+    label, why = labels[recommended["trial"]], (recommended.get("why") or "").rstrip(".")
+    about = why.removeprefix(f"{label} ")  # which the sentence has already
+    link = "" if not why else ": " if about == why else ", which "
+    sentence = f"Recommended: {name(label)} (trial {recommended['trial']}){link}{text(about)}."
     if knee.get("trial") == recommended["trial"]:
         return f"{sentence} It is also the knee of the front."
     if knee.get("trial") in labels:
-        return f"{sentence} The knee of the front is {labels[knee['trial']]} (trial {knee['trial']})."
+        return f"{sentence} The knee of the front is {name(labels[knee['trial']])} (trial {knee['trial']})."
     return sentence
 
 

@@ -76,7 +76,7 @@ def run(
         return
     from search.run import start
 
-    print_result(start(specs[0], place), as_json)
+    print_result(start(specs[0], place), as_json, place.flags())
 
 
 @cli.command()
@@ -110,10 +110,9 @@ def resume(
     """
     from search.run import resume as continue_search
 
-    document = continue_search(
-        name, known_home(home, storage, tracking_uri), budget=budget, workers=workers, max_hours=max_hours
-    )
-    print_result(document, as_json)
+    place = known_home(home, storage, tracking_uri)
+    document = continue_search(name, place, budget=budget, workers=workers, max_hours=max_hours)
+    print_result(document, as_json, place.flags())
 
 
 def _document(name: str, *place: str | None) -> dict[str, Any]:
@@ -140,7 +139,8 @@ def show(
     Example:
       python -m search show demo --json
     """
-    print_result(_document(name, home, storage, tracking_uri), as_json)
+    place = (home, storage, tracking_uri)
+    print_result(_document(name, *place), as_json, place_of(*place).flags())
 
 
 @cli.command("list")

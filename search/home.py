@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,16 @@ class Home:
         from objectives.storage import storage_at
 
         return storage_at(f"{search.spec.get('adapters') or self.folder / 'adapters'}/{search.id}")
+
+    def flags(self) -> str:
+        """What has to follow a command of ours, one that is printed for a person, to find this home; nothing for the
+        one that is found without."""
+        usual = place_of(None, None, None)
+        if (self.folder, self.storage) == (usual.folder, usual.storage):
+            return ""
+        folder = f" --home {shlex.quote(str(self.folder))}" if self.folder != usual.folder else ""
+        own = self.storage == _sqlite(self.folder / "search.db")
+        return folder if own else f"{folder} --storage {shlex.quote(redacted(self.storage))}"
 
     def environment(self) -> dict[str, str]:
         """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs

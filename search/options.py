@@ -216,13 +216,14 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
-def print_result(document: dict[str, Any], as_json: bool) -> None:
+def print_result(document: dict[str, Any], as_json: bool, flags: str) -> None:
+    """``flags`` are those by which a command finds the search: see :meth:`search.home.Home.flags`."""
     if as_json:
         print_json(document)
     else:
         from search import terminal
 
-        terminal.print_result(document, sys.stdout)
+        terminal.print_result(document, sys.stdout, flags)
 
 
 def write_page(page: str, out: str, *, quiet: bool = False) -> None:

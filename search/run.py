@@ -157,7 +157,7 @@ def _undelivered(home: Home, search: SearchRecord, waiting: int) -> list[str]:
         return []
     return [
         f"MLflow at {redacted(home.mlflow())} did not take {waiting} records yet; nothing is lost: "
-        f"`python -m search resume {search.name}` sends them"
+        f"`python -m search resume {search.name}{home.flags()}` sends them"
     ]
 
 
@@ -312,7 +312,7 @@ def _run_to_end(
         done = sum(map(is_over, catalog.trials(search.id)))
         raise Interrupted(
             f"interrupted with {done} of {spec.budget} trials done, all kept: continue with "
-            f"`python -m search resume {search.name}`"
+            f"`python -m search resume {search.name}{home.flags()}`"
         ) from None
     except BaseException as error:
         with contextlib.suppress(Exception):  # the reason itself may be a full disk

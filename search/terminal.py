@@ -23,7 +23,7 @@ from search.names import NO_SEARCH
 from search.plot import PLOTTED_FROM, Plot, front_layers
 
 
-def print_result(document: dict[str, Any], stream: TextIO) -> None:
+def print_result(document: dict[str, Any], stream: TextIO, flags: str = "") -> None:
     """The end of `run`, and `show`: the front, what is recommended and why, and whatever went wrong."""
     console = open_console(stream)
     say(console, f"{plain(document['search'])}: {state(document)}", style="bold")
@@ -38,10 +38,10 @@ def print_result(document: dict[str, Any], stream: TextIO) -> None:
             say(console, plain(f"{champion['why'][0].upper()}{champion['why'][1:]}."))
     else:
         say(console, outcome(document))
-    if document.get("hypervolume") is not None:
-        say(console, f"Hypervolume {decimal(document['hypervolume'])}.")
     if document["front"]:
-        say(console, f"Export it: {export_command(document)}")
+        if document.get("hypervolume") is not None:
+            say(console, f"Hypervolume {decimal(document['hypervolume'])}.")
+        say(console, f"Export it: {export_command(document)}{flags}")
         say(console, latency_meaning(document), style="dim")
     for text in [*reasons(document), *map(_note, document["notes"])]:
         say(console, text, style="yellow")

@@ -42,6 +42,13 @@ def test_recommendation() -> None:
         "Recommended: down_proj+o_proj r8 (trial 2): the cheapest within one standard error of the best. "
         "The knee of the front is o_proj r8 (trial 7)."
     )
+    document = documents.document()
+    document["recommended"]["why"] = "down_proj+o_proj r8 is the fastest placement, and | so on"
+    named_once = "Recommended: down_proj+o_proj r8 (trial 2), which is the fastest placement, and | so on. "
+    assert words.recommendation(document).startswith(named_once)
+    assert words.recommendation(document, markdown=True).startswith(
+        "Recommended: `down_proj+o_proj r8` (trial 2), which is the fastest placement, and \\| so on. "
+    )
     assert words.recommendation(documents.single()).endswith(": the only one. It is also the knee of the front.")
     assert words.recommendation(documents.empty()) == ""
 

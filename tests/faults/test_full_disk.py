@@ -56,7 +56,7 @@ def test_a_search_on_full_disks_loses_nothing(
         assert waiting > 0
         assert (
             f"note: MLflow at sqlite:///{tmp_path}/runs.db did not take {waiting} records yet; nothing is lost: "
-            "`python -m search resume full` sends them"
+            f"`python -m search resume full --home {tmp_path}` sends them"
         ) in resumed.stderr
         (told,) = examine(place, "full", fix=False)
         remedy = "`python -m search doctor --fix` sends them"

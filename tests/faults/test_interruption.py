@@ -75,7 +75,8 @@ def test_a_search_that_is_struck_again_and_again_ends_as_one_that_is_not(
     )
     assert said["early"].strip() == "error: interrupted"
     for place, _ in polite:
-        assert "trials done, all kept: continue with `python -m search resume cut`" in said[place].splitlines()[-1]
+        remedy = f"continue with `python -m search resume cut --home {tmp_path}`"
+        assert f"trials done, all kept: {remedy}" in said[place].splitlines()[-1]
 
     found = documents(tmp_path)
     assert sorted(found) == ["cut", "whole"], "what ended before it had begun has left nothing"

@@ -9,7 +9,7 @@ import pytest
 from objectives.errors import RequestError
 from search import outside
 from search.catalog import Catalog
-from search.home import Home, home_of
+from search.home import Home, home_of, place_of
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,26 @@ def test_a_default_password_is_seen_wherever_the_url_has_it(url: str) -> None:
         outside.refuse_passwords_of_manuals(url, "--storage")
     outside.refuse_passwords_of_manuals("postgresql://me@db/search?password=aK3-unlikely", "--storage")
     outside.refuse_passwords_of_manuals("postgresql://me:secret@[::1/db", "--storage")  # refused where it is opened
+
+
+@pytest.mark.parametrize(
+    ("place", "flags"),
+    [
+        ((None, None), ""),
+        (("./.search", None), ""),
+        (("a b", None), " --home '{here}/a b'"),
+        ((None, "sqlite:///x.db"), " --storage sqlite:///{here}/x.db"),
+        (("h", "postgresql://me:secret@host/d"), " --home {here}/h --storage 'postgresql://***@host/d'"),
+    ],
+)
+def test_a_printed_command_finds_the_home_that_it_is_about(
+    place: tuple[str | None, str | None], flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("SEARCH_HOME", "SEARCH_STORAGE", "SEARCH_TRACKING_URI"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    home = place_of(*place, None)
+    assert home.flags() == flags.format(here=tmp_path)
+    monkeypatch.setenv("SEARCH_HOME", str(home.folder))
+    monkeypatch.setenv("SEARCH_STORAGE", home.storage)
+    assert home.flags() == ""

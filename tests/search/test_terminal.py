@@ -48,6 +48,16 @@ def test_every_document_prints(case: str) -> None:
     assert all(row["label"] in text for row in full["front"])
 
 
+def test_what_has_no_front_has_no_hypervolume() -> None:
+    assert "Hypervolume" not in printed(documents.empty() | {"hypervolume": 0.0})
+
+
+def test_the_printed_command_finds_the_search() -> None:
+    stream = io.StringIO()
+    print_result(documents.document(), stream, " --home h")
+    assert "Export it: python -m search export demo --pick recommended --out DIR --home h\n" in stream.getvalue()
+
+
 def test_no_placement_is_cut_in_a_pipe() -> None:
     full = documents.document()
     full["front"][0]["label"] = "+".join(f"layer_{number}_projection" for number in range(12)) + " r8"
