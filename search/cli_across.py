@@ -52,7 +52,8 @@ def print_several(specs: Sequence[SearchSpec], home: Any, as_json: bool, *, stan
     elif document["comparison"]:
         _print_comparison(document["comparison"])
     else:
-        print_result(document["searches"][0], as_json, home.flags())
+        for each in document["searches"]:
+            print_result(each, as_json, home.flags())
 
 
 @click.command()

@@ -22,7 +22,7 @@ from search.spec import SearchSpec
 def run_each(
     specs: Sequence[SearchSpec], home: Home, *, standard_list: bool = False, progress_stream: TextIO | None = None
 ) -> dict[str, Any]:
-    """``{"searches": their documents, "comparison": its document, or None for one search}``.
+    """``{"searches": their documents, "comparison": its document, or None where there is nothing to compare}``.
 
     Of several, ``auto`` is TPE: only trials that ran to their end can be compared. With ``standard_list`` each search
     trains its reference placements, every one of them to the end, and nothing else.
@@ -62,7 +62,11 @@ def run_each(
     if len(specs) == 1:
         return {"searches": documents, "comparison": None}
     with closing(Catalog(home.storage)) as catalog:
-        comparison = comparison_document(catalog, names, max_tpot_ratio=specs[0].max_tpot_ratio)
+        try:
+            comparison = comparison_document(catalog, names, max_tpot_ratio=specs[0].max_tpot_ratio)
+        except RequestError as error:  # no placement came to its end everywhere; what each search found stands
+            print(f"note: {error}", file=stream, flush=True)
+            return {"searches": documents, "comparison": None}
         _track(catalog, home, comparison, stream)
     return {"searches": documents, "comparison": comparison}
 

@@ -329,3 +329,23 @@ def test_a_cap_that_leaves_no_reference_is_named(tmp_path: Path) -> None:
         RequestError, match=r"^--max-adapter-mb 0.01 allows none of the reference placements: give more$"
     ):
         run_each([spec], Home.at(tmp_path, None, None), standard_list=True)
+
+
+def test_searches_that_share_nothing_are_told_all_the_same(
+    both: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter(["o_proj", "k_proj"])
+
+    def end(spec: SearchSpec, *_: object) -> dict[str, Any]:
+        return {"search": record_task(both, spec.name or "", {next(ends): 50}).name}
+
+    monkeypatch.setattr("search.several.start", end)
+    for name in ("one", "two"):
+        rows = "".join(f'{{"text": "{name} {n}", "label": "{n % 2}"}}\n' for n in range(60))
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    specs = [SearchSpec(data=str(tmp_path / f"{name}.jsonl"), name="x", workers=1) for name in ("one", "two")]
+    said = io.StringIO()
+    found = run_each(specs, Home.at(tmp_path, both.url, None), progress_stream=said)
+    assert [each["search"] for each in found["searches"]] == ["x-one", "x-two"]
+    assert found["comparison"] is None
+    assert "note: searches x-one, x-two have no placement that all of them completed" in said.getvalue()
