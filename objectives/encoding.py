@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -101,6 +102,8 @@ def encode(
             )
         return _encode_for_encoder(data, tokenizer, max_tokens)
     chosen = Template.choose(tokenizer, template)
+    prompt_end = chosen.after or _common_end(row.text for row in data.splits["train"])
+    chosen = chosen.behind(prompt_end, tokenizer)
     (before,) = _ids(tokenizer, [chosen.before])
     first = _leading_specials(tokenizer) if chosen.special else []
     if before[: len(first)] == first:  # the template has them itself
@@ -116,7 +119,7 @@ def encode(
         return text.rstrip().removesuffix(end) if end and text.rstrip().endswith(end) else text
 
     def completions(texts: Sequence[str]) -> list[list[int]]:
-        return _continuations(tokenizer, "a" + chosen.after, [chosen.lead + text for text in texts])
+        return _continuations(tokenizer, "a" + prompt_end, [chosen.lead + text for text in texts])
 
     label_ids: tuple[tuple[int, ...], ...] = ()
     if data.task == "classification":
@@ -254,6 +257,10 @@ def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> Enco
         cut_prompts=cut_prompts,
         cut_completions={},
     )
+
+
+def _common_end(texts: Iterable[str]) -> str:
+    return os.path.commonprefix([text[::-1] for text in texts])[::-1]  # noqa: RUF071 - letters are what is wanted
 
 
 def _ids(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:

@@ -13,6 +13,10 @@ from tests.objectives.tiny import make_data, make_tokenizer
 
 QUESTIONS = [("where is the city of Rome?", "location"), ("who wrote this book?", "person")]
 CHAT = "{% for m in messages %}<user>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
+SPACED = (
+    "{% for m in messages %}{% if m.role == 'user' %}[ {{ m.content }} ]{% else %}"
+    " {{ m.content }}{% endif %}{% endfor %}"
+)
 
 
 def ids(tokenizer: Any, text: str) -> list[int]:
@@ -65,6 +69,27 @@ def test_rows_that_are_put_into_a_chat_template_twice_are_told() -> None:
         "before"
     ]
     assert not encode(data, tokenizer, "causal", max_tokens=64, template="{text}").notes()
+
+
+@pytest.mark.parametrize(
+    ("end", "chat", "lead"),
+    [
+        ("\n<bot>", CHAT, ""),
+        (" ]", SPACED, " "),
+        ("\n<bot>", None, " "),
+        ("\n<bot>", "{{ raise_exception('no') }}", " "),
+        ("?", CHAT, " "),
+        ("", CHAT, " "),
+    ],
+)
+def test_rows_that_bring_their_template_are_answered_as_it_has_it(end: str, chat: str | None, lead: str) -> None:
+    """As the note on rows that are put into a chat template twice advises."""
+    data = make_data("classification", {"train": [(text + end, label) for text, label in QUESTIONS]})
+    if not end:
+        data = make_data("classification", {"train": [("where", "location"), ("who is this", "person")]})
+    task = encode(data, make_tokenizer(chat=chat), "causal", max_tokens=64, template="{text}")
+    assert (task.template, task.lead) == ("{text}", lead)
+    assert task.label_ids[1] == tuple(ids(make_tokenizer(), f"]{lead}person")[1:])
 
 
 @pytest.mark.parametrize("space", ["", " "])
