@@ -231,6 +231,21 @@ def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTa
     return replace(task, pad_id=0) if isinstance(known, int) and task.pad_id >= known else task
 
 
+def ended_once(task: EncodedTask, config: Any) -> EncodedTask:
+    """Without the ends of sequence that texts hold, such as the ``</s>`` of HTML, where a model classifies by its own.
+
+    Encoder-decoders do so, and refuse rows that have different numbers of it.
+    """
+    if task.kind == "causal" or not getattr(config, "is_encoder_decoder", False):
+        return task
+
+    def once(row: EncodedRow) -> EncodedRow:
+        inside = [token for token in row.prompt[:-1] if token != config.eos_token_id]
+        return replace(row, prompt=inside + row.prompt[-1:])
+
+    return replace(task, splits={split: list(map(once, rows)) for split, rows in task.splits.items()})
+
+
 def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> EncodedTask:
     index = {label: i for i, label in enumerate(data.labels)}
     splits: dict[str, list[EncodedRow]] = {}
