@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +86,8 @@ def encode(
     max_tokens: int,
     template: str | None = None,
 ) -> EncodedTask:
-    """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays.
+    """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays,
+    be it one that all rows of train bring.
 
     What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
     completion, which is taken from the references too.
@@ -102,13 +103,14 @@ def encode(
             )
         return _encode_for_encoder(data, tokenizer, max_tokens)
     chosen = Template.choose(tokenizer, template)
-    prompt_end = chosen.after or _common_end(row.text for row in data.splits["train"])
-    chosen = chosen.behind(prompt_end, tokenizer)
+    own_end = "" if chosen.after else _common_end([row.text for row in data.splits["train"]])
+    after = chosen.after or own_end
+    chosen = chosen.behind(after, tokenizer)
     (before,) = _ids(tokenizer, [chosen.before])
     first = _leading_specials(tokenizer) if chosen.special else []
     if before[: len(first)] == first:  # the template has them itself
         first = []
-    (tail,) = _continuations(tokenizer, "a", [chosen.after])
+    (tail,) = _continuations(tokenizer, "a", [after])
     eos = tokenizer.eos_token_id
 
     def begun(ids: list[int]) -> list[int]:
@@ -119,7 +121,7 @@ def encode(
         return text.rstrip().removesuffix(end) if end and text.rstrip().endswith(end) else text
 
     def completions(texts: Sequence[str]) -> list[list[int]]:
-        return _continuations(tokenizer, "a" + prompt_end, [chosen.lead + text for text in texts])
+        return _continuations(tokenizer, "a" + after, [chosen.lead + text for text in texts])
 
     label_ids: tuple[tuple[int, ...], ...] = ()
     if data.task == "classification":
@@ -149,7 +151,7 @@ def encode(
         prompts = [begun(ids) for ids in _ids(tokenizer, [chosen.before + row.text + chosen.after for row in rows])]
         for i, row in enumerate(rows):
             if len(prompts[i]) > limit:
-                (head,) = _ids(tokenizer, [chosen.before + row.text])
+                (head,) = _ids(tokenizer, [chosen.before + row.text.removesuffix(own_end)])
                 prompts[i] = begun(head)[: limit - len(tail)] + tail
                 cut_prompts[split] += 1
         splits[split] = [
@@ -274,8 +276,10 @@ def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> Enco
     )
 
 
-def _common_end(texts: Iterable[str]) -> str:
-    return os.path.commonprefix([text[::-1] for text in texts])[::-1]  # noqa: RUF071 - letters are what is wanted
+def _common_end(texts: Sequence[str]) -> str:
+    """What stands behind the text of each, where rows bring a template of their own."""
+    end = os.path.commonprefix([text[::-1] for text in texts])[::-1]  # noqa: RUF071 - letters are what is wanted
+    return "" if end in texts else end
 
 
 def _ids(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:

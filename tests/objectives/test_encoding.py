@@ -156,6 +156,18 @@ def test_a_long_text_is_cut_at_its_end_and_the_template_stays() -> None:
     assert len(task.notes()) == 3
 
 
+def test_a_long_text_keeps_the_end_that_all_rows_bring() -> None:
+    """Else what a model answers behind would be the middle of a sentence, in the rows that are cut alone."""
+    long = "the cat sat on the mat. " * 20
+    rows = [(text + "\n<bot>", label) for text, label in [(long, "location"), *QUESTIONS]]
+    cut, whole, _ = encoded(rows, max_tokens=40, template="{text}").splits["validation"]
+    end = ids(make_tokenizer(), "\n<bot>")
+    assert cut.prompt[: len(cut.prompt) - len(end)] == [BOS, *ids(make_tokenizer(), long)][: len(cut.prompt) - len(end)]
+    assert cut.prompt[-len(end) :] == whole.prompt[-len(end) :] == end
+    same = [("the same for all", label) for label in ("location", "person")]
+    assert encoded(same, max_tokens=10, template="{text}").cut_prompts["train"] == 2
+
+
 def test_no_row_is_longer_than_allowed_and_none_is_counted_that_was_not_cut() -> None:
     rows = [("cat " * n, "person" if n % 2 else "location") for n in range(1, 60)]
     task = encoded(rows, max_tokens=32)
