@@ -182,11 +182,14 @@ def encode(
 
 
 def _marked(template: Template, tokenizer: Any, rows: Sequence[Row]) -> Iterator[str]:
-    """Rows that were in a chat template before they get one."""
-    marks = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)) or "(?!)")
-    if not template.special and (count := sum(marks.search(row.text) is not None for row in rows)):
+    """Rows that were in a chat template before they get one: they end as it does, or hold special tokens of its own."""
+    marks = [re.escape(token) for token in tokenizer.all_special_tokens if token and token in template.text]
+    if end := template.after.strip():
+        marks.append(re.escape(end) + r"\s*$")
+    mark = re.compile("|".join(marks) or "(?!)")
+    if not template.special and (count := sum(mark.search(row.text) is not None for row in rows)):
         yield (
-            f"train: {count} of {len(rows)} inputs hold special tokens, and get the chat template: give --template "
+            f"train: {count} of {len(rows)} inputs hold marks of the chat template, and get it: give --template "
             "'{text}' if they had it before"
         )
 

@@ -64,11 +64,14 @@ def test_rows_that_are_put_into_a_chat_template_twice_are_told() -> None:
     rows = [("<user>who?\n<bot>", "person"), ("where?", "location"), ("a <b> who?", "person")]
     data = make_data("classification", {"train": rows})
     tokenizer = make_tokenizer(chat=CHAT)
-    assert encode(data, tokenizer, "causal", max_tokens=64).notes() == [
-        "train: 1 of 3 inputs hold special tokens, and get the chat template: give --template '{text}' if they had it "
+    note = (
+        "train: 1 of 3 inputs hold marks of the chat template, and get it: give --template '{text}' if they had it "
         "before"
-    ]
+    )
+    assert encode(data, tokenizer, "causal", max_tokens=64).notes() == [note]
     assert not encode(data, tokenizer, "causal", max_tokens=64, template="{text}").notes()
+    data = make_data("classification", {"train": [("[ who? ]", "person"), ("<s>where</s>?", "location"), ("[", "hm")]})
+    assert encode(data, make_tokenizer(chat=SPACED), "causal", max_tokens=64).notes() == [note], "HTML is no mark of it"
 
 
 @pytest.mark.parametrize(
