@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,8 @@ def encode(
     max_tokens: int,
     template: str | None = None,
 ) -> EncodedTask:
-    """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays.
+    """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays,
+    be it one that all rows of train bring.
 
     What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
     completion, which is taken from the references too.
@@ -101,11 +103,14 @@ def encode(
             )
         return _encode_for_encoder(data, tokenizer, max_tokens)
     chosen = Template.choose(tokenizer, template)
+    own_end = "" if chosen.after else _common_end([row.text for row in data.splits["train"]])
+    after = chosen.after or own_end
+    chosen = chosen.behind(after, tokenizer)
     (before,) = _ids(tokenizer, [chosen.before])
     first = _leading_specials(tokenizer) if chosen.special else []
     if before[: len(first)] == first:  # the template has them itself
         first = []
-    (tail,) = _continuations(tokenizer, "a", [chosen.after])
+    (tail,) = _continuations(tokenizer, "a", [after])
     eos = tokenizer.eos_token_id
 
     def begun(ids: list[int]) -> list[int]:
@@ -116,7 +121,7 @@ def encode(
         return text.rstrip().removesuffix(end) if end and text.rstrip().endswith(end) else text
 
     def completions(texts: Sequence[str]) -> list[list[int]]:
-        return _continuations(tokenizer, "a" + chosen.after, [chosen.lead + text for text in texts])
+        return _continuations(tokenizer, "a" + after, [chosen.lead + text for text in texts])
 
     label_ids: tuple[tuple[int, ...], ...] = ()
     if data.task == "classification":
@@ -146,7 +151,7 @@ def encode(
         prompts = [begun(ids) for ids in _ids(tokenizer, [chosen.before + row.text + chosen.after for row in rows])]
         for i, row in enumerate(rows):
             if len(prompts[i]) > limit:
-                (head,) = _ids(tokenizer, [chosen.before + row.text])
+                (head,) = _ids(tokenizer, [chosen.before + row.text.removesuffix(own_end)])
                 prompts[i] = begun(head)[: limit - len(tail)] + tail
                 cut_prompts[split] += 1
         splits[split] = [
@@ -177,11 +182,14 @@ def encode(
 
 
 def _marked(template: Template, tokenizer: Any, rows: Sequence[Row]) -> Iterator[str]:
-    """Rows that were in a chat template before they get one."""
-    marks = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)) or "(?!)")
-    if not template.special and (count := sum(marks.search(row.text) is not None for row in rows)):
+    """Rows that were in a chat template before they get one: they end as it does, or hold special tokens of its own."""
+    marks = [re.escape(token) for token in tokenizer.all_special_tokens if token and token in template.text]
+    if end := template.after.strip():
+        marks.append(re.escape(end) + r"\s*$")
+    mark = re.compile("|".join(marks) or "(?!)")
+    if not template.special and (count := sum(mark.search(row.text) is not None for row in rows)):
         yield (
-            f"train: {count} of {len(rows)} inputs hold special tokens, and get the chat template: give --template "
+            f"train: {count} of {len(rows)} inputs hold marks of the chat template, and get it: give --template "
             "'{text}' if they had it before"
         )
 
@@ -228,6 +236,21 @@ def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTa
     return replace(task, pad_id=0) if isinstance(known, int) and task.pad_id >= known else task
 
 
+def ended_once(task: EncodedTask, config: Any) -> EncodedTask:
+    """Without the ends of sequence that texts hold, such as the ``</s>`` of HTML, where a model classifies by its own.
+
+    Encoder-decoders do so, and refuse rows that have different numbers of it.
+    """
+    if task.kind == "causal" or not getattr(config, "is_encoder_decoder", False):
+        return task
+
+    def once(row: EncodedRow) -> EncodedRow:
+        inside = [token for token in row.prompt[:-1] if token != config.eos_token_id]
+        return replace(row, prompt=inside + row.prompt[-1:])
+
+    return replace(task, splits={split: list(map(once, rows)) for split, rows in task.splits.items()})
+
+
 def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> EncodedTask:
     index = {label: i for i, label in enumerate(data.labels)}
     splits: dict[str, list[EncodedRow]] = {}
@@ -254,6 +277,12 @@ def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> Enco
         cut_prompts=cut_prompts,
         cut_completions={},
     )
+
+
+def _common_end(texts: Sequence[str]) -> str:
+    """What stands behind the text of each, where rows bring a template of their own."""
+    end = os.path.commonprefix([text[::-1] for text in texts])[::-1]  # noqa: RUF071 - letters are what is wanted
+    return "" if end in texts else end
 
 
 def _ids(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:

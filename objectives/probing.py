@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+from objectives.device_errors import in_a_line, is_broken_for_good, is_out_of_memory
+from objectives.errors import ModelError, RequestError
 
 #: What an architecture raises that cannot do what was tried.
 CANNOT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
@@ -19,3 +25,24 @@ def same_but_for_rounding(some: Tensor, plain: Tensor, dtype: torch.dtype) -> bo
     share = 1e-3 if dtype in (torch.float32, torch.float64) else 5e-2
     largest = plain.abs().nan_to_num(nan=0.0, posinf=0.0).max().item()
     return some.shape == plain.shape and torch.allclose(some, plain, rtol=0.0, atol=share * largest)
+
+
+@contextmanager
+def refused(refusal: Callable[[str], RequestError]) -> Iterator[None]:
+    """Raises what ``refusal`` makes of the reason where an architecture cannot do what is tried within.
+
+    Memory that is short and a device that is broken are no such reason: they are raised as they are.
+    """
+    try:
+        yield
+    except CANNOT as error:
+        if is_out_of_memory(error) or is_broken_for_good(error):
+            raise
+        raise refusal(in_a_line(error)) from error
+
+
+def no_decoder(model_type: str, reason: str) -> ModelError:
+    return ModelError(
+        f"model type {model_type!r} does not generate token by token in this version of transformers ({reason}): "
+        "choose another model"
+    )

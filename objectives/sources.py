@@ -71,8 +71,8 @@ def _split_files(folder: Path) -> tuple[dict[Split, Path], list[str]]:
     found: dict[Split, Path] = {}
     unused: list[str] = []
     for path in entries:
-        split = _SPLIT_OF_NAME.get(path.stem.lower())
-        if split is None or path.suffix.lower() not in SUFFIXES:
+        split = _names_split(path)
+        if split is None:
             if not path.name.startswith(".") and _may_be_data(path):
                 unused.append(path.name)
             continue
@@ -88,6 +88,10 @@ def _split_files(folder: Path) -> tuple[dict[Split, Path], list[str]]:
             f"Name one train with a suffix of {', '.join(SUFFIXES)}, or pass one file itself."
         )
     return found, unused
+
+
+def _names_split(path: Path) -> Split | None:
+    return _SPLIT_OF_NAME.get(path.stem.lower()) if path.suffix.lower() in SUFFIXES else None
 
 
 def _may_be_data(path: Path) -> bool:
@@ -108,10 +112,13 @@ def _saved(folder: Path) -> Mapping[str, Any]:
 
 
 def _is_repository(folder: Path) -> bool:
-    """As the hub has data sets: splits in ``data``, in folders of their own or in numbered parts, none as one file."""
-    if any((folder / f"train{suffix}").exists() for suffix in SUFFIXES):
+    """As the hub has data sets: splits in ``data``, in folders of their own or in numbered parts, none as one file.
+
+    Beside those datasets would pass over such a file, and without a name for train take all files together for it.
+    """
+    if any(_names_split(path) for path in folder.iterdir()):
         return False
-    within = itertools.chain(folder.glob("train-*-of-*"), folder.glob("data/*"), folder.glob("train/*"))
+    within = itertools.chain(folder.glob("train-*-of-*"), folder.glob("data/*train*"), folder.glob("train/*"))
     return any(path.suffix.lower() in SUFFIXES for path in within)
 
 
@@ -123,7 +130,8 @@ def _cloned(folder: Path) -> Mapping[str, Any]:
     except Exception as error:  # as below
         raise DataError(
             f"{folder} looks like a data set of the hub, and it cannot be read as one: {_reason(error)}. "
-            f"Pass one of its files, or a folder with a file named train with a suffix of {', '.join(SUFFIXES)}."
+            "Fetch what git lfs left out (git lfs pull), or pass one of its files, or a folder with a file named train "
+            f"with a suffix of {', '.join(SUFFIXES)}."
         ) from error
     return loaded
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -31,7 +32,7 @@ class Template:
 
         Raises RequestError for a template without exactly one ``{text}``, and for ``chat`` without a chat template.
         """
-        has_chat = bool(getattr(tokenizer, "chat_template", None))
+        has_chat = _has_chat(tokenizer)
         if template == "chat" and not has_chat:
             raise RequestError(
                 "--template chat: this model's tokenizer has no chat template; pass a template such as "
@@ -52,9 +53,22 @@ class Template:
         lead = whole[len(after) :] or ("" if after.endswith("\n") else " ")
         return cls(before, after, lead, special=True)
 
+    def behind(self, end: str, tokenizer: Any) -> Template:
+        """Where rows bring the chat template, and all end with ``end`` as that does: led as it has it."""
+        if self.special and not self.after and _has_chat(tokenizer):
+            with suppress(RequestError):  # a template of one's own is the remedy for one that cannot be used
+                chat = Template.choose(tokenizer, "chat")
+                if chat.after and end.endswith(chat.after):
+                    return replace(self, lead=chat.lead)
+        return self
+
     @property
     def text(self) -> str:
         return self.before + "{text}" + self.after
+
+
+def _has_chat(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "chat_template", None))
 
 
 def _clock() -> str:

@@ -54,7 +54,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     """Read the model's structure and the data, and fill in what the spec leaves open. Raises RequestError."""
     from objectives import demo
     from objectives.data import load_data
-    from objectives.encoding import encode, within_vocabulary
+    from objectives.encoding import encode, ended_once, within_vocabulary
     from objectives.fingerprint import model_digest
     from objectives.heads import head_parameters_of
     from objectives.latency import LatencySettings
@@ -111,7 +111,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     steps = spec.steps or (demo.STEPS if spec.data is None else _DEFAULT_STEPS[data.task])
     data = data.with_train_of(max(_TRAIN_ROWS, steps * spec.batch_size * spec.accumulate), spec.seed)
     task = encode(data, tokenizer, kind, max_tokens=max_tokens, template=spec.template)
-    task = within_vocabulary(task, config, folder)
+    task = ended_once(within_vocabulary(task, config, folder), config)
     spec = replace(
         spec,
         model=model,

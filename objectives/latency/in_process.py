@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from objectives.backbone import attach, decoding_state, twin
-from objectives.device_errors import in_a_line, is_broken_for_good, is_out_of_memory
 from objectives.errors import RequestError
 from objectives.latency.context import in_process_facts
 from objectives.latency.graphs import GraphDecoder
@@ -20,7 +20,7 @@ from objectives.latency.settings import LatencySettings
 from objectives.latency.timing import Timing
 from objectives.modules import ModuleSpace
 from objectives.placement import Placement
-from objectives.probing import CANNOT
+from objectives.probing import no_decoder, refused
 
 Seconds = NDArray[np.float64]  # (tokens, 2 models); the first token's are its TTFT
 
@@ -59,22 +59,24 @@ class TransformersEngine:
             model.add_adapter(name, model.peft_config["default"])
         mixed = _Mixed(model, [names[row % adapters] for row in range(self._settings.concurrency)])
         pair = self.beside(mixed, seed)
-        try:
+        mixes_none = f"{placement.label} cannot be served in mixed batches: PEFT mixes no adapters of model type"
+        with refused(lambda reason: RequestError(f"{mixes_none} {self._space.model_type!r} ({reason})")):
             pair.request()
-        except CANNOT as error:
-            if is_out_of_memory(error) or is_broken_for_good(error):
-                raise
-            raise RequestError(
-                f"{placement.label} cannot be served in mixed batches: PEFT mixes no adapters of model type "
-                f"{self._space.model_type!r} ({in_a_line(error)})"
-            ) from error
         return pair
 
     def beside(self, model: Any, seed: int) -> InProcessPair:
-        """``model``, which is adapted already, beside the base model."""
+        """``model``, which is adapted already, beside the base model.
+
+        Raises ModelError for a causal model that cannot go on from its own state: BLT's class makes none.
+        """
         # The base model is a copied tree of objects too: the original measured about 1% faster than its own copy,
         # which would look like a cost of the adapter.
-        return InProcessPair(twin(self._base), model, self._settings, encoder=self._space.kind == "encoder", seed=seed)
+        base, encoder = twin(self._base), self._space.kind == "encoder"
+        if not encoder:
+            with refused(partial(no_decoder, self._space.model_type)), torch.inference_mode():
+                step = _Decoder(base, torch.zeros(1, 1, dtype=torch.long, device=base.device))
+                step(), step()
+        return InProcessPair(base, model, self._settings, encoder=encoder, seed=seed)
 
     def close(self) -> None:
         """Nothing is left behind."""

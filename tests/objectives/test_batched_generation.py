@@ -10,11 +10,15 @@ import torch
 from transformers import RwkvConfig, RwkvForCausalLM
 
 from objectives.batched_generation import rows_keep_apart
+from objectives.errors import ModelError
+from objectives.latency import LatencySettings
+from objectives.latency.in_process import TransformersEngine
 from objectives.model import load_config, meta_model
 from objectives.modules import module_space
+from objectives.placement import BASE
 from objectives.workbench import Workbench
 from tests.objectives.test_workbench import assignment
-from tests.objectives.tiny import CAUSAL, Zoo, make_task, make_tokenizer
+from tests.objectives.tiny import CAUSAL, Zoo, make_blt, make_task, make_tokenizer
 
 
 @pytest.fixture
@@ -48,3 +52,26 @@ def test_a_model_that_mixes_rows_generates_from_each_alone(zoo: Zoo, rwkv: Path,
     for row, text in zip(task.splits["test"], together, strict=True):
         one = Workbench(replace(given, task=replace(task, splits={"test": [row]})))
         assert one.evaluate(one.base, "test").predictions == (text,)
+
+
+def test_a_model_that_raises_for_padding_generates_from_each_row_alone(zoo: Zoo) -> None:
+    model = zoo.copy("llama")
+
+    def refuse(_: torch.nn.Module, _args: object, inputs: dict[str, torch.Tensor]) -> None:
+        if (inputs["input_ids"] == 2).any():
+            raise RuntimeError("The size of tensor a (24) must match the size of tensor b (12)")
+
+    model.register_forward_pre_hook(refuse, with_kwargs=True)
+    assert not rows_keep_apart(model, 2)
+
+
+def test_a_model_that_generates_nothing_is_refused_in_a_sentence() -> None:
+    model = make_blt()
+    engine = TransformersEngine(model, module_space(model, model.config, "causal"), LatencySettings())
+    for use in (lambda: rows_keep_apart(model, 2), lambda: engine.open(BASE, 0)):
+        with pytest.raises(ModelError) as caught:
+            use()
+        assert str(caught.value) == (
+            "model type 'blt' does not generate token by token in this version of transformers (AttributeError: "
+            "'BltConfig' object has no attribute 'num_hidden_layers'): choose another model"
+        )

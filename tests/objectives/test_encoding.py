@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig
+from transformers import BartConfig, BartForSequenceClassification, LlamaConfig
 
-from objectives.encoding import EncodedTask, _prefix_free, encode, within_vocabulary
+from objectives.accuracy import evaluate
+from objectives.encoding import EncodedTask, _prefix_free, encode, ended_once, within_vocabulary
 from objectives.errors import ModelError, RequestError
 from tests.objectives.tiny import VOCABULARY, Zoo, make_data, make_task, make_tokenizer, make_word_tokenizer
 
@@ -153,6 +154,18 @@ def test_a_long_text_is_cut_at_its_end_and_the_template_stays() -> None:
         f"(--max-tokens, or the model's context), and the longest label takes {longest}"
     )
     assert len(task.notes()) == 3
+
+
+def test_a_long_text_keeps_the_end_that_all_rows_bring() -> None:
+    """Else what a model answers behind would be the middle of a sentence, in the rows that are cut alone."""
+    long = "the cat sat on the mat. " * 20
+    rows = [(text + "\n<bot>", label) for text, label in [(long, "location"), *QUESTIONS]]
+    cut, whole, _ = encoded(rows, max_tokens=40, template="{text}").splits["validation"]
+    end = ids(make_tokenizer(), "\n<bot>")
+    assert cut.prompt[: len(cut.prompt) - len(end)] == [BOS, *ids(make_tokenizer(), long)][: len(cut.prompt) - len(end)]
+    assert cut.prompt[-len(end) :] == whole.prompt[-len(end) :] == end
+    same = [("the same for all", label) for label in ("location", "person")]
+    assert encoded(same, max_tokens=10, template="{text}").cut_prompts["train"] == 2
 
 
 def test_no_row_is_longer_than_allowed_and_none_is_counted_that_was_not_cut() -> None:
@@ -325,6 +338,21 @@ def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
         "train: 1 of 3 inputs cut, so that the prompt has 16 tokens (--max-tokens, or the model's context)"
     )
     assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)
+
+
+def test_an_encoder_decoder_finds_one_end_of_sequence_whatever_a_text_holds() -> None:
+    rows = [("the cat <s>sat</s> on the mat", "location"), ("who wrote this book?", "person")]
+    task = encode(make_data("classification", {"train": rows}), make_tokenizer(behind=True), "encoder", max_tokens=64)
+    width = {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    depth = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = BartConfig(
+        vocab_size=VOCABULARY, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, num_labels=2, **width, **depth
+    )
+    fitted = ended_once(task, config)
+    assert [row.prompt.count(EOS) for row in fitted.splits["test"]] == [1, 1]
+    assert fitted.splits["test"][1] == task.splits["test"][1]
+    assert len(evaluate(BartForSequenceClassification(config).eval(), fitted, "test", metric="accuracy").scores) == 2
+    assert ended_once(task, LlamaConfig()) is task, "two texts can be parted by it for RoBERTa"
 
 
 def test_a_pad_token_that_was_added_without_resizing_the_model_is_replaced(zoo: Zoo) -> None:

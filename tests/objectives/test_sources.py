@@ -75,6 +75,28 @@ def test_a_clone_of_the_hub_with_folders_of_splits(tmp_path: Path, monkeypatch: 
     with pytest.raises(DataError, match="looks like a data set of the hub, and it cannot be read as one: ") as error:
         load_data(str(tmp_path / "set"))
     assert "\n" not in str(error.value)
+    assert "Fetch what git lfs left out (git lfs pull), or pass one of its files, or a folder with " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train.jsonl", "data/train.jsonl"),  # as everywhere, a name may have capitals
+        ("train/part.jsonl", "validation.jsonl"),
+        ("data/notes.jsonl", "questions.jsonl"),
+        ("data/held_out.jsonl", "data/questions.jsonl"),
+    ],
+)
+def test_no_file_is_passed_over_or_taken_for_train_as_if_the_hub_had_it(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        rows = "".join(f'{{"text": "{name} {i}", "label": "{i % 2}"}}\n' for i in range(20))
+        (tmp_path / name).write_text(rows)
+    if names[0] == "Train.jsonl":
+        assert all(row.text.startswith("Train") for row in load_data(str(tmp_path)).rows("train"))
+    else:
+        with pytest.raises(DataError, match="has no train file; it holds "):
+            load_data(str(tmp_path))
 
 
 def test_a_folder_of_several_data_sets_is_none(tmp_path: Path) -> None:

@@ -13,6 +13,10 @@ from tests.objectives.tiny import make_data, make_tokenizer
 
 QUESTIONS = [("where is the city of Rome?", "location"), ("who wrote this book?", "person")]
 CHAT = "{% for m in messages %}<user>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
+SPACED = (
+    "{% for m in messages %}{% if m.role == 'user' %}[ {{ m.content }} ]{% else %}"
+    " {{ m.content }}{% endif %}{% endfor %}"
+)
 
 
 def ids(tokenizer: Any, text: str) -> list[int]:
@@ -60,11 +64,35 @@ def test_rows_that_are_put_into_a_chat_template_twice_are_told() -> None:
     rows = [("<user>who?\n<bot>", "person"), ("where?", "location"), ("a <b> who?", "person")]
     data = make_data("classification", {"train": rows})
     tokenizer = make_tokenizer(chat=CHAT)
-    assert encode(data, tokenizer, "causal", max_tokens=64).notes() == [
-        "train: 1 of 3 inputs hold special tokens, and get the chat template: give --template '{text}' if they had it "
+    note = (
+        "train: 1 of 3 inputs hold marks of the chat template, and get it: give --template '{text}' if they had it "
         "before"
-    ]
+    )
+    assert encode(data, tokenizer, "causal", max_tokens=64).notes() == [note]
     assert not encode(data, tokenizer, "causal", max_tokens=64, template="{text}").notes()
+    data = make_data("classification", {"train": [("[ who? ]", "person"), ("<s>where</s>?", "location"), ("[", "hm")]})
+    assert encode(data, make_tokenizer(chat=SPACED), "causal", max_tokens=64).notes() == [note], "HTML is no mark of it"
+
+
+@pytest.mark.parametrize(
+    ("end", "chat", "lead"),
+    [
+        ("\n<bot>", CHAT, ""),
+        (" ]", SPACED, " "),
+        ("\n<bot>", None, " "),
+        ("\n<bot>", "{{ raise_exception('no') }}", " "),
+        ("?", CHAT, " "),
+        ("", CHAT, " "),
+    ],
+)
+def test_rows_that_bring_their_template_are_answered_as_it_has_it(end: str, chat: str | None, lead: str) -> None:
+    """As the note on rows that are put into a chat template twice advises."""
+    data = make_data("classification", {"train": [(text + end, label) for text, label in QUESTIONS]})
+    if not end:
+        data = make_data("classification", {"train": [("where", "location"), ("who is this", "person")]})
+    task = encode(data, make_tokenizer(chat=chat), "causal", max_tokens=64, template="{text}")
+    assert (task.template, task.lead) == ("{text}", lead)
+    assert task.label_ids[1] == tuple(ids(make_tokenizer(), f"]{lead}person")[1:])
 
 
 @pytest.mark.parametrize("space", ["", " "])

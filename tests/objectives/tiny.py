@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
+    BltConfig,
     DistilBertConfig,
     Gemma2Config,
     GPT2Config,
@@ -65,6 +66,25 @@ CONFIGURATIONS: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 ENCODERS = ("bert", "distilbert")
 CAUSAL = tuple(name for name in CONFIGURATIONS if name not in ENCODERS)
+
+
+def make_blt() -> Any:
+    """A causal model whose class cannot make the state that generation goes on from."""
+    part = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    outer = part | {"vocab_size": VOCABULARY, "hidden_size_global": 64}
+    config = BltConfig(
+        vocab_size=VOCABULARY,
+        cross_attn_k=2,
+        encoder_hash_byte_group_vocab=64,
+        encoder_hash_byte_group_nb_functions=1,
+        encoder_hash_byte_group_size=[3],
+        patcher_config=part | {"vocab_size": VOCABULARY},
+        encoder_config=outer,
+        decoder_config=outer,
+        global_config=part | {"hidden_size": 64},
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
 
 _CORPUS = (
     "the cat sat on the mat. where is the city of Rome? who wrote this book?\nAnswer: yes no not sure maybe\n"
