@@ -121,6 +121,6 @@ def _track(catalog: Catalog, home: Home, comparison: dict[str, Any], stream: Tex
     except Exception as error:
         print(
             f"note: MLflow did not take the comparison ({said(error)}): `python -m search compare "
-            f"{' '.join(comparison['tasks'])} --out FILE.html` writes it as a page",
+            f"{' '.join(comparison['tasks'])} --out FILE.html{home.flags()}` writes it as a page",
             file=stream,
         )

@@ -20,7 +20,7 @@ from search.catalog import Catalog
 from search.home import Home
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import EXPERIMENT
-from search.several import _comparable, _named, _unused, run_each
+from search.several import _comparable, _named, _track, _unused, run_each
 from search.spec import SearchSpec
 from search.terminal import print_comparison
 from tests.dashboards.documents import comparison
@@ -329,3 +329,11 @@ def test_a_cap_that_leaves_no_reference_is_named(tmp_path: Path) -> None:
         RequestError, match=r"^--max-adapter-mb 0.01 allows none of the reference placements: give more$"
     ):
         run_each([spec], Home.at(tmp_path, None, None), standard_list=True)
+
+
+def test_a_comparison_that_mlflow_did_not_take_can_be_made_again(both: Catalog, tmp_path: Path) -> None:
+    said = io.StringIO()
+    _track(both, Home.at(tmp_path, None, "http://127.0.0.1:9"), {"tasks": ["one", "two"]}, said)
+    again = f"`python -m search compare one two --out FILE.html --home {tmp_path}` writes it as a page\n"
+    assert said.getvalue().startswith("note: MLflow did not take the comparison (")
+    assert said.getvalue().endswith(again)
