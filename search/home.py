@@ -61,12 +61,10 @@ class Home:
     def flags(self) -> str:
         """What has to follow a command of ours, one that is printed for a person, to find this home; nothing for the
         one that is found without."""
-        usual = place_of(None, None, None)
-        if (self.folder, self.storage) == (usual.folder, usual.storage):
-            return ""
-        folder = f" --home {shlex.quote(str(self.folder))}" if self.folder != usual.folder else ""
-        own = self.storage == _sqlite(self.folder / "search.db")
-        return folder if own else f"{folder} --storage {shlex.quote(redacted(self.storage))}"
+        flags = "" if self.folder == _folder(None) else f" --home {shlex.quote(str(self.folder))}"
+        # A password is not printed, so that the environment's own URL is left to it.
+        found = place_of(str(self.folder), None, None).storage == self.storage
+        return flags if found else f"{flags} --storage {shlex.quote(redacted(self.storage))}"
 
     def environment(self) -> dict[str, str]:
         """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs
