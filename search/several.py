@@ -107,7 +107,7 @@ def _named(specs: Sequence[SearchSpec], home: Home, kind: str) -> list[SearchSpe
             if spec.name is None:
                 name = free_name(stem, taken | own)
             elif (name := free_name(stem, own)) in taken:
-                raise catalog.taken(name)
+                raise catalog.taken(name, home.flags())
             named.append(replace(spec, name=name))
     return named
 

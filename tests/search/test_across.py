@@ -285,7 +285,9 @@ def test_searches_of_several_data_sets_are_named_by_prefix_and_data(both: Catalo
     assert names(None, "x/mails", "x/talks") == ["tiny-mails", "tiny-talks"]
     assert names("nightly", "x/mails", "x/talks") == ["nightly-mails", "nightly-talks"]
     record_task(both, "nightly-talks", A)
-    with pytest.raises(RequestError, match="a search named 'nightly-talks' exists already"):
+    with pytest.raises(
+        RequestError, match=f"^a search named 'nightly-talks' exists already .*resume nightly-talks --home {tmp_path}"
+    ):
         names("nightly", "x/mails", "x/talks")
     with pytest.raises(RequestError, match=r"data set x/mails is given twice: give each data set once"):
         names(None, "x/mails", "x/mails")
