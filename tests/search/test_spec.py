@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -175,6 +177,8 @@ def test_local_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_values_are_taken_as_programs_have_them() -> None:
+    counted = SearchSpec(seed=np.int64(3), ranks=np.array([8, 4]).tolist(), learning_rate=np.float32(0.5))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(counted.to_json())) == SearchSpec(seed=3, ranks=(4, 8), learning_rate=0.5).to_json()
     spec = SearchSpec(model=Path("llama"), data=Path("rows.csv"), ranks=[16, 8, 8], alpha=16, max_hours=2)  # type: ignore[arg-type]
     assert spec == SearchSpec(model="llama", data="rows.csv", ranks=(8, 16), alpha="16", max_hours=2.0)
     assert hash(spec) == hash(SearchSpec(model="llama", data="rows.csv", ranks=(8, 16), alpha="16", max_hours=2.0))
