@@ -22,6 +22,8 @@ _SPLIT_OF_NAME: Mapping[str, Split] = {
     "val": "validation",
     "test": "test",
 }
+#: What datasets reads of a clone as it stands; of tables as text it would take 007 for a number and NA for nothing.
+_CLONED = (".parquet", ".jsonl", ".json")
 #: Files that datasets' save_to_disk leaves in the folder of several splits, or in that of one.
 _SAVED = ({"dataset_dict.json"}, {"state.json", "dataset_info.json"})
 
@@ -119,7 +121,7 @@ def _is_repository(folder: Path) -> bool:
     if any(_names_split(path) for path in folder.iterdir()):
         return False
     within = itertools.chain(folder.glob("train-*-of-*"), folder.glob("data/*train*"), folder.glob("train/*"))
-    return any(path.suffix.lower() in SUFFIXES for path in within)
+    return any(path.suffix.lower() in _CLONED for path in within)
 
 
 def _cloned(folder: Path) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from search.home import opened
+from search.home import opened, place_of
 from search.names import PICKS, TOOLS
 from search.options import print_json, request, stores
 
@@ -26,8 +26,9 @@ def recipe(
     """
     from search.recipes import recipe as written
 
-    with opened(name, home, storage, tracking_uri) as (catalog, search):
-        click.echo(written(catalog, search, pick, tool), nl=False)
+    place = (home, storage, tracking_uri)
+    with opened(name, *place) as (catalog, search):
+        click.echo(written(catalog, search, pick, tool, place_of(*place).flags()), nl=False)
 
 
 @click.command()

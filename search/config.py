@@ -58,7 +58,7 @@ def read_config(file: Path) -> dict[str, Any]:
         # As they are written: YAML itself would take the last of two.
         keys = Counter(str(key.value).replace("-", "_") for key, _ in written.value)
         content = loader.construct_document(written)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: of its encoding, or a date that there is not
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
             reason = f"line {error.problem_mark.line + 1}: {error.problem}"

@@ -19,8 +19,6 @@ from search.mlflow_store import RunState, run_states
 from search.run import tracker_of
 from search.study import open_trials, tell_late
 
-_MENDS = "`python -m search doctor --fix` mends it"
-
 
 def examine(home: Home, name: str | None, *, fix: bool) -> list[dict[str, Any]]:
     """For each search ``{"search", "status", "holder", "problems", "mended", "mlflow"}``.
@@ -68,7 +66,7 @@ def _examine(catalog: Catalog, home: Home, search: SearchRecord, fix: bool) -> d
                     for number in orphans:
                         catalog.restart(search.id, number)
                     catalog.set_status(search.id, "interrupted")
-            _examine_study(catalog, search, trials, fix, problems, mended)
+            _examine_study(catalog, home, search, trials, fix, problems, mended)
             try:
                 problems += _adapters(trials)
                 if search.status == "complete" and (strays := _strays(home, search, trials)):
@@ -90,8 +88,13 @@ def _examine(catalog: Catalog, home: Home, search: SearchRecord, fix: bool) -> d
     }
 
 
+def _fix(home: Home) -> str:
+    return f"`python -m search doctor --fix{home.flags()}`"
+
+
 def _examine_study(
     catalog: Catalog,
+    home: Home,
     search: SearchRecord,
     trials: list[TrialRecord],
     fix: bool,
@@ -106,7 +109,7 @@ def _examine_study(
         if fix:
             cap, steps = search.spec.get("max_tpot_ratio"), search.spec["steps"]
             tell_late(catalog.url, search.id, untold, max_ratio=cap, steps=steps)
-        (mended if fix else problems).append(sentence if fix else f"{sentence}: {_MENDS}")
+        (mended if fix else problems).append(sentence if fix else f"{sentence}: {_fix(home)} mends it")
     unknown = sorted(opened - {trial.number for trial in trials})
     if unknown and search.status == "complete":
         problems.append(f"trials {unknown} are open in the study, and not in the catalog")
@@ -147,7 +150,7 @@ def _examine_mlflow(
         search = catalog.search_of(known.id)
         if runs is not None and (found := disagreement(catalog, search, runs)).all:
             document["mended" if fix else "problems"] += [
-                sentence if fix else f"{sentence}: {_MENDS}" for sentence in found.sentences()
+                sentence if fix else f"{sentence}: {_fix(home)} mends it" for sentence in found.sentences()
             ]
             if fix:
                 queue_again(catalog, search.id, found.all)
@@ -157,5 +160,4 @@ def _examine_mlflow(
         tracker_of(catalog, home).stop(60.0)
     for search, document in idle:
         if pending := waiting(catalog, search.id):
-            remedy = "`python -m search doctor --fix` sends them"
-            document["problems"].append(f"MLflow has yet to hear of {len(pending)} records: {remedy}")
+            document["problems"].append(f"MLflow has yet to hear of {len(pending)} records: {_fix(home)} sends them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,12 +61,13 @@ class Home:
     def flags(self) -> str:
         """What has to follow a command of ours, one that is printed for a person, to find this home; nothing for the
         one that is found without."""
-        usual = place_of(None, None, None)
-        if (self.folder, self.storage) == (usual.folder, usual.storage):
-            return ""
-        folder = f" --home {shlex.quote(str(self.folder))}" if self.folder != usual.folder else ""
-        own = self.storage == _sqlite(self.folder / "search.db")
-        return folder if own else f"{folder} --storage {shlex.quote(redacted(self.storage))}"
+        usual = None
+        with suppress(RequestError):  # the current folder was deleted, and a long search may end in it all the same
+            usual = _folder(None)
+        flags = "" if self.folder == usual else f" --home {shlex.quote(str(self.folder))}"
+        # A password is not printed, so that the environment's own URL is left to it.
+        found = place_of(str(self.folder), None, None).storage == self.storage
+        return flags if found else f"{flags} --storage {shlex.quote(redacted(self.storage))}"
 
     def environment(self) -> dict[str, str]:
         """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs
@@ -137,8 +138,14 @@ def opened(name: str, *place: str | None) -> Iterator[tuple[Catalog, SearchRecor
 
 
 def _folder(home: str | None) -> Path:
-    """``--home``, else SEARCH_HOME, else ``./.search``."""
-    return Path(os.path.expanduser(home or os.environ.get("SEARCH_HOME") or ".search")).absolute()  # noqa: PTH111
+    """``--home``, else SEARCH_HOME, else ``./.search``. Raises RequestError where the current folder was deleted."""
+    folder = Path(os.path.expanduser(home or os.environ.get("SEARCH_HOME") or ".search"))  # noqa: PTH111
+    try:
+        return folder.absolute()
+    except FileNotFoundError as error:
+        raise RequestError(
+            f"home {folder} would be in this folder, which was deleted: go to one that is there, or give a full path"
+        ) from error
 
 
 def _make(folder: Path) -> None:

@@ -45,7 +45,7 @@ The classes are, in this order: `{labels}`. The head that was trained with the a
 tokenizer cuts a text to {max_tokens} tokens."""
 
 _SAMPLE = """\
-Where a note below says that N of M rows were used, they are those that
+Where a note on test says below that N of M rows were used, they are those that
 `sorted(random.Random("{seed} test").sample(range(M), N))` gives, counted from 0; of generation, M counts different
 prompts in order of appearance."""
 

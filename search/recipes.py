@@ -33,6 +33,7 @@ class Trained:
     title: str
     note: str  # a whole line of comment for those who train it again, or empty
     search: str
+    flags: str  # by which a command finds the search: see :meth:`search.home.Home.flags`
     trial: int
     model: str
     provenance: Mapping[str, Any]  # of the search
@@ -53,7 +54,7 @@ class Trained:
             raise RequestError(f"{tool} trains causal language models, and this one is an encoder: take --for peft")
 
 
-def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str) -> str:
+def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str, flags: str = "") -> str:
     """Text for a file of ``tool``, one of ``RECIPES``.
 
     Raises RequestError for an unknown pick, a trial without adapter, and what the tool cannot express.
@@ -65,6 +66,7 @@ def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str) -> str:
         title=f"{trial.placement.label}: trial {trial.number} of search {search.name}",
         note=_LABELS.format(search.label_weight) + "\n" if _learned_labels(search, document) else "",
         search=search.name,
+        flags=flags,
         trial=trial.number,
         model=document["model"],
         provenance=document["provenance"],
@@ -205,7 +207,7 @@ def _vllm(trained: Trained) -> str:
         )
     return f"""\
 # {trained.title}
-python -m search export {trained.search} --pick trial={trained.trial} --out ./adapter
+python -m search export {trained.search} --pick trial={trained.trial} --out ./adapter{trained.flags}
 {serving["command"]}
 """
 

@@ -52,7 +52,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
                 raise RequestError(
                     f"a search named {spec.name!r} exists already and is being run by {holder}: choose another --name"
                 )
-            raise catalog.taken(spec.name)
+            raise catalog.taken(spec.name, home.flags())
         asked, spec = spec, seeded(catalog, spec)
         if spec.model is not None:
             resolve(spec.model, spec.trust_remote_code)  # the likeliest mistake is said before anything slow begins

@@ -111,7 +111,7 @@ def _named(specs: Sequence[SearchSpec], home: Home, kind: str) -> list[SearchSpe
             if spec.name is None:
                 name = free_name(stem, taken | own)
             elif (name := free_name(stem, own)) in taken:
-                raise catalog.taken(name)
+                raise catalog.taken(name, home.flags())
             named.append(replace(spec, name=name))
     return named
 
@@ -125,6 +125,6 @@ def _track(catalog: Catalog, home: Home, comparison: dict[str, Any], stream: Tex
     except Exception as error:
         print(
             f"note: MLflow did not take the comparison ({said(error)}): `python -m search compare "
-            f"{' '.join(comparison['tasks'])} --out FILE.html` writes it as a page",
+            f"{' '.join(comparison['tasks'])} --out FILE.html{home.flags()}` writes it as a page",
             file=stream,
         )

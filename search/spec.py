@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Number
 from typing import Any
 
 from objectives.errors import RequestError
@@ -94,6 +95,9 @@ class SearchSpec:
         for name in ("model", "data", "adapters"):
             if isinstance(path := getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, os.fspath(path))
+        for name in (field.name for field in fields(self)):
+            if isinstance(number := getattr(self, name), Number) and hasattr(number, "item"):  # NumPy's
+                object.__setattr__(self, name, number.item())
         self._check_types()
         for field in NOT_EMPTY:
             if getattr(self, field) is not None and not getattr(self, field).strip():

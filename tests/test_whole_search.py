@@ -258,7 +258,7 @@ def test_a_taken_name_is_refused(home: Path, document: dict[str, Any]) -> None:
     done = call("run", "--name", "whole", "--home", str(home), code=2)
     assert done.stderr.strip() == (
         f"error: a search named 'whole' exists already (complete, {BUDGET} trials): choose another --name, or continue "
-        "it with `python -m search resume whole`"
+        f"it with `python -m search resume whole --home {home}`"
     )
     assert done.stdout == ""
 

@@ -153,14 +153,14 @@ class Catalog:
         except IntegrityError:
             raise self.taken(name) from None
 
-    def taken(self, name: str) -> RequestError:
-        """What is wrong with the name of a search for another one."""
+    def taken(self, name: str, flags: str = "") -> RequestError:
+        """What is wrong with the name of a search for another one; ``flags`` are those of :meth:`Home.flags`."""
         known = self.search(name)
         trials = len(self.trials(known.id))
         count = f"{trials} trial" + "s" * (trials != 1)
         return RequestError(
             f"a search named {name!r} exists already ({known.status}, {count}): choose another --name, "
-            f"or continue it with `python -m search resume {name}`"
+            f"or continue it with `python -m search resume {name}{flags}`"
         )
 
     @retried

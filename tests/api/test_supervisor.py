@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from search.api.supervisor import POLL_S, Supervisor, _last_words
 from search.catalog import Catalog
@@ -121,15 +121,21 @@ def test_a_fault_is_said_once_and_does_not_end_the_supervisor(
 
 def test_canceling_does_not_wait_for_a_database_that_the_supervisor_waits_for(postgres: str, tmp_path: Path) -> None:
     engine = create_engine(postgres)
-    with closing(Catalog(postgres)) as catalog:
+    # By this name the database tells the supervisor from the search that it has begun, which waits as well.
+    own = make_url(postgres).update_query_dict({"application_name": "supervisor"})
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'supervisor' AND wait_event = 'relation'"
+    )
+    with closing(Catalog(own.render_as_string(hide_password=False))) as catalog:
         supervisor = Supervisor(catalog, Home.at(tmp_path, postgres, None), at_once=2)
         supervisor.start()
         submit(catalog, "runs", "run", {"budget": 2}, "me")
         wait_for(lambda: "runs" in supervisor._children)
         with engine.begin() as holding, engine.connect() as watching:
             holding.execute(text("LOCK TABLE catalog_searches IN ACCESS EXCLUSIVE MODE"))
+            watching.execution_options(isolation_level="AUTOCOMMIT")  # activity is a snapshot of the transaction's
             submit(catalog, "waits", "run", {"budget": 2}, "me")
-            wait_for(lambda: watching.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")) == 1)
+            wait_for(lambda: watching.scalar(waiting) == 1)
             canceling = threading.Thread(target=supervisor.cancel, args=("runs",))
             canceling.start()
             canceling.join(10)

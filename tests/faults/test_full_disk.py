@@ -59,7 +59,7 @@ def test_a_search_on_full_disks_loses_nothing(
             f"`python -m search resume full --home {tmp_path}` sends them"
         ) in resumed.stderr
         (told,) = examine(place, "full", fix=False)
-        remedy = "`python -m search doctor --fix` sends them"
+        remedy = f"`python -m search doctor --fix --home {tmp_path}` sends them"
         assert f"MLflow has yet to hear of {waiting} records: {remedy}" in told["problems"]
 
         disk(artifacts, LARGE_KIB)

@@ -99,6 +99,16 @@ def test_no_file_is_passed_over_or_taken_for_train_as_if_the_hub_had_it(tmp_path
             load_data(str(tmp_path))
 
 
+def test_a_clone_of_tables_as_text_is_read_by_its_folder(tmp_path: Path) -> None:
+    """Our own reader keeps labels such as 007 and NA, which are a number and nothing to the reader of datasets."""
+    (tmp_path / "data").mkdir()
+    rows = "".join(f"text {i},{('007', 'NA')[i % 2]}\n" for i in range(40))
+    (tmp_path / "data" / "train.csv").write_text(f"text,label\n{rows}")
+    with pytest.raises(DataError, match="has no train file; it holds data"):
+        load_data(str(tmp_path))
+    assert load_data(str(tmp_path / "data")).labels == ("007", "NA")
+
+
 def test_a_folder_of_several_data_sets_is_none(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -64,8 +64,8 @@ class Searched:
         assert self.catalog.record(search.id, 0, "complete", **ended)
         return search.name, adapter
 
-    def recipe(self, name: str, tool: str, pick: str = "recommended") -> str:
-        return recipe(self.catalog, self.catalog.search(name), pick, tool)
+    def recipe(self, name: str, tool: str, pick: str = "recommended", flags: str = "") -> str:
+        return recipe(self.catalog, self.catalog.search(name), pick, tool, flags)
 
 
 @pytest.fixture
@@ -230,8 +230,8 @@ def test_trl_trains_what_the_recipe_says(searched: Searched, tmp_path: Path, mon
 
 def test_vllm_is_given_options_that_it_has(searched: Searched) -> None:
     name, _ = searched.of("llama", ["o_proj", "v_proj"])
-    _, export, serve = searched.recipe(name, "vllm").splitlines()
-    assert export == f"python -m search export {name} --pick trial=0 --out ./adapter"
+    _, export, serve = searched.recipe(name, "vllm", flags=" --home h").splitlines()
+    assert export == f"python -m search export {name} --pick trial=0 --out ./adapter --home h"
     words = serve.split()
     assert {word for word in words if word.startswith("--")} <= set(DOCUMENTED["vllm"]["keys"])
     assert words[:2] == ["vllm", "serve"] and words[-2:] == ["--lora-modules", f"{name}=./adapter"]

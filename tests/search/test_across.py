@@ -20,7 +20,7 @@ from search.catalog import Catalog
 from search.home import Home
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import EXPERIMENT
-from search.several import _comparable, _named, _unused, run_each
+from search.several import _comparable, _named, _track, _unused, run_each
 from search.spec import SearchSpec
 from search.terminal import print_comparison
 from tests.dashboards.documents import comparison
@@ -285,7 +285,9 @@ def test_searches_of_several_data_sets_are_named_by_prefix_and_data(both: Catalo
     assert names(None, "x/mails", "x/talks") == ["tiny-mails", "tiny-talks"]
     assert names("nightly", "x/mails", "x/talks") == ["nightly-mails", "nightly-talks"]
     record_task(both, "nightly-talks", A)
-    with pytest.raises(RequestError, match="a search named 'nightly-talks' exists already"):
+    with pytest.raises(
+        RequestError, match=f"^a search named 'nightly-talks' exists already .*resume nightly-talks --home {tmp_path}"
+    ):
         names("nightly", "x/mails", "x/talks")
     with pytest.raises(RequestError, match=r"data set x/mails is given twice: give each data set once"):
         names(None, "x/mails", "x/mails")
@@ -349,3 +351,11 @@ def test_searches_that_share_nothing_are_told_all_the_same(
     assert [each["search"] for each in found["searches"]] == ["x-one", "x-two"]
     assert found["comparison"] is None
     assert "note: searches x-one, x-two have no placement that all of them completed" in said.getvalue()
+
+
+def test_a_comparison_that_mlflow_did_not_take_can_be_made_again(both: Catalog, tmp_path: Path) -> None:
+    said = io.StringIO()
+    _track(both, Home.at(tmp_path, None, "http://127.0.0.1:9"), {"tasks": ["one", "two"]}, said)
+    again = f"`python -m search compare one two --out FILE.html --home {tmp_path}` writes it as a page\n"
+    assert said.getvalue().startswith("note: MLflow did not take the comparison (")
+    assert said.getvalue().endswith(again)

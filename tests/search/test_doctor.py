@@ -46,7 +46,7 @@ def test_a_home_after_a_kill_is_told_and_mended(tmp_path: Path, tracking_uri: st
     assert told(home) == (
         [
             "its process ended without a word, with trials [0] running",
-            "MLflow has yet to hear of 1 records: `python -m search doctor --fix` sends them",
+            f"MLflow has yet to hear of 1 records: `python -m search doctor --fix --home {tmp_path}` sends them",
         ],
         [],
     )
@@ -147,9 +147,10 @@ def test_mlflow_is_brought_into_agreement_by_doctor_and_by_a_search_that_goes_on
             catalog.add_trial(search.id, number, placement, None)
             catalog.record(search.id, number, "failed" if number == 4 else "infeasible", measurement=MEASURED)
         catalog.set_status(search.id, "complete")
+        remedy = f"`python -m search doctor --fix --home {tmp_path}`"
         assert told(home)[0] == [
-            f"{UNTOLD}: `python -m search doctor --fix` mends it",
-            "MLflow has yet to hear of 7 records: `python -m search doctor --fix` sends them",
+            f"{UNTOLD}: {remedy} mends it",
+            f"MLflow has yet to hear of 7 records: {remedy} sends them",
         ]
         assert told(home, fix=True) == ([], [UNTOLD])
         assert told(home) == ([], [])
@@ -163,7 +164,7 @@ def test_mlflow_is_brought_into_agreement_by_doctor_and_by_a_search_that_goes_on
             "MLflow has more than one run of the search itself and trials [1]",
             "MLflow does not know how it ended, or within which search: trials [2, 3]",
         ]
-        assert told(home) == ([f"{each}: `python -m search doctor --fix` mends it" for each in sentences], [])
+        assert told(home) == ([f"{each}: {remedy} mends it" for each in sentences], [])
         assert told(home, fix=True) == ([], sentences)
         assert_mended(reader, kept)
         assert told(home) == ([], [])

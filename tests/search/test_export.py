@@ -100,6 +100,14 @@ def test_the_card_keeps_classes_apart(service: Service, tmp_path: Path) -> None:
     assert 'The classes are, in this order: `["a, b", "né"]`. The head' in card
 
 
+def test_the_card_tells_how_rows_of_test_were_drawn_and_no_others(service: Service, tmp_path: Path) -> None:
+    """Those of train, and of validation, are drawn otherwise."""
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    scoring = {"template": "{text}", "first_ids": [], "label_ids": {}, "max_tokens": 64}
+    card = model_card(manifest | {"scoring": scoring, "notes": ["train: 50000 of 60000 rows used"]})
+    assert "\nWhere a note on test says below that N of M rows were used, they are those that\n" in card
+
+
 def test_the_hub_takes_the_card_of_a_model_in_a_folder(service: Service, tmp_path: Path) -> None:
     """It refuses ``base_model`` with anything but a hub id."""
     manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")

@@ -87,3 +87,25 @@ def test_a_printed_command_finds_the_home_that_it_is_about(
     monkeypatch.setenv("SEARCH_HOME", str(home.folder))
     monkeypatch.setenv("SEARCH_STORAGE", home.storage)
     assert home.flags() == ""
+
+
+def test_a_folder_that_was_deleted_holds_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home of a full path does not need it: the end of a long search is printed."""
+    monkeypatch.delenv("SEARCH_HOME", raising=False)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert place_of(f"{tmp_path}/h", None, None).flags() == f" --home {tmp_path}/h"
+    with pytest.raises(
+        RequestError, match=r"^home \.search would be in this folder, which was deleted: go to one that"
+    ):
+        place_of(None, None, None)
+
+
+def test_a_printed_command_leaves_the_variable_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The URL without it would win, and open nothing."""
+    monkeypatch.delenv("SEARCH_HOME", raising=False)
+    monkeypatch.setenv("SEARCH_STORAGE", "postgresql://me:secret@host/d")
+    assert place_of(f"{tmp_path}/h", None, None).flags() == f" --home {tmp_path}/h"
+    own = f"sqlite:///{tmp_path}/h/search.db"
+    assert place_of(f"{tmp_path}/h", own, None).flags() == f" --home {tmp_path}/h --storage {own}"

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from objectives.errors import RequestError
 from search.__main__ import main
+from search.listening import listening
 from tests.commands import call, call_json, free_port
 
 
@@ -100,6 +102,18 @@ def test_a_ui_that_cannot_be_served_is_told_in_one_line(
         assert said(capsys, monkeypatch, *asked, "--port", port) == (
             f"error: cannot listen on 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
         )
+
+
+def test_a_name_is_listened_to_where_one_of_its_addresses_is_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In many containers `localhost` has an address of IPv6 too, and no IPv6."""
+    elsewhere, here = ((socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 0)) for each in ("192.0.2.1", "127.0.0.1"))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [elsewhere, here])
+    (listener,) = listening("localhost", 0)
+    with listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [elsewhere])
+    with pytest.raises(RequestError, match=r"^cannot listen on localhost port 0 \(Cannot assign requested address\): "):
+        listening("localhost", 0)
 
 
 def test_a_ui_tells_nobody_the_password_of_its_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

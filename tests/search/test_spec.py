@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -131,9 +133,10 @@ def test_a_config_that_is_not_there() -> None:
     [
         ("model: x\nbudget: 3\n  steps: 4\n", "line 3: mapping values are not allowed here"),
         ("model: x\nalpha: 3\n\tdata: a\n", "line 3: found character '\\t' that cannot start any token"),
+        ("name: 2026-11-31\n", "day is out of range for month"),
     ],
 )
-def test_broken_yaml_is_shown_by_its_line(tmp_path: Path, text: str, reason: str) -> None:
+def test_broken_yaml_is_told(tmp_path: Path, text: str, reason: str) -> None:
     file = tmp_path / "search.yaml"
     file.write_text(text)
     with pytest.raises(RequestError) as error:
@@ -174,7 +177,8 @@ def test_local_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_values_are_taken_as_programs_have_them() -> None:
+    counted = SearchSpec(seed=np.int64(3), ranks=np.array([8, 4]).tolist(), learning_rate=np.float32(0.5))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(counted.to_json())) == SearchSpec(seed=3, ranks=(4, 8), learning_rate=0.5).to_json()
     spec = SearchSpec(model=Path("llama"), data=Path("rows.csv"), ranks=[16, 8, 8], alpha=16, max_hours=2)  # type: ignore[arg-type]
     assert spec == SearchSpec(model="llama", data="rows.csv", ranks=(8, 16), alpha="16", max_hours=2.0)
     assert hash(spec) == hash(SearchSpec(model="llama", data="rows.csv", ranks=(8, 16), alpha="16", max_hours=2.0))
-    assert SearchSpec(ranks=8).ranks == (8,)  # type: ignore[arg-type]
