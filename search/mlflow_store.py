@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, event
 
 from search.catalog.connect import clear_errors, connect, parse, sole, sqlite_file
+from search.catalog.migrate import MIGRATING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -160,11 +161,12 @@ def _unsynced(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _first(database: str) -> Iterator[None]:
-    """MLflow's migrations fail where several processes begin them on one database: one at a time."""
+    """MLflow's migrations fail where several processes begin them on one database, and so do Alembic's of any database
+    in several threads: one at a time."""
     url = parse(database)
     engine = connect(url)
     try:
-        with clear_errors(url), sole(engine, "mlflow"):
+        with clear_errors(url), sole(engine, "mlflow"), MIGRATING:
             yield
     finally:
         engine.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -15,6 +16,9 @@ from search.catalog.connect import WRITES, shown, sole
 
 #: Optuna keeps its own Alembic history in the same database, in a table of the default name.
 VERSION_TABLE = "catalog_version"
+#: Held by whatever of this process migrates a database, MLflow's too: Alembic keeps what it does in globals, so that
+#: two at once, in threads of searches of a notebook, end in errors of its own.
+MIGRATING = threading.Lock()
 
 
 def config(connection: Connection | None = None) -> Config:
@@ -43,7 +47,7 @@ def migrate(engine: Engine) -> None:
                 f"database {shown(engine.url)!r} was written by a newer version of this program (schema {revision}): "
                 "upgrade the program, or choose another --home."
             )
-        with engine.execution_options(**WRITES).begin() as connection:
+        with MIGRATING, engine.execution_options(**WRITES).begin() as connection:
             command.upgrade(config(connection), "head")
 
 

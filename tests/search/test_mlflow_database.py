@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from mlflow import MlflowClient
 from objectives.errors import RequestError
 from search.catalog import Catalog
 from search.catalog.connect import is_same_database, parse
+from search.catalog.migrate import MIGRATING
 from search.mlflow_store import EXPERIMENT, open_store
 from search.tracking import Tracker
 from tests import forked
@@ -38,6 +40,26 @@ def test_a_kill_while_it_is_made(catalog: Catalog, tmp_path: Path) -> None:
     assert tracker.drain() == 1
     assert not partial.exists()
     assert MlflowClient(uri).get_experiment_by_name(EXPERIMENT) is not None
+
+
+def test_databases_are_migrated_one_at_a_time(tmp_path: Path) -> None:
+    """Two of one process, the catalog's and MLflow's, fail in Alembic, which has one place for what it does."""
+
+    def make_catalog() -> None:
+        Catalog(f"sqlite:///{tmp_path}/search.db").close()
+
+    def make_mlflow() -> None:
+        open_store(f"sqlite:///{tmp_path}/mlflow.db")
+
+    with ThreadPoolExecutor(2) as pool:
+        with MIGRATING:
+            both = [pool.submit(make_catalog), pool.submit(make_mlflow)]
+            for lock in ("search.db.migrate.lock", "mlflow.db.mlflow.lock"):
+                wait_for((tmp_path / lock).exists)
+            assert wait(both, 0.5).done == set()
+            assert not (tmp_path / "mlflow.db.partial").exists()
+        for each in both:
+            each.result(60)
 
 
 def test_mlflow_does_not_move_in_with_the_catalog(catalog: Catalog, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from search.series import following, seeded
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
+from search.tracking import Tracker
 from tests.faults.replayed import FACTS
 from tests.search.recorded import evaluation, latency
 
@@ -237,7 +238,12 @@ def test_a_series_is_entered_one_by_one(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Catalog, "take", taken_late)
     monkeypatch.setattr("search.run.ray_session", at_once)
     monkeypatch.setattr("search.run.check_gpus", lambda *_: None)
-    monkeypatch.setattr("search.run._run_to_end", lambda *_: over.wait(60))
+
+    def run_to_end(*given: Any) -> None:
+        over.wait(60)
+        next(each for each in given if isinstance(each, Tracker)).stop(60.0)
+
+    monkeypatch.setattr("search.run._run_to_end", run_to_end)
     with ThreadPoolExecutor(2) as pool:
         first, second = sorted(pool.map(lambda _: asked(), range(2)), key=len)
     assert first == "run"
