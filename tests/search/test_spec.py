@@ -106,13 +106,17 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "sentence"), CONFIGS)
-def test_a_config_of_wrong_types(tmp_path: Path, text: str, sentence: str) -> None:
-    file = tmp_path / "search.yaml"
+def refusal_of(file: Path, text: str) -> str:
     file.write_text(text)
     with pytest.raises(RequestError) as refusal:
         read_config(file)
-    assert str(refusal.value) == f"--config {file}: {sentence}"
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(("text", "sentence"), CONFIGS)
+def test_a_config_of_wrong_types(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "search.yaml"
+    assert refusal_of(file, text) == f"--config {file}: {sentence}"
 
 
 def test_where_adapters_may_go() -> None:
@@ -138,10 +142,8 @@ def test_a_config_that_is_not_there() -> None:
 )
 def test_broken_yaml_is_told(tmp_path: Path, text: str, reason: str) -> None:
     file = tmp_path / "search.yaml"
-    file.write_text(text)
-    with pytest.raises(RequestError) as error:
-        read_config(file)
-    assert str(error.value) == f"--config {file} cannot be read ({reason}): give a YAML file of settings"
+    sentence = f"--config {file} cannot be read ({reason}): give a YAML file of settings"
+    assert refusal_of(file, text) == sentence
 
 
 def test_a_number_may_be_written_as_people_write_it(tmp_path: Path) -> None:
