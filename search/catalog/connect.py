@@ -20,6 +20,7 @@ from sqlalchemy.exc import (
     PendingRollbackError,
     ProgrammingError,
 )
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from objectives.errors import StoreError
@@ -82,7 +83,12 @@ def connect(url: URL) -> Engine:
             raise StoreError(
                 f"folder {str(folder)!r} for the database cannot be made ({error.strerror}): choose another --home."
             ) from error
-        engine = create_engine(url, json_serializer=to_json, connect_args={"timeout": BUSY_TIMEOUT_S})
+        try:
+            engine = create_engine(url, json_serializer=to_json, connect_args={"timeout": BUSY_TIMEOUT_S})
+        except ValueError as error:
+            raise StoreError(
+                f"storage {shown(url)!r} has an option that SQLite does not take ({error}): leave it out."
+            ) from error
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -166,6 +172,11 @@ def clear_errors(url: URL) -> Iterator[None]:
         yield
     except (IntegrityError, DataError):
         raise
+    except NoConnectionFree as error:
+        raise StoreError(
+            f"database {shown(url)!r}: all connections of this process waited for it too long: try again, and end what "
+            "keeps it locked or away."
+        ) from error
     except DBAPIError as error:
         if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) not in _DENIED:
             if "connection option" in str(error.orig):

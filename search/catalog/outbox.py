@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
 
 from search.catalog.models import Outbox, Search
 from search.catalog.records import OutboxRecord, record_of
@@ -14,13 +15,14 @@ from search.catalog.store import Catalog
 
 #: The kind of a row by which MLflow is left with one run of what the row names, in its present state.
 AGAIN = "again"
+_undelivered = Outbox.delivered_at.is_(None)
 
 
 @retried
 def pending(catalog: Catalog, limit: int = 100, tracking: str | None = None) -> list[OutboxRecord]:
     """Oldest first; of all searches, or of those that write to this MLflow and those of which that is not known."""
     with catalog.reading() as session:
-        rows = session.scalars(select(Outbox).where(*_waits(tracking)).order_by(Outbox.id).limit(limit))
+        rows = session.scalars(select(Outbox).where(*_waits(session, tracking)).order_by(Outbox.id).limit(limit))
         return [record_of(OutboxRecord, row) for row in rows]
 
 
@@ -28,7 +30,7 @@ def pending(catalog: Catalog, limit: int = 100, tracking: str | None = None) -> 
 def backlog(catalog: Catalog, tracking: str | None = None) -> int:
     """How many rows are pending."""
     with catalog.reading() as session:
-        return session.scalar(select(func.count()).select_from(Outbox).where(*_waits(tracking))) or 0
+        return session.scalar(select(func.count()).select_from(Outbox).where(*_waits(session, tracking))) or 0
 
 
 @retried
@@ -50,7 +52,7 @@ def undelivered(catalog: Catalog, outbox_id: int, error: str) -> None:
 def waiting(catalog: Catalog, search_id: str) -> list[int | None]:
     """What the pending rows of a search name: numbers of trials, None for the search itself."""
     with catalog.reading() as session:
-        return list(session.scalars(select(Outbox.trial).where(Outbox.search_id == search_id, *_waits(None))))
+        return list(session.scalars(select(Outbox.trial).where(Outbox.search_id == search_id, _undelivered)))
 
 
 @retried
@@ -63,7 +65,11 @@ def queue_again(catalog: Catalog, search_id: str, numbers: Collection[int | None
         )
 
 
-def _waits(tracking: str | None) -> list[ColumnElement[bool]]:
-    kept = Search.facts["tracking"].as_string()
-    same = select(Search.id).where(or_(kept.is_(None), kept == tracking))
-    return [Outbox.delivered_at.is_(None), *([] if tracking is None else [Outbox.search_id.in_(same)])]
+def _waits(session: Session, tracking: str | None) -> list[ColumnElement[bool]]:
+    if tracking is None:
+        return [_undelivered]
+    # Not by JSON functions of the database: PostgreSQL's refuse all rows for a NUL or half a surrogate pair in one of
+    # them, as in a path of another encoding, or in a label that was cut.
+    waiting = select(Search.id, Search.facts).where(Search.id.in_(select(Outbox.search_id).where(_undelivered)))
+    same = [each for each, facts in session.execute(waiting) if facts.get("tracking") in (None, tracking)]
+    return [_undelivered, Outbox.search_id.in_(same)]

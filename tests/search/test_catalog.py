@@ -211,6 +211,16 @@ def test_the_outbox_is_a_queue(catalog: Catalog) -> None:
     assert backlog(catalog) == 3
 
 
+@pytest.mark.parametrize("kept", ["a NUL \0", "half a pair \ud83d", "a path of another encoding \udcff"])
+def test_text_that_a_database_cannot_read_keeps_no_other_search_from_mlflow(catalog: Catalog, kept: str) -> None:
+    facts = {"plain": {"tracking": "http://mlflow"}, "odd": {"tracking": "http://mlflow", "data": kept}, "unknown": {}}
+    tracked = [catalog.create_search(name, {}, of).id for name, of in facts.items()]
+    catalog.create_search("elsewhere", {}, {"tracking": "http://other"})
+    assert [row.search_id for row in pending(catalog, tracking="http://mlflow")] == tracked
+    assert backlog(catalog, "http://mlflow") == 3
+    assert backlog(catalog) == 4
+
+
 def test_mlflow_ids_are_kept(catalog: Catalog) -> None:
     made = catalog.create_search("a", {}, {})
     catalog.add_trial(made.id, 0, O_PROJ, None)

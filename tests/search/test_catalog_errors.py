@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def test_a_url_that_cannot_be_used(storage: str, sentence: str) -> None:
     with pytest.raises(StoreError) as refusal:
         Catalog(storage)
     assert str(refusal.value) == sentence
+
+
+def test_an_option_whose_value_makes_no_sense(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    with pytest.raises(StoreError) as refusal:
+        Catalog(f"{url}?timeout=long")
+    assert str(refusal.value) == (
+        f"storage {url!r} has an option that SQLite does not take (could not convert string to float: 'long'): "
+        "leave it out."
+    )
 
 
 def test_an_option_that_the_driver_does_not_know() -> None:
@@ -139,6 +150,24 @@ def test_a_file_that_became_read_only(tmp_path: Path) -> None:
     event.listen(catalog._engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = ON"))
     with pytest.raises(StoreError, match="the file or its folder is read-only: allow writing to both"):
         catalog.create_search("a", {}, {})
+    assert catalog.searches() == []
+    catalog.close()
+
+
+def test_more_threads_than_connections_while_the_database_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path}/s.db")
+    monkeypatch.setattr(catalog._engine.pool, "_timeout", 0.01)
+    with ExitStack() as taken:
+        for _ in range(15):
+            taken.enter_context(catalog._engine.connect())
+        with pytest.raises(StoreError) as refusal:
+            catalog.searches()
+    assert str(refusal.value) == (
+        f"database 'sqlite:///{tmp_path}/s.db': all connections of this process waited for it too long: try again, and "
+        "end what keeps it locked or away."
+    )
     assert catalog.searches() == []
     catalog.close()
 
