@@ -67,6 +67,7 @@ class Daemon:
         self._owner = uuid.uuid4().hex
         self._children: list[_Child] = []
         self._telling: list[threading.Thread] = []  # webhooks
+        self._complaints: set[str] = set()  # of schedules, which are said once
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -107,9 +108,20 @@ class Daemon:
             if night.schedule in known:
                 self._start(known[night.schedule], night, again=True)
         for schedule in known.values():
-            night = schedules.claim(self._catalog, schedule.name, self._owner, self._now())
+            try:
+                night = schedules.claim(self._catalog, schedule.name, self._owner, self._now())
+            except StoreError:
+                raise
+            except RequestError as error:  # as where this machine's time zones are older; other schedules go on
+                self._complain(f"schedule {schedule.name} runs no night here: {error}")
+                continue
             if night is not None:
                 self._start(schedule, night, again=False)
+
+    def _complain(self, sentence: str) -> None:
+        if sentence not in self._complaints:
+            print(f"error: {sentence}", file=sys.stderr, flush=True)
+        self._complaints.add(sentence)
 
     def _start(self, schedule: ScheduleRecord, night: NightRecord, *, again: bool) -> None:
         command = self._command(schedule, night, again)

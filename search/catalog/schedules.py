@@ -79,7 +79,7 @@ def pause(catalog: Catalog, name: str, paused: bool, now: datetime) -> None:
     """Ticks that pass meanwhile are not missed: they do not count. Raises RequestError for an unknown name."""
     with catalog.writing() as session:
         row = _schedule(session, name, lock=True)
-        if row.paused and not paused:
+        if row.paused and not paused and row.next_at <= now:  # else by a clock that is behind a tick could come again
             row.next_at = next_tick(row.cron, row.timezone, now)
         row.paused = paused
 

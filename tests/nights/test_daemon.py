@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from search.catalog.models import Schedule
 from search.catalog.schedules import add_schedule, all_schedules, claim, nights
 from search.catalog.store import Catalog
 from search.notify import notify
@@ -122,6 +124,25 @@ def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_t
     (ended,) = nights(catalog, "t")
     assert (ended.status, ended.result) == ("ended", f"failed: cannot be started (File exists: {tmp_path}/nights)")
     wait_for(lambda: server[1] == [f"{other.search}: {ended.result}"] * 3)
+
+
+def test_a_schedule_that_cannot_be_read_here_keeps_no_other_from_its_nights(
+    tmp_path: Path, catalog: Catalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("s", "t"):
+        add_schedule(catalog, name, "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+    with catalog.writing() as session:
+        session.execute(update(Schedule).where(Schedule.name == "s").values(timezone="Mars/Olympus"))
+    moment = BEGIN + timedelta(minutes=30)
+    daemon = Daemon(catalog, tmp_path / "nights", lambda *_: [sys.executable, "-c", ""], now=lambda: moment)
+    for _ in range(2):
+        daemon._start_what_is_due()
+    assert [child.process.wait(20) for child in daemon._children] == [0]
+    assert [len(nights(catalog, name)) for name in ("s", "t")] == [0, 1]
+    assert capsys.readouterr().err == (
+        "error: schedule s runs no night here: --timezone 'Mars/Olympus' is no known time zone: name one of the IANA "
+        "list, such as Europe/Berlin or UTC\n"
+    )
 
 
 @pytest.mark.parametrize("misfire", ["once", "skip"])

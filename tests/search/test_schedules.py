@@ -20,6 +20,7 @@ from search.catalog.schedules import (
     give_back,
     heartbeat,
     nights,
+    pause,
     remove_schedule,
 )
 from search.catalog.store import Catalog
@@ -61,6 +62,22 @@ def test_a_tick_has_one_owner_and_a_silent_owner_loses_it(url: str, tmp_path: Pa
         assert (skipped.result, ended.result, ended.steps) == ("skipped: overrun", "complete", 12)
         remove_schedule(catalog, "s")
         assert all_schedules(catalog) == []
+
+
+def test_a_clock_that_is_behind_brings_no_tick_again(url: str, tmp_path: Path) -> None:
+    """Of the machine where a schedule is paused and unpaused, a moment after its night began on another one."""
+    tick = BEGIN + timedelta(minutes=30)
+    with closing(Catalog(url)) as catalog:
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+        assert claim(catalog, "s", "me", tick) is not None
+        for paused in (True, False):
+            pause(catalog, "s", paused, tick - timedelta(seconds=2))
+        assert claim(catalog, "s", "me", tick + timedelta(seconds=1)) is None
+        for paused in (True, False):
+            pause(catalog, "s", paused, tick + timedelta(days=1, minutes=1))
+        assert claim(catalog, "s", "me", tick + timedelta(days=1, minutes=2)) is None, "it was due while it was paused"
+        (schedule,) = all_schedules(catalog)
+        assert schedule.next_at == tick + timedelta(days=2)
 
 
 def test_a_night_whose_search_is_being_run_is_nobody_elses(url: str, tmp_path: Path) -> None:
