@@ -152,7 +152,8 @@ def _make(folder: Path) -> None:
     """The home's folder, which is made if missing. Raises RequestError if it cannot be written."""
     probe = folder / f".writable-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # Its catalog may hold webhooks, and logs say what was done: whether the group may read them, the umask says.
+        folder.mkdir(0o770, parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:

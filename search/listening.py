@@ -27,9 +27,15 @@ def listening(host: str, port: int) -> list[socket.socket]:
                 absent = error
         if absent is not None and not listeners:
             raise absent
+    except UnicodeError:  # a part of it is empty, or has over 63 characters
+        raise _refused(host, port, "no machine can have that name") from None
     except OSError as error:
         for listener in listeners:
             listener.close()
-        reason = (error.strerror or str(error)).partition(" (")[0]  # the address follows, which is said here
-        raise RequestError(f"cannot listen on {host} port {port} ({reason}): give another --host or --port") from None
+        # The address follows, which is said here.
+        raise _refused(host, port, (error.strerror or str(error)).partition(" (")[0]) from None
     return listeners
+
+
+def _refused(host: str, port: int, reason: str) -> RequestError:
+    return RequestError(f"cannot listen on {host} port {port} ({reason}): give another --host or --port")

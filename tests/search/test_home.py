@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,22 @@ def test_a_folder_that_was_deleted_holds_no_home(tmp_path: Path, monkeypatch: py
         RequestError, match=r"^home \.search would be in this folder, which was deleted: go to one that"
     ):
         place_of(None, None, None)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o750), (0o002, 0o770), (0o077, 0o700)])
+def test_a_new_home_is_closed_to_other_users_and_one_that_is_there_stays_as_it_is(
+    umask: int, mode: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "home"
+    before = os.umask(umask)
+    try:
+        home_of(str(folder), None, None)
+        assert folder.stat().st_mode & 0o777 == mode
+        folder.chmod(0o755)
+        home_of(str(folder), None, None)
+        assert folder.stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
 
 
 def test_a_printed_command_leaves_the_variable_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

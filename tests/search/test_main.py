@@ -104,6 +104,15 @@ def test_a_ui_that_cannot_be_served_is_told_in_one_line(
         )
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_a_name_that_no_machine_can_have_is_not_listened_to(host: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        listening(host, 80)
+    assert str(refusal.value) == (
+        f"cannot listen on {host} port 80 (no machine can have that name): give another --host or --port"
+    )
+
+
 def test_a_name_is_listened_to_where_one_of_its_addresses_is_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """In many containers `localhost` has an address of IPv6 too, and no IPv6."""
     elsewhere, here = ((socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 0)) for each in ("192.0.2.1", "127.0.0.1"))
