@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -69,6 +70,24 @@ def test_a_lock_is_taken_again_unless_another_has_it(postgres: str) -> None:
         theirs.close()
         mine.check()
     engine.dispose()
+
+
+def test_a_session_that_a_cut_network_left_behind_is_not_another_server(postgres: str) -> None:
+    """PostgreSQL does not see that the connection is lost, and keeps its lock: here its end of it stays open."""
+    with closing(Alone(postgres)) as mine, closing(Alone(postgres)) as theirs:
+        assert mine.take()
+        assert mine._connection is not None
+        driver: Any = mine._connection.connection.dbapi_connection
+        left_open = os.dup(driver.fileno())
+        cut, other_end = socket.socketpair()
+        other_end.close()
+        os.dup2(cut.fileno(), driver.fileno())
+        assert not theirs.take(), "the old session has the lock"
+        mine.check()
+        assert not theirs.take()
+        assert advisory_locks(postgres, granted=True) == 1
+        os.close(left_open)
+        cut.close()
 
 
 def test_one_server_works_on_a_catalog_whose_database_crashed(postgres: str, database: Any, tmp_path: Path) -> None:
