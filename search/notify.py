@@ -12,6 +12,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 PAUSES_S = (1.0, 4.0, 16.0, 64.0)
+_NO_URL = "what --notify of the schedule gives is no http or https URL: correct it"
 
 
 class _StayHere(urllib.request.HTTPRedirectHandler):
@@ -32,6 +33,8 @@ def notify(target: str, text: str, pauses_s: tuple[float, ...] = PAUSES_S) -> bo
     url = os.environ.get(target[4:], "") if target.startswith("env:") else target
     if not url:
         return _not_delivered(f"{target[4:]} is not set where the daemon runs: set it")
+    if not url.lower().startswith(("http://", "https://")):  # urllib would read a file, and call that delivered
+        return _not_delivered(_NO_URL)
     body = json.dumps({"text": text}).encode()
     for pause in (*pauses_s, None):
         try:
@@ -45,9 +48,11 @@ def notify(target: str, text: str, pauses_s: tuple[float, ...] = PAUSES_S) -> bo
             if error.code < 500 and error.code != 429:
                 return _not_delivered(f"{reason}: check --notify of the schedule")
         except (ValueError, InvalidURL):
-            return _not_delivered("what --notify of the schedule gives is no http or https URL: correct it")
+            return _not_delivered(_NO_URL)
         except (OSError, HTTPException) as error:
-            reason = type(error).__name__
+            # The class alone, of what is behind urllib's URLError: a message may repeat parts of the URL.
+            cause = getattr(error, "reason", None)
+            reason = type(cause if isinstance(cause, OSError) else error).__name__
         if pause is not None:
             time.sleep(pause)
     return _not_delivered(f"{reason}, {len(pauses_s) + 1} times: check --notify of the schedule, and that server")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -47,11 +48,28 @@ def test_a_variable_that_is_not_set_is_named(
     monkeypatch.delenv("NO_HOOK", raising=False)
     assert not notify("env:NO_HOOK", "x")
     assert "NO_HOOK is not set where the daemon runs: set it" in capsys.readouterr().err
-    monkeypatch.setenv("NO_HOOK", "hooks.example/secret")
-    assert not notify("env:NO_HOOK", "x")
-    said = capsys.readouterr().err
-    assert "is no http or https URL: correct it" in said
-    assert "secret" not in said
+    for url in (
+        "hooks.example/secret",
+        "file:///dev/null",
+        "ftp://hooks.example/secret",
+        "https://hooks.example/se\ncret",
+    ):
+        monkeypatch.setenv("NO_HOOK", url)
+        assert not notify("env:NO_HOOK", "x")
+        assert capsys.readouterr().err == (
+            "a notification was not delivered: what --notify of the schedule gives is no http or https URL: "
+            "correct it\n"
+        )
+
+
+def test_what_keeps_a_server_away_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        assert not notify(f"http://127.0.0.1:{closed.getsockname()[1]}/secret", "x", (0.01,))
+    assert capsys.readouterr().err == (
+        "a notification was not delivered: ConnectionRefusedError, 2 times: check --notify of the schedule, and that "
+        "server\n"
+    )
 
 
 def test_the_url_is_never_shown(server: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
