@@ -40,23 +40,19 @@ def submit(catalog: Catalog, name: str, kind: str, settings: dict[str, Any], tok
 
     Raises RequestError if that one is still queued or running.
     """
-    row = Submission(
-        name=name,
-        kind=kind,
-        settings=settings,
-        status="queued",
-        error=None,
-        token=token,
-        submitted_at=_now(),
-        started_at=None,
-        ended_at=None,
-    )
+    asked = {"kind": kind, "settings": settings, "token": token, "submitted_at": _now()}
+    begins = {"status": "queued", "error": None, "started_at": None, "ended_at": None}
     try:
         with catalog.writing() as session:
-            known = session.get(Submission, name, with_for_update=True)
-            if known is not None and known.status in OPEN:
-                raise RequestError(f"search {name} is {known.status} already: wait for it, or choose another name")
-            row = session.merge(row)
+            row = session.get(Submission, name, with_for_update=True)
+            if row is not None and row.status in OPEN:
+                raise RequestError(f"search {name} is {row.status} already: wait for it, or choose another name")
+            if row is None:
+                # Not by a merge, which would look again, and overwrite what another request has inserted since.
+                row = Submission(name=name)
+                session.add(row)
+            for column, value in (asked | begins).items():
+                setattr(row, column, value)
             session.flush()
             return record_of(SubmissionRecord, row)
     except IntegrityError:  # another request for this name, at the same moment

@@ -13,8 +13,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, event, make_url, text
 
+from objectives.errors import RequestError
 from search.api.supervisor import POLL_S, Supervisor, _last_words
 from search.catalog import Catalog
 from search.catalog.submissions import move, submission, submit
@@ -117,6 +118,21 @@ def test_a_fault_is_said_once_and_does_not_end_the_supervisor(
         connection.execute(text("UPDATE catalog_submissions SET submitted_at = :at"), {"at": at})
     engine.dispose()
     wait_for(lambda: status(service, "waits") == "failed")
+
+
+def test_of_two_requests_for_a_name_at_one_moment_none_is_lost(postgres: str) -> None:
+    """The second looks, the first is queued, and only then the second writes."""
+    with closing(Catalog(postgres)) as first, closing(Catalog(postgres)) as second:
+
+        def between(*_: object) -> None:
+            submit(first, "same", "run", {"budget": 1}, "first")
+
+        event.listen(second._engine, "after_cursor_execute", between, once=True)
+        with pytest.raises(RequestError, match=r"^search same is queued already: wait for it, or choose another name$"):
+            submit(second, "same", "run", {"budget": 2}, "second")
+        queued = submission(first, "same")
+        assert queued is not None
+        assert (queued.token, queued.settings) == ("first", {"budget": 1})
 
 
 def test_canceling_does_not_wait_for_a_database_that_the_supervisor_waits_for(postgres: str, tmp_path: Path) -> None:
