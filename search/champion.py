@@ -36,6 +36,10 @@ def crown(catalog: Catalog, search: SearchRecord, series: str, before: Before) -
     if difference is not None:
         figures |= {"difference": difference.value, "difference_ci": [difference.low, difference.high]}
     holder = challenger if verdict == "changed" else champion
+    if verdict == "kept" and again is not None and again.test:
+        # What was trained this time is another adapter, under another seed: its figures are not the champion's own.
+        begun = catalog.search_of(champion.search_id).name
+        why += f"; the adapter stays that of {begun}, {_test(champion, document)}"
     return champions.decide(catalog, search.id, series, verdict, holder, f"champion of series {series} {why}", figures)
 
 
@@ -74,10 +78,13 @@ def _is_faster(one: TrialRecord, other: TrialRecord) -> bool:
 
 
 def _in_words(trial: TrialRecord, document: dict[str, Any]) -> str:
+    latency = f"{latency_name(document['latency_axis'])} x{decimal(_figures(trial)['tpot_ratio'], 2)}"
+    return f"{trial.placement.label} ({_test(trial, document)}, {latency})"
+
+
+def _test(trial: TrialRecord, document: dict[str, Any]) -> str:
     found = _figures(trial)
-    accuracy = f"test {metric_name(document['metric'])} {with_interval(found['accuracy'], found['accuracy_ci'])}"
-    latency = f"{latency_name(document['latency_axis'])} x{decimal(found['tpot_ratio'], 2)}"
-    return f"{found['label']} ({accuracy}, {latency})"
+    return f"test {metric_name(document['metric'])} {with_interval(found['accuracy'], found['accuracy_ci'])}"
 
 
 def _figures(trial: TrialRecord | None) -> dict[str, Any]:

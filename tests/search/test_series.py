@@ -182,6 +182,17 @@ def test_a_champion_stays_while_the_lead_is_within_its_interval(catalog: Catalog
     _, changed = night(catalog, "s-3", {"o_proj": 60, "k_proj": 90}, budget=3)
     assert changed.verdict == "changed"
     assert changed.figures["difference_ci"][0] > 0
+    assert "the adapter stays" not in changed.why
+
+
+def test_what_is_said_of_a_champion_that_was_trained_again_is_not_said_of_its_adapter(catalog: Catalog) -> None:
+    night(catalog, "s-1", {"o_proj": 60}, budget=2)
+    _, again = night(catalog, "s-2", {"o_proj": 70}, budget=2)
+    assert again.champion_search == catalog.search("s-1").id
+    assert again.why.startswith("champion of series s unchanged: o_proj r8 (test accuracy 0.700 [")
+    assert "measured again and recommended again; the adapter stays that of s-1, test accuracy 0.600 [" in again.why
+    _, other = night(catalog, "s-3", {"o_proj": 60, "k_proj": 61}, budget=3)
+    assert "; the adapter stays that of s-1, test accuracy 0.600 [" in other.why
 
 
 @pytest.mark.parametrize("ended", [False, True])
