@@ -225,11 +225,16 @@ def _run_flags(config: str | None, data: tuple[str, ...], debug: bool, **flags: 
 
 
 def _here() -> str:
-    """The folder that nights run in. Raises RequestError where it was deleted meanwhile."""
+    """The folder that nights run in. Raises RequestError where it was deleted, or has a name that no catalog keeps."""
     try:
-        return str(Path.cwd())
+        here = str(Path.cwd())
     except FileNotFoundError as error:
         raise RequestError("this folder was deleted, and nights would run in it: go to one that is there") from error
+    if not outside.is_text(here):
+        raise RequestError(
+            f"this folder, {here!r}, has a name that is no text, and nights would run in it: go to another"
+        )
+    return here
 
 
 def _check(flags: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from contextlib import closing
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from objectives.errors import RequestError
 from search.catalog.schedules import add_schedule, nights
 from search.catalog.store import Catalog
+from search.cli_schedule import schedule
 from tests.commands import QUICK, assert_whole, call, call_json, command, environment
 from tests.json_reference import undescribed, unseen
 from tests.waiting import wait_for
@@ -31,6 +34,20 @@ def test_stores_of_the_environment_are_no_flags_of_a_night(tmp_path: Path, monke
     call(*add, "--", "--budget", "3")
     assert [row["name"] for row in call_json("schedule", "list", "--home", str(tmp_path))] == ["s"]
     assert (tmp_path / "elsewhere.db").exists()
+
+
+def test_nights_do_not_run_in_a_folder_whose_name_no_catalog_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was kept with a question mark in it, and every night failed there."""
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(RequestError) as refusal:
+        schedule.main(["add", "s", "--cron", "0 2 * * *", "--home", str(tmp_path / "home")], standalone_mode=False)
+    assert str(refusal.value) == (
+        f"this folder, {str(folder)!r}, has a name that is no text, and nights would run in it: go to another"
+    )
 
 
 def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
