@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,15 +32,31 @@ def good_profile(catalog: Catalog, key: str, settings: LatencySettings = _WORKER
     return kept if kept is not None and good_enough(kept, settings) else None
 
 
+@retried
 def store_profile(catalog: Catalog, key: str, profile: dict[str, Any]) -> None:
     """Of a worker. Keeps a profile that is there already and good enough: the first such measurement stands."""
-    if good_profile(catalog, key) is None:
-        with contextlib.suppress(IntegrityError):  # another has stored one in the same moment
-            replace_profile(catalog, key, profile)
+    with contextlib.suppress(IntegrityError):  # another has stored one in the same moment
+        _put(catalog, key, profile, unless=lambda kept: good_enough(kept, _WORKERS))
 
 
 @retried
 def replace_profile(catalog: Catalog, key: str, profile: dict[str, Any]) -> None:
     """In place of the profile that is there, if any: of two, the one that was asked for anew stands."""
+    try:
+        _put(catalog, key, profile)
+    except IntegrityError:  # another has stored the first one in the same moment, which is there now
+        _put(catalog, key, profile)
+
+
+def _put(
+    catalog: Catalog, key: str, profile: dict[str, Any], *, unless: Callable[[dict[str, Any]], bool] = lambda _: False
+) -> None:
+    """Unless the one that is there keeps its place. Raises IntegrityError where there was none a moment ago."""
     with catalog.writing() as session:
-        session.merge(LatencyProfile(key=key, profile=profile, created_at=datetime.now(UTC)))
+        row = session.get(LatencyProfile, key, with_for_update=True)
+        if row is None:
+            row = LatencyProfile(key=key)
+            session.add(row)
+        elif unless(row.profile):
+            return
+        row.profile, row.created_at = profile, datetime.now(UTC)

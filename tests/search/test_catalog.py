@@ -18,7 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from objectives.errors import RequestError, StoreError
 from objectives.placement import BASE, Placement
@@ -194,6 +194,20 @@ def test_a_profile_that_was_asked_for_anew_replaces_the_old_one(catalog: Catalog
     replace_profile(catalog, "k", {"by": 1})
     replace_profile(catalog, "k", {"by": 2})
     assert profile_of(catalog, "k") == {"by": 2}
+
+
+def test_of_two_profiles_at_one_moment_one_stands_and_none_is_an_error(postgres: str) -> None:
+    """The second looks, the first is stored, and only then the second writes."""
+    good = {"ratio": 1.2, "ratio_ci": [1.19, 1.21]}
+    with closing(Catalog(postgres)) as first, closing(Catalog(postgres)) as second:
+        for put, key, stands in ((store_profile, "stored", 1), (replace_profile, "replaced", 2)):
+
+            def between(*_: object) -> None:
+                store_profile(first, key, good | {"by": 1})  # noqa: B023
+
+            event.listen(second._engine, "after_cursor_execute", between, once=True)
+            put(second, key, good | {"by": 2})
+            assert profile_of(first, key) == good | {"by": stands}
 
 
 def test_the_outbox_is_a_queue(catalog: Catalog) -> None:
