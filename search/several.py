@@ -63,7 +63,7 @@ def run_each(
         return {"searches": documents, "comparison": None}
     with closing(Catalog(home.storage)) as catalog:
         try:
-            comparison = comparison_document(catalog, names, max_tpot_ratio=specs[0].max_tpot_ratio)
+            comparison = comparison_document(catalog, names, max_tpot_ratio=specs[0].max_tpot_ratio, flags=home.flags())
         except RequestError as error:  # no placement came to its end everywhere; what each search found stands
             print(f"note: {error}", file=stream, flush=True)
             return {"searches": documents, "comparison": None}

@@ -190,9 +190,9 @@ def test_what_cannot_be_compared_is_refused(both: Catalog) -> None:
         "searches a, apart have no placement that all of them completed and measured on the validation split "
         "(not tried by apart: 3): run them with the same --ranks and --bands, or take `python -m search ablate`"
     )
-    assert refusal(both, "a", "begun") == (
+    assert refusal(both, "a", "begun", flags=" --home there") == (
         "search begun has not measured its base model yet: wait for it, or continue it with `python -m search resume "
-        "begun`"
+        "begun --home there`"
     )
     served = both.search("b").base or {}
     both.set_base(both.search("b").id, served | {"latency": served["latency"] | {"engine": "vllm"}})
@@ -204,8 +204,8 @@ def test_what_cannot_be_compared_is_refused(both: Catalog) -> None:
 def test_a_split_that_was_not_read_is_refused(both: Catalog) -> None:
     base = both.search("b").base or {}
     both.set_base(both.search("b").id, {"validation": evaluation(20), "latency": base["latency"]})
-    assert refusal(both, "a", "b", split="test") == (
-        "search b has not read its test split yet: continue it with `python -m search resume b`"
+    assert refusal(both, "a", "b", split="test", flags=" --home there") == (
+        "search b has not read its test split yet: continue it with `python -m search resume b --home there`"
     )
 
 
