@@ -256,12 +256,16 @@ def _search(
 
 
 def _succeeded(name: str, result: dict[str, Any]) -> dict[str, Any]:
-    """Raises NoTrialSucceeded if none did, with the last reason."""
+    """Raises NoTrialSucceeded if none did, with the last reason; where all were too slow, the nearest one's."""
     if not result["trials"]["complete"]:
-        reasons = [point["reason"] for point in result["points"] if point["reason"]]
+        ended = [point for point in result["points"] if point["reason"]]
+        which = "the last one"
+        if all(point["status"] == "infeasible" for point in ended):
+            ended.sort(key=lambda point: -point["tpot_ratio"])
+            which = "the fastest one"
         raise NoTrialSucceeded(
             f"none of {len(result['points'])} trials of search {name} succeeded; "
-            + (f"the last one: {reasons[-1]}" if reasons else result["reason"] or "none was allowed")
+            + (f"{which}: {ended[-1]['reason']}" if ended else result["reason"] or "none was allowed")
         )
     return result
 

@@ -21,7 +21,7 @@ from search.catalog.outbox import backlog, pending
 from search.doctor import examine
 from search.home import Home
 from search.prepare import prepare
-from search.run import _refuse_changes, resume
+from search.run import _refuse_changes, _succeeded, resume
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -184,6 +184,19 @@ def test_a_search_without_a_success_has_none_when_it_is_resumed(tmp_path: Path) 
         NoTrialSucceeded, match=r"^none of 1 trials of search a succeeded; the last one: out of memory$"
     ):
         resume("a", home)
+
+
+def test_where_every_placement_is_too_slow_the_nearest_to_the_cap_is_told() -> None:
+    points = [
+        {"status": "infeasible", "tpot_ratio": ratio, "reason": f"latency ratio {ratio} is above"}
+        for ratio in (1.3, 1.15, 1.5)
+    ]
+    with pytest.raises(NoTrialSucceeded) as none:
+        _succeeded("a", {"trials": {"complete": 0}, "points": points})
+    assert str(none.value) == "none of 3 trials of search a succeeded; the fastest one: latency ratio 1.15 is above"
+    points.append({"status": "failed", "tpot_ratio": None, "reason": "out of memory"})
+    with pytest.raises(NoTrialSucceeded, match=r"; the last one: out of memory$"):
+        _succeeded("a", {"trials": {"complete": 0}, "points": points})
 
 
 def test_who_does_not_wait_for_mlflow_is_told_that_the_search_is_complete(tmp_path: Path) -> None:
