@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from objectives.errors import RequestError
+from objectives.errors import Interrupted, RequestError, SearchError, StoreError
 from objectives.placement import Placement
 from search.across import comparison_document
 from search.catalog import Catalog
@@ -351,6 +351,24 @@ def test_searches_that_share_nothing_are_told_all_the_same(
     assert [each["search"] for each in found["searches"]] == ["x-one", "x-two"]
     assert found["comparison"] is None
     assert "note: searches x-one, x-two have no placement that all of them completed" in said.getvalue()
+
+
+@pytest.mark.parametrize("kind", [SearchError, StoreError, Interrupted])
+def test_whatever_ends_one_of_several_the_others_are_named(
+    kind: type[SearchError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object) -> dict[str, Any]:
+        raise kind("it ended")
+
+    monkeypatch.setattr("search.several.start", end)
+    specs = [SearchSpec(data=str(tmp_path / f"{name}.jsonl"), name="x", workers=1) for name in ("one", "two")]
+    for spec in specs:
+        rows = "".join(f'{{"text": "{n} of {spec.data}", "label": "{n % 2}"}}\n' for n in range(60))
+        Path(spec.data or "").write_text(rows)
+    with pytest.raises(kind) as ended:
+        run_each(specs, Home.at(tmp_path, None, None), progress_stream=io.StringIO())
+    left = f"it ended; not begun: {tmp_path}/two.jsonl: repeat the command with these, then compare all"
+    assert (type(ended.value), str(ended.value)) == (kind, left)
 
 
 def test_a_comparison_that_mlflow_did_not_take_can_be_made_again(both: Catalog, tmp_path: Path) -> None:
