@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stdout
@@ -35,12 +36,15 @@ _ALONE = {
 }
 
 
+_SESSION = threading.Lock()
+
+
 @contextmanager
 def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[], None]]:
     """Start Ray on this machine with room for ``workers``, or join the cluster at ``address``; leave it at the end.
 
     Ray takes seconds to start, so it does that in the background; what is yielded waits until it runs, and raises
-    RequestError if it cannot.
+    RequestError if it cannot. So does this where the process is in a session already, which stays.
     """
     if address:
         _check_reachable(address)
@@ -48,6 +52,9 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
         os.environ.setdefault(name, value)
     import ray
 
+    # A process has one session, of a notebook or of a search in another thread: the end of this one would end it.
+    if ray.is_initialized() or not _SESSION.acquire(blocking=False):
+        raise RequestError("this process uses Ray already: call ray.shutdown() first, or search in another process")
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Where a worker or node dies, Ray prints pages on standard output, where the result is to be alone; the watcher of
     # the search says it in a line.
@@ -58,6 +65,7 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
         finally:
             wait([starting])
             ray.shutdown()
+            _SESSION.release()
 
 
 def check_gpus(wanted: float, address: str | None) -> None:
@@ -76,6 +84,25 @@ def gpus_there() -> float:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0.0))
+
+
+def has_room(gpus: float) -> bool:
+    """Whether a machine of the Ray session is large enough for a worker, be it busy or not."""
+    import ray
+
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(each.get("CPU", 0.0) >= 1 and each.get("GPU", 0.0) >= gpus for each in there)
+
+
+def has_ended() -> bool:
+    """Whether Ray, where this process started it, has ended on its own: it does once a process is killed that it needs.
+
+    Whatever is asked of it then may end this process, without a word.
+    """
+    import ray
+
+    node = ray._private.worker._global_node  # Ray has no public name for what it started
+    return node is not None and any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
 
 
 def _connect(cpus: int, address: str | None) -> None:
@@ -98,12 +125,18 @@ def _connect(cpus: int, address: str | None) -> None:
 
 def _check_reachable(address: str) -> None:
     """Ask the port first: Ray itself tries for minutes before it says that nobody answers."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise RequestError(
+            f"--ray-address {address} is one for Ray's client, through which no search can run: run it on a machine of "
+            "the cluster, with --ray-address auto"
+        )
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return  # "auto" and the like: Ray knows
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a machine
+        reason = getattr(error, "strerror", None) or error
         raise RequestError(
-            f"--ray-address {address} does not answer ({error.strerror or error}): check that the cluster runs there"
+            f"--ray-address {address} does not answer ({reason}): check that the cluster runs there"
         ) from error

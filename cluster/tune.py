@@ -7,6 +7,7 @@ import os
 import tempfile
 
 from cluster.jobs import Plan
+from cluster.session import has_ended
 from objectives.workbench import Assignment
 
 
@@ -16,6 +17,7 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
     Needs a Ray session. Makes the storage of adapters, by which workers see that they share it. The assignment goes
     through the object store once; actors are kept from job to job.
     """
+    import ray
     from ray import tune
     from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
     from ray.tune.execution import class_cache
@@ -47,5 +49,7 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
             ),
         )
         tuner.fit()
+    if has_ended():
+        ray.shutdown()  # else it ends this process, before the reason is written and said
     if searcher.error is not None:
         raise searcher.error

@@ -29,15 +29,21 @@ Trials = Mapping[Placement, TrialRecord]
 
 
 def comparison_document(
-    catalog: Catalog, names: Sequence[str], *, split: str = "validation", max_tpot_ratio: float | None = None
+    catalog: Catalog,
+    names: Sequence[str],
+    *,
+    split: str = "validation",
+    max_tpot_ratio: float | None = None,
+    flags: str = "",
 ) -> dict[str, Any]:
     """What ``compare --json`` prints. Figures are fractions of 1: 0.01 is one point.
 
     Placements that every search has completed, and measured on ``split``, are compared; the others are listed with the
-    reason. Raises RequestError for searches that cannot be compared.
+    reason. Raises RequestError for searches that cannot be compared; ``flags`` are those of :meth:`Home.flags`, for its
+    remedy.
     """
     searches = [catalog.search(name) for name in names]
-    _check(searches)
+    _check(searches, flags)
     trials = {search.name: {t.placement: t for t in catalog.trials(search.id)} for search in searches}
     left_out = _left_out(trials, split)
     shared = [p for p in trials[names[0]] if p not in left_out]
@@ -49,7 +55,7 @@ def comparison_document(
         )
     found = {p: _ratio(trials, p) for p in shared}
     shared.sort(key=lambda p: found[p].value)
-    tasks = [_task(search, trials[search.name], shared, split) for search in searches]
+    tasks = [_task(search, trials[search.name], shared, split, flags) for search in searches]
     result = compare(tasks)
     ratios = [found[p] for p in shared]
     chosen = robust_default(result, ratios, max_tpot_ratio)
@@ -137,7 +143,7 @@ def _times(samples: Mapping[str, Any], axis: str) -> list[float]:
     return [sum(gaps) / (n - 1) for gaps, n in zip(samples["itl_ms"], samples["output_tokens"], strict=True) if n > 1]
 
 
-def _check(searches: Sequence[SearchRecord]) -> None:
+def _check(searches: Sequence[SearchRecord], flags: str) -> None:
     names = [search.name for search in searches]
     if len(names) < 2:
         raise RequestError(
@@ -150,7 +156,7 @@ def _check(searches: Sequence[SearchRecord]) -> None:
         if search.base is None:
             raise RequestError(
                 f"search {search.name} has not measured its base model yet: wait for it, or continue it with "
-                f"`python -m search resume {search.name}`"
+                f"`python -m search resume {search.name}{flags}`"
             )
     for search in searches[1:]:
         if _structure(search) != _structure(first):
@@ -195,13 +201,13 @@ def _left_out(trials: Mapping[str, Trials], split: str) -> dict[Placement, str]:
     return found
 
 
-def _task(search: SearchRecord, tried: Trials, shared: Sequence[Placement], split: str) -> Task:
+def _task(search: SearchRecord, tried: Trials, shared: Sequence[Placement], split: str, flags: str) -> Task:
     """Raises RequestError if the base model was not measured on the split."""
     base = (search.base or {}).get(split)
     if not base:
         raise RequestError(
             f"search {search.name} has not read its {split} split yet: continue it with "
-            f"`python -m search resume {search.name}`"
+            f"`python -m search resume {search.name}{flags}`"
         )
     return Task(Measured.of(base), tuple(Measured.of(_evaluation(tried[p], split)) for p in shared))
 

@@ -92,8 +92,9 @@ def compare(
     from search.across import comparison_document
     from search.catalog.store import Catalog
 
-    with closing(Catalog(known_home(home, storage, tracking_uri).storage)) as catalog:
-        document = comparison_document(catalog, names, split=split, max_tpot_ratio=max_tpot_ratio)
+    place = known_home(home, storage, tracking_uri)
+    with closing(Catalog(place.storage)) as catalog:
+        document = comparison_document(catalog, names, split=split, max_tpot_ratio=max_tpot_ratio, flags=place.flags())
     if out is not None:
         from dashboards.report import comparison_page
 

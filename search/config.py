@@ -142,6 +142,8 @@ def _values(name: str) -> dict[str, Any]:
         values["minimum"] = 1
     if name in FROM_ZERO:
         values["minimum"] = 0
+    if name == "gpus_per_trial":
+        values["anyOf"] = [{"multipleOf": 1}, {"minimum": 1e-4, "maximum": 1}]
     if name in SEEDS:
         values["maximum"] = LARGEST_SEED
     if name in NOT_EMPTY:

@@ -38,6 +38,8 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _PAGE = 1000
+#: What a server, or a proxy before it, answers where another request may do: 413 is an adapter too large for it.
+_REFUSED = (400, 404, 409, 413, 422)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def is_outage(error: Exception) -> bool:
     from mlflow import MlflowException
 
     if isinstance(error, MlflowException):
-        return error.get_http_status_code() not in (400, 404, 409)
+        return error.get_http_status_code() not in _REFUSED
+    if (answer := getattr(error, "response", None)) is not None:  # requests' error for artifacts, an OSError too
+        return getattr(answer, "status_code", None) not in _REFUSED
     return isinstance(error, OSError)
 
 

@@ -94,7 +94,6 @@ class SearchPlan:
         self._late = False  # the deadline was over then
         self._untested: list[int | None] | None = None  # None until the front is known
         self._in_flight = 0
-        self.first_trial_at: float | None = None
         self.ended_by: str | None = None  # why there are fewer trials than the budget
 
     def reconcile(self) -> None:
@@ -138,10 +137,8 @@ class SearchPlan:
             return self._out(Job("base", profile=self._served.of(BASE) if self._served else None))
         if self._lost:
             return self._out(self._lost.pop(0))
-        if not self._trials_over:
-            job = self._next_pack()
-            if job is not None:
-                return self._out(job)
+        if not self._trials_over and (job := self._next_pack()) is not None:
+            return self._out(job)
         if self._in_flight:
             return None
         if not self._trials_over:
@@ -184,7 +181,6 @@ class SearchPlan:
         number, early = chosen
         placement = self._placements[number]
         self._running.add(number)
-        self.first_trial_at = self.first_trial_at or time.monotonic()
         self._watcher.stands(self._standing())
         self._watcher.trial_started(number, placement.label)
         until = self._study.until(number, early)
@@ -200,10 +196,9 @@ class SearchPlan:
         may_begin = len(self._placements) < self._budget
         decision = self._study.decide(self._running, may_begin, self._settle)
         if decision.action == "begin":
-            if (asked := self._study.ask()) is not None:
+            if (number := self._begin()) is not None:
                 self._stops_early = decision.early
-                self._add(*asked)
-                return asked[0], decision.early
+                return number, decision.early
             self.ended_by = (
                 f"every placement that is allowed has been tried after {len(self._placements)} trials: the budget of "
                 f"{self._budget} was not needed"
@@ -219,6 +214,8 @@ class SearchPlan:
 
     def _one_at_least(self) -> tuple[int, bool] | None:
         """When time is over and no trial has come to its end: the one that is nearest to it, and then the best."""
+        if not self._placements and (first := self._begin()) is not None:  # the base model took all the time
+            return first, False
         if self._points or self._running or not self._stopped:
             return None
         last = {number: measurement["losses"][-1] for number, measurement in self._stopped.items()}
@@ -243,6 +240,12 @@ class SearchPlan:
             self._report(number, "stopped", measurement, reason)
         self._stopped.clear()
 
+    def _begin(self) -> int | None:
+        """A new trial; None if every placement that is allowed has been tried."""
+        if (asked := self._study.ask()) is not None:
+            self._add(*asked)
+        return asked and asked[0]
+
     def _add(self, number: int, placement: Placement) -> None:
         self._catalog.add_trial(self._id, number, placement, self._references.get(placement))
         self._placements[number] = placement
@@ -254,9 +257,7 @@ class SearchPlan:
         return good_profile(self._catalog, key) if key and placement != self._champion else None
 
     def _profile_key(self, placement: Placement) -> str | None:
-        if self._base is None:
-            return None
-        return profile_key(self._base["latency_context"], placement.label)
+        return None if self._base is None else profile_key(self._base["latency_context"], placement.label)
 
     def _to_test(self) -> list[int | None]:
         """Front members, base model and champion, as far as they have no figures on the test split yet."""
@@ -291,7 +292,7 @@ class SearchPlan:
                 self._watcher.stands(self._standing())
                 self._watcher.trial_stopped(job.number, job.placement.label, self._where(measurement))
             return
-        recorded = self._catalog.record(
+        if not self._catalog.record(
             self._id,
             job.number,
             status,
@@ -300,8 +301,7 @@ class SearchPlan:
             steps=outcome["steps"],
             adapter=outcome.get("adapter"),
             adapter_sha256=outcome.get("adapter_sha256"),
-        )
-        if not recorded:
+        ):
             return
         self._keep_profile(job.placement, measurement)
         self._tell(job.number, status, measurement)
@@ -343,8 +343,7 @@ class SearchPlan:
     def _fail(self, number: int, reason: str) -> bool:
         """In catalog and study; False if the trial had ended before."""
         steps = self._reached.get(number, 0)  # which were spent all the same
-        recorded = self._catalog.record(self._id, number, "failed", reason=reason, measurement=None, steps=steps)
-        if recorded:
+        if recorded := self._catalog.record(self._id, number, "failed", reason=reason, measurement=None, steps=steps):
             self._ended[number] = "failed"
             self._tell(number, "failed", {})
         return recorded

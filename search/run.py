@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.session import check_gpus, gpus_there, ray_session
+from cluster.session import check_gpus, gpus_there, has_room, ray_session
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from objectives.secrets import redacted
@@ -146,18 +146,26 @@ def _tell_again(catalog: Catalog, search: SearchRecord, home: Home, progress_str
     found = result_document(catalog, search)
     notes = [f"search {search.name} is complete, with {len(found['points'])} trials: give a --budget for more"]
     if backlog(catalog, home.mlflow_kept()):
-        notes += _undelivered(home, search, tracker_of(catalog, home).stop(120.0))
+        notes += _told(home, search, tracker_of(catalog, home))
     for note in notes:
         print(f"note: {note}", file=progress_stream or sys.stderr, flush=True)
     return found
 
 
-def _undelivered(home: Home, search: SearchRecord, waiting: int) -> list[str]:
+def _told(home: Home, search: SearchRecord, tracker: Tracker) -> list[str]:
+    """Tell MLflow the rest of a complete search; what it did not take, in a sentence."""
+    later = f"`python -m search resume {search.name}{home.flags()}`"
+    try:
+        waiting = tracker.stop(120.0)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted while MLflow was told the rest; search {search.name} is complete: {later} prints it again, "
+            "and sends what is left"
+        ) from None
     if not waiting:
         return []
     return [
-        f"MLflow at {redacted(home.mlflow())} did not take {waiting} records yet; nothing is lost: "
-        f"`python -m search resume {search.name}{home.flags()}` sends them"
+        f"MLflow at {redacted(home.mlflow())} did not take {waiting} records yet; nothing is lost: {later} sends them"
     ]
 
 
@@ -169,6 +177,14 @@ def _refuse_changes(search: SearchRecord, prepared: Prepared) -> None:
             raise RequestError(
                 f"the {what} of search {search.name} has changed since it began ({search.facts[where]}): restore it, "
                 "or start a new search"
+            )
+    for fact in ("template", "scoring"):  # by the same model and data under other versions
+        if prepared.facts[fact] != search.facts.get(fact, prepared.facts[fact]):
+            began = search.facts.get("versions", {})
+            used = " and ".join(f"{each} {began.get(each)}" for each in ("lora-target-search", "transformers"))
+            raise RequestError(
+                f"prompts of search {search.name} are written or scored otherwise than when it began: install {used}, "
+                "which it began with, or start a new search"
             )
 
 
@@ -218,6 +234,11 @@ def _search(
                 progress.note(
                     f"the cluster has {gpus:g} GPUs, and trials use none of them: --gpus-per-trial 1 gives each one"
                 )
+            if spec.ray_address and not has_room(spec.gpus_per_trial or 0.0):
+                progress.note(
+                    f"no machine of the cluster has what a trial takes, a CPU and --gpus-per-trial "
+                    f"{spec.gpus_per_trial or 0:g}: trials wait until one joins"
+                )
             if prepared.spec.to_json() != search.spec:
                 catalog.set_spec(search.id, prepared.spec.to_json())
             if kept != search.facts.get("tracking"):
@@ -235,12 +256,16 @@ def _search(
 
 
 def _succeeded(name: str, result: dict[str, Any]) -> dict[str, Any]:
-    """Raises NoTrialSucceeded if none did, with the last reason."""
+    """Raises NoTrialSucceeded if none did, with the last reason; where all were too slow, the nearest one's."""
     if not result["trials"]["complete"]:
-        reasons = [point["reason"] for point in result["points"] if point["reason"]]
+        ended = [point for point in result["points"] if point["reason"]]
+        which = "the last one"
+        if all(point["status"] == "infeasible" for point in ended):
+            ended.sort(key=lambda point: -point["tpot_ratio"])
+            which = "the fastest one"
         raise NoTrialSucceeded(
             f"none of {len(result['points'])} trials of search {name} succeeded; "
-            + (f"the last one: {reasons[-1]}" if reasons else result["reason"] or "none was allowed")
+            + (f"{which}: {ended[-1]['reason']}" if ended else result["reason"] or "none was allowed")
         )
     return result
 
@@ -306,6 +331,9 @@ def _run_to_end(
         assignment = replace(prepared.assignment, adapters=home.adapters(search))
         run_plan(plan, assignment, workers=spec.workers, gpus_per_worker=spec.gpus_per_trial or 0.0)
         drop_checkpoints(assignment.adapters)  # also of what goes on after a resume: see decisions.md
+        if spec.series is not None and (decided := crown(catalog, search, spec.series, prepared.before)):
+            progress.note(decided.why)
+        end("complete", plan.ended_by)
     except KeyboardInterrupt:
         end("interrupted", None)
         tracker.stop(5.0)
@@ -321,11 +349,8 @@ def _run_to_end(
         raise
     finally:
         after.close()
-    if spec.series is not None and (decided := crown(catalog, search, spec.series, prepared.before)):
-        progress.note(decided.why)
-    end("complete", plan.ended_by)
     progress.phase("writing to MLflow")
-    for note in _undelivered(home, search, tracker.stop(120.0)):
+    for note in _told(home, search, tracker):
         progress.note(note)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
+from objectives.errors import RequestError, SearchError
 from objectives.secrets import said
 from search.across import comparison_document
 from search.catalog.store import Catalog
@@ -53,7 +53,7 @@ def run_each(
         print(f"search {position} of {len(specs)}: {spec.name}", file=stream, flush=True)
         try:
             documents.append(start(spec, home, progress_stream))
-        except (Interrupted, NoTrialSucceeded) as error:
+        except SearchError as error:
             if left := [str(other.data) for other in specs[position:]]:
                 raise type(error)(
                     f"{error}; not begun: {', '.join(left)}: repeat the command with these, then compare all"
@@ -63,7 +63,7 @@ def run_each(
         return {"searches": documents, "comparison": None}
     with closing(Catalog(home.storage)) as catalog:
         try:
-            comparison = comparison_document(catalog, names, max_tpot_ratio=specs[0].max_tpot_ratio)
+            comparison = comparison_document(catalog, names, max_tpot_ratio=specs[0].max_tpot_ratio, flags=home.flags())
         except RequestError as error:  # no placement came to its end everywhere; what each search found stands
             print(f"note: {error}", file=stream, flush=True)
             return {"searches": documents, "comparison": None}

@@ -125,6 +125,12 @@ class SearchSpec:
             value = getattr(self, field)
             if value is not None and not 0 <= value < float("inf"):
                 raise RequestError(f"{_flag(field)} {value:g} must be a number from 0: {remedy}")
+        # Ray's rules: it deals out ten thousandths of one GPU, or whole ones.
+        if (gpus := self.gpus_per_trial) and (0 < gpus < 1e-4 or (gpus > 1 and gpus % 1)):
+            raise RequestError(
+                f"--gpus-per-trial {gpus:g} is neither a share of one GPU nor a number of whole ones: give for example "
+                "0.5, 1 or 2"
+            )
         if not self.ranks or any(rank < 1 for rank in self.ranks):
             raise RequestError(
                 f"--ranks {','.join(map(str, self.ranks))} must be whole numbers from 1, for example 4,8,16"

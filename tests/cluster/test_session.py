@@ -8,6 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
+from cluster.session import ray_session
+from objectives.errors import RequestError
+
 
 def test_a_search_of_this_machine_needs_no_cluster_that_ran_here() -> None:
     """`ray start` leaves a note of its cluster; Ray's own default would join that, and fail."""
@@ -24,3 +29,62 @@ def test_a_search_of_this_machine_needs_no_cluster_that_ran_here() -> None:
             timeout=120,
         )
         assert done.stdout.strip() == "ready", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("a" * 64 + ":6379", "does not answer (encoding with 'idna' codec failed (UnicodeError: label too long))"),
+        ("127.0.0.1:1", "does not answer (Connection refused)"),
+        ("[::1]:1", "does not answer (Connection refused)"),
+    ],
+)
+def test_an_address_where_nobody_answers(address: str, why: str) -> None:
+    with pytest.raises(RequestError) as refusal, ray_session(1, address):
+        pass
+    assert str(refusal.value) == f"--ray-address {address} {why}: check that the cluster runs there"
+
+
+def test_rays_client_is_no_way_into_a_cluster() -> None:
+    with pytest.raises(RequestError) as refusal, ray_session(1, "ray://head:10001"):
+        pass
+    assert str(refusal.value) == (
+        "--ray-address ray://head:10001 is one for Ray's client, through which no search can run: run it on a machine "
+        "of the cluster, with --ray-address auto"
+    )
+
+
+def test_the_ray_of_a_notebook_or_of_another_search_is_left_alone() -> None:
+    """It was shut down at the end of a search that could not even begin. And what fits on it is known."""
+    program = """
+from cluster import session
+
+def refused():
+    try:
+        with session.ray_session(1, None) as ready:
+            ready()
+    except session.RequestError as error:
+        said.append(error)
+
+said = []
+with session.ray_session(1, None) as ready:
+    refused()
+    ready()
+    import ray
+ray.init("local", num_cpus=1, num_gpus=1, include_dashboard=False, _node_ip_address="127.0.0.1")
+refused()
+print(*said, sep="\\n")
+print(ray.is_initialized(), [session.has_room(gpus) for gpus in (0, 0.5, 1, 2)])
+"""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"RAY_TMPDIR": folder},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.stdout.splitlines() == [
+        *["this process uses Ray already: call ray.shutdown() first, or search in another process"] * 2,
+        "True [True, True, True, False]",
+    ], done.stderr

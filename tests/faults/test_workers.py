@@ -143,6 +143,32 @@ def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_a_search_outlives_the_end_of_its_ray(tmp_path: Path, migrated_mlflow: Path) -> None:
+    """Ray's node process takes its workers along, and took the search's own process, which said nothing."""
+    shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
+    flags = [*QUICK, "--steps", str(LIVE_STEPS), "--budget", "2", "--strategy", "tpe", "--checkpoint-seconds", "0.05"]
+    with (
+        (tmp_path / "stderr").open("w") as error,
+        forked.started(
+            forked.search, "run", *flags, "--home", str(tmp_path), environment=environment(), stderr=error
+        ) as search,
+    ):
+        wait_while_it_runs(search, lambda: reached(tmp_path) > 0)
+        (node,) = (each for each in psutil.Process(search.pid).children() if each.name() == "raylet")
+        node.kill()
+        search.join(60)
+        assert search.exitcode == 1
+    assert (tmp_path / "stderr").read_text().splitlines()[-1] == (
+        "error: Ray on this machine has ended: a process of it was killed, or memory ran out; nothing is lost: resume "
+        "the search"
+    )
+    call("resume", "demo", "--home", str(tmp_path))
+    first, second = assert_whole(tmp_path, "demo", 2)["trials"]
+    assert first.measurement["continued_from"] > 0
+    assert first.attempts == second.attempts == 1, "no death is held against a trial"
+
+
+@pytest.mark.slow
 def test_memory_that_runs_out_again_and_again_is_said(tmp_path: Path) -> None:
     """Ray's own monitor kills the worker here, which is told that one percent of the memory is all there is."""
     low = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from objectives.errors import RequestError
+from objectives.errors import Interrupted, RequestError, SearchError, StoreError
 from objectives.placement import Placement
 from search.across import comparison_document
 from search.catalog import Catalog
@@ -190,9 +190,9 @@ def test_what_cannot_be_compared_is_refused(both: Catalog) -> None:
         "searches a, apart have no placement that all of them completed and measured on the validation split "
         "(not tried by apart: 3): run them with the same --ranks and --bands, or take `python -m search ablate`"
     )
-    assert refusal(both, "a", "begun") == (
+    assert refusal(both, "a", "begun", flags=" --home there") == (
         "search begun has not measured its base model yet: wait for it, or continue it with `python -m search resume "
-        "begun`"
+        "begun --home there`"
     )
     served = both.search("b").base or {}
     both.set_base(both.search("b").id, served | {"latency": served["latency"] | {"engine": "vllm"}})
@@ -204,8 +204,8 @@ def test_what_cannot_be_compared_is_refused(both: Catalog) -> None:
 def test_a_split_that_was_not_read_is_refused(both: Catalog) -> None:
     base = both.search("b").base or {}
     both.set_base(both.search("b").id, {"validation": evaluation(20), "latency": base["latency"]})
-    assert refusal(both, "a", "b", split="test") == (
-        "search b has not read its test split yet: continue it with `python -m search resume b`"
+    assert refusal(both, "a", "b", split="test", flags=" --home there") == (
+        "search b has not read its test split yet: continue it with `python -m search resume b --home there`"
     )
 
 
@@ -351,6 +351,24 @@ def test_searches_that_share_nothing_are_told_all_the_same(
     assert [each["search"] for each in found["searches"]] == ["x-one", "x-two"]
     assert found["comparison"] is None
     assert "note: searches x-one, x-two have no placement that all of them completed" in said.getvalue()
+
+
+@pytest.mark.parametrize("kind", [SearchError, StoreError, Interrupted])
+def test_whatever_ends_one_of_several_the_others_are_named(
+    kind: type[SearchError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object) -> dict[str, Any]:
+        raise kind("it ended")
+
+    monkeypatch.setattr("search.several.start", end)
+    specs = [SearchSpec(data=str(tmp_path / f"{name}.jsonl"), name="x", workers=1) for name in ("one", "two")]
+    for spec in specs:
+        rows = "".join(f'{{"text": "{n} of {spec.data}", "label": "{n % 2}"}}\n' for n in range(60))
+        Path(spec.data or "").write_text(rows)
+    with pytest.raises(kind) as ended:
+        run_each(specs, Home.at(tmp_path, None, None), progress_stream=io.StringIO())
+    left = f"it ended; not begun: {tmp_path}/two.jsonl: repeat the command with these, then compare all"
+    assert (type(ended.value), str(ended.value)) == (kind, left)
 
 
 def test_a_comparison_that_mlflow_did_not_take_can_be_made_again(both: Catalog, tmp_path: Path) -> None:

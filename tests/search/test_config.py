@@ -22,7 +22,7 @@ from search.spec import SearchSpec
 from tests.test_docs import ROOT, blocks
 
 VALUES: list[Any] = [
-    *(None, True, -1, 0, 1, 2, 7, 8, 2**32 - 1, 2**32, -0.5, 0.5, 1.5),
+    *(None, True, -1, 0, 1, 2, 7, 8, 2**32 - 1, 2**32, -0.5, 0.5, 1.5, 1e-5),
     *("", " ", "x", "auto", "grid", "classification", "transformers", "rouge_l", "settled", "../x", "a b"),
     *("4,8", "0,4", "4, 08 ", "4,,8", "2r", "0r", 999_999, 1_000_000, [], [8, 4], [0], [8, "x"], {"a": 1}),
     *(["x"], ["x", "./y z"], ["x", " "], ["x", None], ["x", ["y"]]),

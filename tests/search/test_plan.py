@@ -172,6 +172,21 @@ def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
         }
 
 
+def test_where_the_base_model_takes_all_the_time_there_is_one_trial_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no more of them, also where it fails."""
+    for fails, ended in ((False, "complete"), (True, "failed")):
+        (folder := tmp_path / ended).mkdir()
+        with closing(Searched(folder, "additive", pack=1)) as searched:
+            searched.fails = fails
+            monkeypatch.setattr(searched.plan, "_deadline", 0.0)
+            searched.run(2)
+            assert [trial.status for trial in searched.trials()] == [ended]
+            assert searched.plan.ended_by == "--max-hours is over after 1 of 24 trials"
+            assert searched.plan.done()
+
+
 def test_what_was_open_when_time_was_over_goes_on_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

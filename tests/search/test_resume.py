@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +15,13 @@ import pytest
 from mlflow import MlflowClient
 
 from objectives import demo
-from objectives.errors import NoTrialSucceeded, RequestError
+from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from search.catalog import Catalog, SearchRecord
 from search.catalog.outbox import backlog, pending
 from search.doctor import examine
 from search.home import Home
 from search.prepare import prepare
-from search.run import _refuse_changes, resume
+from search.run import _refuse_changes, _succeeded, resume
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -141,11 +144,28 @@ def test_another_model_or_other_data_are_refused(tmp_path: Path) -> None:
     assert str(refusal.value) == f"the data of search s {refused}".replace(str(model), str(data))
 
 
-def test_a_search_without_a_success_has_none_when_it_is_resumed(tmp_path: Path) -> None:
-    """Else a script that resumes until it is told 0 took it for one."""
-    home = Home.at(tmp_path, None, None)
+@pytest.mark.parametrize(("fact", "other"), [("template", "{text} ="), ("scoring", {"max_tokens": 8})])
+def test_prompts_that_another_version_writes_are_refused(fact: str, other: object, tmp_path: Path) -> None:
+    prepared = prepare(SearchSpec(steps=4))
+    with closing(Catalog(f"sqlite:///{tmp_path}/search.db")) as catalog:
+        versions = {"lora-target-search": "0.0.9", "transformers": "5.1"}
+        facts = prepared.facts | {"versions": versions}
+        search = catalog.create_search("s", prepared.spec.to_json(), facts)
+        older = catalog.create_search("o", prepared.spec.to_json(), facts | {fact: other})
+    _refuse_changes(search, prepared)
+    with pytest.raises(RequestError) as refusal:
+        _refuse_changes(older, prepared)
+    assert str(refusal.value) == (
+        "prompts of search o are written or scored otherwise than when it began: install lora-target-search 0.0.9 and "
+        "transformers 5.1, which it began with, or start a new search"
+    )
+
+
+def end_without_success(home: Home) -> None:
+    """Search ``a``, whose one trial failed."""
     with closing(Catalog(home.storage)) as catalog:
-        search = catalog.create_search("a", SearchSpec(steps=20, budget=1).to_json(), FACTS | {"tracking": ""})
+        facts = FACTS | {"tracking": home.mlflow_kept()}
+        search = catalog.create_search("a", SearchSpec(steps=20, budget=1).to_json(), facts)
         space = PlacementSpace(("o_proj", "q_proj"), (8,))
         with closing(Study(catalog.url, search.id, space, strategy="grid", references=(), budget=1, seed=0)) as study:
             asked = study.ask()
@@ -154,7 +174,50 @@ def test_a_search_without_a_success_has_none_when_it_is_resumed(tmp_path: Path) 
             catalog.record(search.id, asked[0], "failed", reason="out of memory", measurement=None)
             study.tell(asked[0], "failed", None)
         catalog.set_status(search.id, "complete")
+
+
+def test_a_search_without_a_success_has_none_when_it_is_resumed(tmp_path: Path) -> None:
+    """Else a script that resumes until it is told 0 took it for one."""
+    home = Home.at(tmp_path, None, None)
+    end_without_success(home)
     with pytest.raises(
         NoTrialSucceeded, match=r"^none of 1 trials of search a succeeded; the last one: out of memory$"
     ):
         resume("a", home)
+
+
+def test_where_every_placement_is_too_slow_the_nearest_to_the_cap_is_told() -> None:
+    points = [
+        {"status": "infeasible", "tpot_ratio": ratio, "reason": f"latency ratio {ratio} is above"}
+        for ratio in (1.3, 1.15, 1.5)
+    ]
+    with pytest.raises(NoTrialSucceeded) as none:
+        _succeeded("a", {"trials": {"complete": 0}, "points": points})
+    assert str(none.value) == "none of 3 trials of search a succeeded; the fastest one: latency ratio 1.15 is above"
+    points.append({"status": "failed", "tpot_ratio": None, "reason": "out of memory"})
+    with pytest.raises(NoTrialSucceeded, match=r"; the last one: out of memory$"):
+        _succeeded("a", {"trials": {"complete": 0}, "points": points})
+
+
+def test_who_does_not_wait_for_mlflow_is_told_that_the_search_is_complete(tmp_path: Path) -> None:
+    """MLflow is deaf here: it takes the connection, and Ctrl-C comes."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        home = Home.at(tmp_path, None, f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        end_without_success(home)
+
+        def interrupt() -> None:
+            with deaf.accept()[0]:
+                os.kill(os.getpid(), signal.SIGINT)
+                heard.wait(60)
+
+        heard = threading.Event()
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(Interrupted) as interrupted:
+            resume("a", home)
+        heard.set()
+        thread.join()
+    assert str(interrupted.value) == (
+        "interrupted while MLflow was told the rest; search a is complete: "
+        f"`python -m search resume a --home {tmp_path}` prints it again, and sends what is left"
+    )

@@ -58,6 +58,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "--gpus-per-trial nan must be a number from 0: give 0 for CPU, or for example 0.5",
     ),
     ({"gpus_per_trial": -1}, "--gpus-per-trial -1 must be a number from 0: give 0 for CPU, or for example 0.5"),
+    *(
+        (
+            {"gpus_per_trial": gpus},
+            f"--gpus-per-trial {gpus:g} is neither a share of one GPU nor a number of whole ones: give for example "
+            "0.5, 1 or 2",
+        )
+        for gpus in (1.5, 1e-5)
+    ),
     ({"task": "translation"}, "--task translation is unknown: choose classification or generation"),
     ({"strategy": ""}, "--strategy  is unknown: choose one of auto, additive, tpe, nsga2, gp, random, grid"),
     *(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 
 from objectives.errors import RequestError, StoreError
 from search.catalog import Catalog
@@ -64,6 +65,12 @@ def test_a_tracking_uri_of_no_known_kind(uri: str, catalog: Catalog, tmp_path: P
     )
 
 
+def answered(status: int) -> requests.Response:
+    response = requests.Response()
+    response.status_code = status
+    return response
+
+
 @pytest.mark.parametrize(
     ("error", "outage"),
     [
@@ -75,6 +82,9 @@ def test_a_tracking_uri_of_no_known_kind(uri: str, catalog: Catalog, tmp_path: P
         (mlflow.MlflowException("wait", error_code=mlflow.protos.databricks_pb2.TEMPORARILY_UNAVAILABLE), True),
         (mlflow.MlflowException("who?", error_code=mlflow.protos.databricks_pb2.PERMISSION_DENIED), True),
         (mlflow.MlflowException("odd", error_code=mlflow.protos.databricks_pb2.INVALID_PARAMETER_VALUE), False),
+        (requests.HTTPError("an adapter too large for a proxy", response=answered(413)), False),
+        (requests.HTTPError("the bucket behind the server is away", response=answered(500)), True),
+        (requests.ConnectionError("nobody there"), True),
     ],
 )
 def test_an_outage_is_told_from_a_refusal(error: Exception, outage: bool) -> None:
