@@ -40,6 +40,11 @@ class VllmLoader:
     def load(self, name: str, adapter: Path) -> dict[str, Any]:
         body = {"lora_name": name, "lora_path": str(adapter)}
         status, answer = self._endpoint.call("POST", "/v1/load_lora_adapter", body)
+        if status == 404 and "No adapter found" in str(answer):
+            raise RequestError(
+                f"--endpoint {self._endpoint.url} sees no adapter at {adapter}: give the server this machine's "
+                "temporary folder (TMPDIR) under the same path"
+            )
         if status == 404:
             raise RequestError(
                 f"--endpoint {self._endpoint.url} does not load adapters while it runs: start vLLM with --enable-lora "
@@ -126,8 +131,13 @@ class Identity:
 
 
 def identify(endpoint: Endpoint, base: Path) -> Identity:
-    """Raises RequestError if nobody answers at the address."""
+    """Raises RequestError if nobody answers at the address, or not without a key."""
     status, models = endpoint.call("GET", "/v1/models")
+    if status in (401, 403):
+        raise RequestError(
+            f"--endpoint {endpoint.url} wants a key (status {status}), and none is ever sent: measure on a server that "
+            "was started without one"
+        )
     listed = models.get("data") if status == 200 and isinstance(models, dict) else None
     first = next((m for m in listed or [] if isinstance(m, dict) and not m.get("parent")), {})
     owner, served = first.get("owned_by"), first.get("id")
