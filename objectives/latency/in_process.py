@@ -35,6 +35,7 @@ class TransformersEngine:
     def __init__(self, base: Any, space: ModuleSpace, settings: LatencySettings) -> None:
         """``base`` is used as it is; what is measured are copies that share its tensors."""
         self._base, self._space, self._settings = base, space, settings
+        self._tried = False  # whether the model decodes
         self.facts = in_process_facts(base.device, base.dtype)
 
     def open(self, placement: Placement, seed: int) -> InProcessPair:
@@ -72,10 +73,11 @@ class TransformersEngine:
         # The base model is a copied tree of objects too: the original measured about 1% faster than its own copy,
         # which would look like a cost of the adapter.
         base, encoder = twin(self._base), self._space.kind == "encoder"
-        if not encoder:
+        if not encoder and not self._tried:  # an adapter changes nothing about it
             with refused(partial(no_decoder, self._space.model_type)), torch.inference_mode():
                 step = _Decoder(base, torch.zeros(1, 1, dtype=torch.long, device=base.device))
                 step(), step()
+            self._tried = True
         return InProcessPair(base, model, self._settings, encoder=encoder, seed=seed)
 
     def close(self) -> None:
