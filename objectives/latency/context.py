@@ -46,12 +46,13 @@ def processor() -> str:
 def profile_context(space: ModuleSpace, facts: Mapping[str, str], settings: LatencySettings) -> str:
     """Equal for equal model (structure, computation, groups of layers), engine, device, dtype, versions and request.
 
-    How long was measured is no part of it: see :func:`good_enough`.
+    Not of an encoder's head: with as many classes as a task has it is no more than a layer for one token. How long was
+    measured is no part of it either: see :func:`good_enough`.
     """
     shape = f"{settings.prompt_tokens}+{settings.output_tokens} tokens x {settings.concurrency}"
     # A name such as q_proj@first means other layers with other --bands.
     groups = hashlib.sha256(repr([(group.name, group.paths) for group in space.groups]).encode()).hexdigest()[:16]
-    model = f"{space.model_type} {space.structure} {space.computation} {groups}"
+    model = f"{space.model_type} {space.body} {space.computation} {groups}"
     steps = "graphs" if settings.graphs else "eager"
     return "|".join([model, shape, steps, *(f"{name}={facts[name]}" for name in sorted(facts))])
 

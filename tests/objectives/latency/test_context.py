@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, MistralConfig, PreTrainedConfig
+from transformers import BertConfig, LlamaConfig, MistralConfig, PreTrainedConfig
 
 from objectives.latency import context
 from objectives.latency.context import in_process_facts, processor, profile_context
@@ -64,6 +64,19 @@ def test_equal_shapes_that_compute_otherwise_share_no_profile(other: PreTrainedC
 )
 def test_names_labels_and_training_are_no_computation(change: dict[str, Any]) -> None:
     assert context_of(LlamaConfig(**SIZES)) == context_of(LlamaConfig(**SIZES, **change))
+
+
+def test_the_labels_of_a_task_are_no_other_encoder() -> None:
+    """`latency` knows of no task: of its profiles of an encoder a search took none but with two labels."""
+
+    def space(labels: int, width: int = 32) -> ModuleSpace:
+        sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 64}
+        config = BertConfig(**sizes, hidden_size=width)
+        return module_space(meta_model(config, "encoder", labels), config, "encoder")
+
+    two, six, wide = (profile_context(each, FACTS, LatencySettings()) for each in (space(2), space(6), space(6, 64)))
+    assert two == six != wide
+    assert space(2).structure != space(6).structure
 
 
 def test_bands_of_equal_names_share_no_profile() -> None:
