@@ -14,8 +14,10 @@ from safetensors import safe_open
 
 from objectives.errors import RequestError
 from objectives.latency.profiling import Shelf, profile_model
+from objectives.latency.prompts import Prompts
 from objectives.latency.server import ServerEngine, write_random_adapter
 from objectives.latency.settings import LatencySettings
+from objectives.model import load_tokenizer
 from objectives.placement import BASE, Placement
 from tests.objectives.latency.scripted import Script, ScriptedServer, serving
 from tests.objectives.tiny import Zoo, all_groups
@@ -256,6 +258,14 @@ def test_no_prompt_is_one_whose_prefix_a_server_may_have_kept(zoo: Zoo) -> None:
         itself = prompts_of(server)[before:]
         assert len({*itself}) == 2, "the base model against itself"
         assert not {*itself} & asked.keys(), "requests at once have prompts of their own"
+
+
+@pytest.mark.parametrize("tokens", [8, 33])
+def test_a_prompt_has_the_tokens_that_are_asked_for(zoo: Zoo, tokens: int) -> None:
+    """A text of random tokens is tokenised otherwise: into nearly twice as many, where a vocabulary is small."""
+    prompts = Prompts(zoo.folder("llama"), replace(SETTINGS, prompt_tokens=tokens))
+    tokenizer = load_tokenizer(zoo.folder("llama"))
+    assert {len(tokenizer(prompts.next())["input_ids"]) for _ in range(20)} == {tokens}
 
 
 def test_a_command_that_is_given_again_asks_other_prompts(zoo: Zoo) -> None:
