@@ -33,6 +33,8 @@ class Script:
     usage: bool = True
     owner: str = "somebody"
     model: dict[str, Any] = field(default_factory=dict)  # what /v1/models says beside id and owner
+    info: dict[str, Any] = field(default_factory=dict)  # of SGLang's /get_server_info
+    models: bool = True  # whether /v1/models exists
     loads: bool = True  # whether /v1/load_lora_adapter exists
     sees: bool = True  # whether an adapter's folder is there
     slower: float = 1.0  # how many times longer a request to an adapter takes
@@ -96,8 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
         answers = {
             "/v1/models": {"data": [{"id": "served-name", "owned_by": script.owner, **script.model}]},
             "/version": {"version": "0.9"},
+            **({"/get_server_info": script.info} if script.info else {}),
             "/openapi.json": {"paths": {path: {} for path in script.paths}},
         }
+        if not script.models:
+            answers.pop("/v1/models")
         if script.wants_key:
             self._json(401, {"error": "Unauthorized"})
         else:

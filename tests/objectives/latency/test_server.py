@@ -104,6 +104,25 @@ def test_what_a_server_says_of_itself_is_part_of_its_facts(zoo: Zoo) -> None:
     assert facts == ["id served-name, root /models/a, max_model_len 4096", "id served-name, root /models/b"]
 
 
+def test_flags_that_sglang_was_started_with_are_part_of_its_facts(zoo: Zoo) -> None:
+    """Which layers are wrapped, and at which rank, is what an adapter costs there."""
+    info = {"version": "0.5.1", "max_lora_rank": 16, "lora_target_modules": ["q_proj", "o_proj"], "last_gen": 3.1}
+    with serving(Script(owner="sglang", info=info)) as server:
+        opened = engine(zoo, server)
+        opened.close()
+    assert opened.facts["versions"] == "0.5.1"
+    assert opened.facts["model"] == "id served-name, max_lora_rank 16, lora_target_modules ['o_proj', 'q_proj']"
+
+
+def test_an_address_without_models(zoo: Zoo) -> None:
+    with serving(Script(models=False, **VLLM)) as server, pytest.raises(RequestError) as caught:
+        engine(zoo, server)
+    assert str(caught.value) == (
+        f"--endpoint {server.url} has no /v1/models (status 404), by which a server says what it serves: give "
+        "the address of an OpenAI-compatible server, without a path"
+    )
+
+
 def test_sglang_takes_the_adapter_in_a_field_of_its_own(zoo: Zoo) -> None:
     with serving(Script(owner="sglang")) as server:
         opened = engine(zoo, server)
