@@ -91,6 +91,7 @@ class InProcessPair:
         self.axis: Axis = "ttft" if encoder else "tpot"
         self._models = (base, adapted)
         self._tokens = settings.output_tokens
+        self._turn = 0
         self._prompt = _prompt(base, settings, seed, encoder=encoder)
         self._clock = _CudaClock() if base.device.type == "cuda" else _CpuClock()
         self._begin: Callable[[Any, torch.Tensor], Callable[[], object]] = _Encoder if encoder else _Decoder
@@ -104,12 +105,15 @@ class InProcessPair:
     def request(self) -> PairedRequest:
         """Greedy decoding with a cache and nothing else in the loop; who goes first changes with every token.
 
+        And with every request: the first step behind the prompt is slow for whoever takes it.
+
         The ratio is taken from CPU time where one thread computes, since what other processes take is no cost of a
         placement. There is one for every two tokens: the second of two models finds warm caches.
         """
         steps = [self._begin(model, self._prompt) for model in self._models]
+        self._turn += 1
         for token in range(self._tokens):
-            for which in (0, 1) if token % 2 == 0 else (1, 0):
+            for which in (0, 1) if (self._turn + token) % 2 else (1, 0):
                 self._clock.start()
                 steps[which]()
                 self._clock.stop(token, which)

@@ -144,6 +144,17 @@ def test_who_goes_first_changes_from_token_to_token(zoo: Zoo) -> None:
     assert [which for which, *_ in log] == ["base", "adapted", "adapted", "base"] * 2
 
 
+def test_who_takes_the_slow_step_behind_the_prompt_changes_from_request_to_request(zoo: Zoo) -> None:
+    """It was the adapted model each time: the base model was 1% slower than itself."""
+    log: list[tuple[str, list[int], int]] = []
+    settings = replace(QUICK, warmup=0, min_requests=2, max_requests=2, output_tokens=4)
+    base = zoo.base("llama")
+    measure_pair(Recorder(base, log, "base"), Recorder(base, log, "adapted"), settings, encoder=False, seed=0)
+    one, other = log[:8], log[8:]
+    assert [which for which, *_ in one] == ["base", "adapted", "adapted", "base"] * 2
+    assert [which for which, *_ in other] == ["adapted", "base", "base", "adapted"] * 2
+
+
 def test_warm_up_is_not_counted_and_the_seed_chooses_the_prompt(zoo: Zoo) -> None:
     base = zoo.base("llama")
 
