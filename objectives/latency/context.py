@@ -34,13 +34,16 @@ def in_process_facts(device: Any, dtype: Any) -> dict[str, str]:
 
 def processor() -> str:
     """The CPU's model name, by which measurements of two machines are told apart; where Linux names none, what Python
-    knows of it."""
+    knows of it, and on ARM the numbers of its maker and design."""
+    said: dict[str, str] = {}
     with suppress(OSError):
         for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, model = line.partition(":")
-            if name.strip() == "model name" and model.strip():
-                return " ".join(model.split())
-    return platform.processor() or platform.machine()
+            name, _, value = line.partition(":")
+            said.setdefault(name.strip(), " ".join(value.split()))
+    if model := said.get("model name"):
+        return model
+    numbers = [f"{name} {said[name]}" for name in ("CPU implementer", "CPU part") if said.get(name)]
+    return ", ".join([platform.processor() or platform.machine(), *numbers])
 
 
 def profile_context(space: ModuleSpace, facts: Mapping[str, str], settings: LatencySettings) -> str:

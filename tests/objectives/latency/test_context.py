@@ -96,7 +96,9 @@ def test_a_cpu_is_known_by_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert processor() == "Some CPU: 9 @ 2GHz"
     assert in_process_facts(torch.device("cpu"), torch.float32)["device"] == "cpu Some CPU: 9 @ 2GHz"
     known = platform.processor() or platform.machine()
-    cpuinfo.write_text("processor\t: 0\nCPU part\t: 0xd0c\n")  # as ARM has it
-    assert processor() == known
+    arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: {}\n"  # Graviton 2 and 3
+    for part in ("0xd0c", "0xd40"):
+        cpuinfo.write_text(arm.format(part))
+        assert processor() == f"{known}, CPU implementer 0x41, CPU part {part}"
     cpuinfo.unlink()
     assert processor() == known
