@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from objectives.batches import pad
-from objectives.errors import RequestError
-from objectives.probing import no_decoder, refused, same_but_for_rounding
+from objectives.probing import no_decoder, refused, same_but_for_rounding, tried
 
 _STEPS = 3  # the first is of the prompt, the others go on from its state
 
@@ -27,10 +26,8 @@ def rows_keep_apart(model: Any, pad_id: int) -> bool:
     prompt = [(7 * i + 5) % size for i in range(12)]
     with refused(partial(no_decoder, model.config.model_type)):
         alone = _logits(model, [prompt[:5]], pad_id)
-    try:
-        with refused(RequestError):
-            beside = _logits(model, [prompt, prompt[:5]], pad_id)
-    except RequestError:  # Dory's loops do not go with padding
+    beside = tried(partial(_logits, model, [prompt, prompt[:5]], pad_id))
+    if beside is None:  # Dory's loops do not go with padding
         return False
     for plain, padded in zip(alone, beside, strict=False):
         if not same_but_for_rounding(padded, plain, model.dtype):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from objectives.probing import CANNOT, same_but_for_rounding
+from objectives.probing import same_but_for_rounding, tried
 
 #: ``block``: behind the attention of the last block, so that its MLP and all after it see the wanted positions alone;
 #: ``head``: in front of the output head; ``none``: the whole pass is made.
@@ -48,11 +49,8 @@ def narrowest_cut(model: Any) -> Cut:
     full = logits_at(model, ids, positions, cut="none")
     cuts: tuple[Cut, ...] = ("block", "head")
     for cut in cuts:
-        try:
-            few = logits_at(model, ids, positions, cut=cut)
-        except CANNOT:
-            continue
-        if same_but_for_rounding(few.float(), full.float(), model.dtype):
+        few = tried(partial(logits_at, model, ids, positions, cut=cut))
+        if few is not None and same_but_for_rounding(few.float(), full.float(), model.dtype):
             return cut
     return "none"
 

@@ -20,6 +20,11 @@ def is_broken_for_good(error: BaseException) -> bool:
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
 
 
+def is_of_the_device(error: BaseException) -> bool:
+    """Either: nothing is known from it of what was tried."""
+    return is_out_of_memory(error) or is_broken_for_good(error)
+
+
 def in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
 

@@ -13,7 +13,7 @@ from objectives.backbone import decoding_state, positions_argument
 from objectives.batches import pad
 from objectives.cut import LOGITS, Cut, logits_at
 from objectives.encoding import EncodedRow
-from objectives.probing import CANNOT, same_but_for_rounding
+from objectives.probing import same_but_for_rounding, tried
 from objectives.training import completion_batch
 
 #: Gives log p (pairs, longest label, tokens that occur in labels), zero behind a label's end, of pairs (row, label).
@@ -157,8 +157,5 @@ def prompt_is_shareable(model: Any, pad_id: int, cut: Cut) -> bool:
     trie = LabelTrie([tokens[14:15], tokens[16:19], tokens[19:24]])
     asked, labels = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 2, 1, 2])
     expected = whole_pass_scorer(model, rows, trie, pad_id, cut)(asked, labels)
-    try:
-        shared = shared_prompt_scorer(model, rows, trie, pad_id, cut)(asked, labels)
-    except CANNOT:
-        return False
-    return same_but_for_rounding(shared, expected, model.dtype)
+    shared = tried(lambda: shared_prompt_scorer(model, rows, trie, pad_id, cut)(asked, labels))
+    return shared is not None and same_but_for_rounding(shared, expected, model.dtype)

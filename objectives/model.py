@@ -212,13 +212,13 @@ def load_base(
 def _computes(model: PreTrainedModel) -> bool:
     import torch
 
-    from objectives.device_errors import is_broken_for_good, is_out_of_memory
+    from objectives.device_errors import is_of_the_device
 
     try:
         with torch.inference_mode():
             model(input_ids=torch.arange(4, device=model.device)[None])
     except Exception as error:
-        if is_out_of_memory(error) or is_broken_for_good(error):
+        if is_of_the_device(error):
             raise
         return False
     return True

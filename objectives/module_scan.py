@@ -46,7 +46,8 @@ def scan(model: nn.Module, config: PreTrainedConfig, kind: Kind, bands: int) -> 
         groups=tuple(groups),
         left_out=tuple(left_out),
         full_rank=max((min(layer.inputs, layer.outputs) for layer in layers), default=0),
-        structure=_digest(f"{path} {tuple(weight.shape)}" for path, weight in model.named_parameters()),
+        structure=_digest(model.named_parameters()),
+        body=_digest(_body(model, kind)),
         computation=computation_digest(config),
     )
 
@@ -107,5 +108,14 @@ def _hidden_size(config: PreTrainedConfig, layers: list[Layer]) -> int:
     return int(stated or (widths[0][0] if widths else 0))
 
 
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+def _body(model: nn.Module, kind: Kind) -> list[tuple[str, nn.Parameter]]:
+    """All of a causal model, and of an encoder whose body has another name than transformers gives it."""
+    named = list(model.named_parameters())
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    inside = [(path, weight) for path, weight in named if path.startswith(prefix)]
+    return inside if kind == "encoder" and inside else named
+
+
+def _digest(weights: Iterable[tuple[str, nn.Parameter]]) -> str:
+    lines = sorted(f"{path} {tuple(weight.shape)}" for path, weight in weights)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

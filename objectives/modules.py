@@ -55,6 +55,7 @@ class ModuleSpace:
     left_out: tuple[LeftOut, ...]
     full_rank: int  # of the layer that has the largest: no adapter can use more
     structure: str  # 16 hexadecimal digits over paths and shapes: equal on every machine for equal structures
+    body: str  # 16 more, of an encoder without its head, which has the size of a task's labels
     computation: str  # 16 more over the configuration: see objectives.fingerprint.computation_digest
 
     def group(self, name: str) -> ModuleGroup:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from objectives.device_errors import in_a_line, is_broken_for_good, is_out_of_memory
+from objectives.device_errors import in_a_line, is_of_the_device
 from objectives.errors import ModelError, RequestError
+
+T = TypeVar("T")
 
 #: What an architecture raises that cannot do what was tried.
 CANNOT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
@@ -36,9 +39,18 @@ def refused(refusal: Callable[[str], RequestError]) -> Iterator[None]:
     try:
         yield
     except CANNOT as error:
-        if is_out_of_memory(error) or is_broken_for_good(error):
+        if is_of_the_device(error):
             raise
         raise refusal(in_a_line(error)) from error
+
+
+def tried(what: Callable[[], T]) -> T | None:
+    """What it gives, or None where an architecture cannot do it. Raises what :func:`refused` raises as it is."""
+    try:
+        with refused(RequestError):
+            return what()
+    except RequestError:
+        return None
 
 
 def no_decoder(model_type: str, reason: str) -> ModelError:

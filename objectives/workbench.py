@@ -20,7 +20,7 @@ from objectives.batched_generation import rows_keep_apart
 from objectives.causality import sees_ahead
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.cut import narrowest_cut
-from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_out_of_memory
+from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_of_the_device, is_out_of_memory
 from objectives.encoding import EncodedTask
 from objectives.errors import ModelError, RequestError
 from objectives.heads import head_parameters
@@ -366,7 +366,7 @@ def load_adapter(base: Any, location: str) -> Any:
         try:
             adapted = PeftModel.from_pretrained(twin(base), str(folder)).eval()
         except (RuntimeError, ValueError, TypeError) as error:
-            if is_out_of_memory(error) or is_broken_for_good(error):
+            if is_of_the_device(error):
                 raise
             said = in_a_line(error).rstrip(".:")
             raise RequestError(

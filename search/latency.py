@@ -138,6 +138,9 @@ def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: Late
     from objectives.model import context_length, load_base, resolve
 
     folder = resolve(model, spec.trust_remote_code)
+    if settings.graphs and (spec.engine == "openai" or space.kind == "encoder"):
+        why = "a server decides that itself" if spec.engine == "openai" else f"model {model} is an encoder"
+        raise RequestError(f"--graphs is for decoding in this process, and {why}: leave the flag out")
     if spec.engine == "openai":
         from objectives.latency.server import ServerEngine
 

@@ -199,7 +199,14 @@ latency_protocol = group(
         help="Measure one placement this long at most.",
     ),
     click.option("--fresh", is_flag=True, help="Measure also what the catalog has from before."),
-    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of prompts and random adapters."),
+    click.option(
+        "--seed",
+        type=int,
+        default=0,
+        show_default=True,
+        metavar="N",
+        help="Of random adapters, and prompts in this process.",
+    ),
 )
 
 

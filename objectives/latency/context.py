@@ -34,24 +34,28 @@ def in_process_facts(device: Any, dtype: Any) -> dict[str, str]:
 
 def processor() -> str:
     """The CPU's model name, by which measurements of two machines are told apart; where Linux names none, what Python
-    knows of it."""
+    knows of it, and on ARM the numbers of its maker and design."""
+    said: dict[str, str] = {}
     with suppress(OSError):
         for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, model = line.partition(":")
-            if name.strip() == "model name" and model.strip():
-                return " ".join(model.split())
-    return platform.processor() or platform.machine()
+            name, _, value = line.partition(":")
+            said.setdefault(name.strip(), " ".join(value.split()))
+    if model := said.get("model name"):
+        return model
+    numbers = [f"{name} {said[name]}" for name in ("CPU implementer", "CPU part") if said.get(name)]
+    return ", ".join([platform.processor() or platform.machine(), *numbers])
 
 
 def profile_context(space: ModuleSpace, facts: Mapping[str, str], settings: LatencySettings) -> str:
     """Equal for equal model (structure, computation, groups of layers), engine, device, dtype, versions and request.
 
-    How long was measured is no part of it: see :func:`good_enough`.
+    Not of an encoder's head: with as many classes as a task has it is no more than a layer for one token. How long was
+    measured is no part of it either: see :func:`good_enough`.
     """
     shape = f"{settings.prompt_tokens}+{settings.output_tokens} tokens x {settings.concurrency}"
     # A name such as q_proj@first means other layers with other --bands.
     groups = hashlib.sha256(repr([(group.name, group.paths) for group in space.groups]).encode()).hexdigest()[:16]
-    model = f"{space.model_type} {space.structure} {space.computation} {groups}"
+    model = f"{space.model_type} {space.body} {space.computation} {groups}"
     steps = "graphs" if settings.graphs else "eager"
     return "|".join([model, shape, steps, *(f"{name}={facts[name]}" for name in sorted(facts))])
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from objectives.device_errors import in_a_line, is_broken_for_good, is_out_of_memory
+from objectives.device_errors import in_a_line, is_of_the_device
 from objectives.errors import RequestError
 from objectives.probing import CANNOT
 
@@ -62,7 +62,7 @@ class GraphDecoder:
                 # Cloned: the next replay of the graph writes over its output.
                 ids = run(ids, positions).clone()
             except CANNOT as error:  # Falcon's ALiBi does not go with a static cache; and what the compiler refuses
-                if is_out_of_memory(error) or is_broken_for_good(error):
+                if is_of_the_device(error):
                     raise
                 raise _refused(self._model, error) from error
             positions, run = positions[:, -1:] + 1, self._step

@@ -35,6 +35,7 @@ class TransformersEngine:
     def __init__(self, base: Any, space: ModuleSpace, settings: LatencySettings) -> None:
         """``base`` is used as it is; what is measured are copies that share its tensors."""
         self._base, self._space, self._settings = base, space, settings
+        self._tried = False  # whether the model decodes
         self.facts = in_process_facts(base.device, base.dtype)
 
     def open(self, placement: Placement, seed: int) -> InProcessPair:
@@ -72,10 +73,11 @@ class TransformersEngine:
         # The base model is a copied tree of objects too: the original measured about 1% faster than its own copy,
         # which would look like a cost of the adapter.
         base, encoder = twin(self._base), self._space.kind == "encoder"
-        if not encoder:
+        if not encoder and not self._tried:  # an adapter changes nothing about it
             with refused(partial(no_decoder, self._space.model_type)), torch.inference_mode():
                 step = _Decoder(base, torch.zeros(1, 1, dtype=torch.long, device=base.device))
                 step(), step()
+            self._tried = True
         return InProcessPair(base, model, self._settings, encoder=encoder, seed=seed)
 
     def close(self) -> None:
@@ -89,6 +91,7 @@ class InProcessPair:
         self.axis: Axis = "ttft" if encoder else "tpot"
         self._models = (base, adapted)
         self._tokens = settings.output_tokens
+        self._turn = 0
         self._prompt = _prompt(base, settings, seed, encoder=encoder)
         self._clock = _CudaClock() if base.device.type == "cuda" else _CpuClock()
         self._begin: Callable[[Any, torch.Tensor], Callable[[], object]] = _Encoder if encoder else _Decoder
@@ -102,12 +105,15 @@ class InProcessPair:
     def request(self) -> PairedRequest:
         """Greedy decoding with a cache and nothing else in the loop; who goes first changes with every token.
 
+        And with every request: the first step behind the prompt is slow for whoever takes it.
+
         The ratio is taken from CPU time where one thread computes, since what other processes take is no cost of a
         placement. There is one for every two tokens: the second of two models finds warm caches.
         """
         steps = [self._begin(model, self._prompt) for model in self._models]
+        self._turn += 1
         for token in range(self._tokens):
-            for which in (0, 1) if token % 2 == 0 else (1, 0):
+            for which in (0, 1) if (self._turn + token) % 2 else (1, 0):
                 self._clock.start()
                 steps[which]()
                 self._clock.stop(token, which)

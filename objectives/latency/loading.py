@@ -40,6 +40,11 @@ class VllmLoader:
     def load(self, name: str, adapter: Path) -> dict[str, Any]:
         body = {"lora_name": name, "lora_path": str(adapter)}
         status, answer = self._endpoint.call("POST", "/v1/load_lora_adapter", body)
+        if status == 404 and "No adapter found" in str(answer):
+            raise RequestError(
+                f"--endpoint {self._endpoint.url} sees no adapter at {adapter}: give the server this machine's "
+                "temporary folder (TMPDIR) under the same path"
+            )
         if status == 404:
             raise RequestError(
                 f"--endpoint {self._endpoint.url} does not load adapters while it runs: start vLLM with --enable-lora "
@@ -115,6 +120,13 @@ class NoLoader:
         """Nothing was loaded."""
 
 
+#: What a latency depends on of the flags that SGLang was started with, as it tells them.
+_SGLANG = (
+    "max_lora_rank", "lora_target_modules", "max_loras_per_batch", "lora_backend", "dtype", "quantization",
+    "kv_cache_dtype", "attention_backend", "tp_size", "disable_cuda_graph", "speculative_algorithm",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Identity:
     """What a running server says of itself."""
@@ -126,8 +138,18 @@ class Identity:
 
 
 def identify(endpoint: Endpoint, base: Path) -> Identity:
-    """Raises RequestError if nobody answers at the address."""
+    """Raises RequestError if nobody answers at the address, or not without a key, or no server of this kind."""
     status, models = endpoint.call("GET", "/v1/models")
+    if status in (401, 403):
+        raise RequestError(
+            f"--endpoint {endpoint.url} wants a key (status {status}), and none is ever sent: measure on a server that "
+            "was started without one"
+        )
+    if status == 404:
+        raise RequestError(
+            f"--endpoint {endpoint.url} has no /v1/models (status 404), by which a server says what it serves: give "
+            "the address of an OpenAI-compatible server, without a path"
+        )
     listed = models.get("data") if status == 200 and isinstance(models, dict) else None
     first = next((m for m in listed or [] if isinstance(m, dict) and not m.get("parent")), {})
     owner, served = first.get("owned_by"), first.get("id")
@@ -136,7 +158,8 @@ def identify(endpoint: Endpoint, base: Path) -> Identity:
     if owner == "vllm":
         return Identity(VllmLoader(endpoint), _version(endpoint), served, said)
     if owner == "sglang":
-        return Identity(SglangLoader(endpoint), _version(endpoint), served, said)
+        version, flags = _sglang(endpoint)
+        return Identity(SglangLoader(endpoint), version or _version(endpoint), served, f"{said}, {flags}".strip(", "))
     _, description = endpoint.call("GET", "/openapi.json")
     paths = description.get("paths", {}) if isinstance(description, dict) else {}
     if "/load_model" in paths and "/v1/completions" in paths:
@@ -144,6 +167,18 @@ def identify(endpoint: Endpoint, base: Path) -> Identity:
         folder = str(base.absolute())
         return Identity(TransformersServeLoader(endpoint, base), "", folder, folder)
     return Identity(NoLoader(endpoint), _version(endpoint), served, said)
+
+
+def _sglang(endpoint: Endpoint) -> tuple[str, str]:
+    """Its version and the flags, by the newer and the older name of its page; empty where it has neither."""
+    for path in ("/server_info", "/get_server_info"):
+        status, info = endpoint.call("GET", path)
+        if status == 200 and isinstance(info, dict):
+            flags = [(name, info[name]) for name in _SGLANG if info.get(name) is not None]
+            # A set on the server, in another order after each start.
+            told = [(name, sorted(map(str, value)) if isinstance(value, list) else value) for name, value in flags]
+            return str(info.get("version", "")), ", ".join(f"{name} {value}" for name, value in told)
+    return "", ""
 
 
 def _version(endpoint: Endpoint) -> str:

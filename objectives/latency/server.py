@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +66,29 @@ class ServerEngine:
             self._endpoint,
             body,
             [body | each for each in named],
-            partial(self._prompts.next, seed),
+            self._prompts.next,
             self._threads,
             self._settings.concurrency,
         )
 
     def close(self) -> None:
-        self._unload()
-        self._threads.shutdown()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        try:
+            self._unload()
+        finally:  # a server that is gone unloads nothing
+            self._threads.shutdown()
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _options(self) -> dict[str, Any]:
-        """So that every answer has the asked length, and says how many tokens it has. Others do not take these."""
+        """So that every answer has the asked length, says how many tokens it has, and shows each of them: a special
+        one without text, behind an end that is ignored, would come at no time. Others do not take these."""
         if self.name in ("vllm", "sglang"):
-            return {"ignore_eos": True, "stream_options": {"include_usage": True}}
+            return {"ignore_eos": True, "skip_special_tokens": False, "stream_options": {"include_usage": True}}
         return {}
 
     def _load(self, placement: Placement, seed: int) -> dict[str, Any]:
         self._opened += 1
-        name = f"target-search-{self._opened}"
+        # The folder's own name: a server may still hold adapters of a process that was killed, or of one beside this.
+        name = f"{self._scratch.name}-{self._opened}"
         adapter = self._scratch / name
         write_random_adapter(self._folder, self._space, placement, seed, adapter, trust_remote_code=self._trusted)
         named = self._loader.load(name, adapter)
@@ -168,11 +171,11 @@ def _untimed(answers: Sequence[Answer]) -> str:
         return (
             f"sent the answers to {_TRIES} prompts in a row in one chunk without saying how many tokens they have, so "
             "that there is no time per output token: let the server, and every proxy before it, stream token by token, "
-            "or choose another --seed, whose prompts are others"
+            "or try again, with other prompts"
         )
     return (
         f"ended the answers to {_TRIES} prompts in a row after one token, so that they have no time per output token: "
-        "choose another --seed, whose prompts are others"
+        "try again, with other prompts"
     )
 
 

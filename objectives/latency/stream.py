@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from objectives.errors import RequestError
 from objectives.latency.timing import Timing, timing
+from objectives.secrets import redacted
 
 TIMEOUT_S = 120.0
 
@@ -36,12 +37,19 @@ class Endpoint:
     def __init__(self, url: str) -> None:
         try:
             parts = urlsplit(url)
-            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:  # a port that is no number, or too large
+            (parts.hostname or "").encode("idna")  # as connecting does: a label may be empty, or too long
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.path.isascii()
+        except ValueError:  # also of a port that is no number, or too large
             known = False
         if not known:
             raise RequestError(
-                f"--endpoint {url} is no address of a server: give one like http://127.0.0.1:8000, without a path"
+                f"--endpoint {redacted(url)} is no address of a server: give one like http://127.0.0.1:8000, without a "
+                "path"
+            )
+        if "@" in parts.netloc or parts.query:  # every profile would tell them
+            raise RequestError(
+                f"--endpoint {redacted(url)} has a user, a password or a query, and none of these is ever sent: leave "
+                "them out"
             )
         self.url = url.rstrip("/").removesuffix("/v1")
         self._parts = urlsplit(self.url)
@@ -134,18 +142,28 @@ def _events(response: http.client.HTTPResponse, url: str) -> Iterator[tuple[floa
 
 def _read(events: Iterator[tuple[float, dict[str, Any]]], sent: float, url: str) -> Answer:
     chunks: list[float] = []
+    ended, finished = sent, False
     usage: dict[str, Any] = {}
     for arrived, event in events:
-        if event.get("error"):
-            raise RequestError(f"--endpoint {url} broke off an answer ({event['error']}): look into the server's log")
+        if said := event.get("error") or (event.get("object") == "error" and event.get("message")):
+            raise RequestError(f"--endpoint {url} broke off an answer ({said}): look into the server's log")
         usage = event.get("usage") or usage
-        choices = event.get("choices") or [{}]
-        if choices[0].get("text"):
-            chunks.append(arrived)
+        for choice in (event.get("choices") or [])[:1]:
+            ended, finished = arrived, finished or choice.get("finish_reason") is not None
+            if choice.get("text"):
+                chunks.append(arrived)
+    if not finished and not usage:
+        raise RequestError(
+            f"--endpoint {url} broke off an answer (after {len(chunks)} chunks, without a finish_reason): look into "
+            "the log of the server, and of proxies before it"
+        )
     if not chunks:
         raise RequestError(
             f"--endpoint {url} answered without any text: check that the server generates with /v1/completions"
         )
     tokens = usage.get("completion_tokens")
-    # Text may come late: a character of several tokens is sent with the last of them, and counts in the tokens.
+    # Text may come late: a character of several tokens is sent with the last of them, and counts in the tokens. Or not
+    # at all: an end of sequence has none, and half a character has none. Such last tokens took their time as well.
+    if len(chunks) > 1 and tokens and tokens > len(chunks):
+        chunks.append(ended)
     return Answer(timing(sent, chunks, int(tokens or len(chunks))), usage.get("prompt_tokens"), tokens is not None)

@@ -7,7 +7,13 @@ import weakref
 import pytest
 import torch
 
-from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_out_of_memory
+from objectives.device_errors import (
+    free_memory,
+    in_a_line,
+    is_broken_for_good,
+    is_of_the_device,
+    is_out_of_memory,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +32,7 @@ from objectives.device_errors import free_memory, in_a_line, is_broken_for_good,
 )
 def test_what_an_error_says_of_the_device(error: Exception, short: bool, broken: bool) -> None:
     assert (is_out_of_memory(error), is_broken_for_good(error)) == (short, broken)
+    assert is_of_the_device(error) == (short or broken)
 
 
 def test_an_error_in_a_line() -> None:

@@ -1,4 +1,4 @@
-"""How far numbers may be off that are to be the same."""
+"""How far numbers may be off that are to be the same, and what an error says of an architecture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from objectives.probing import same_but_for_rounding
+from objectives.cut import narrowest_cut
+from objectives.probing import same_but_for_rounding, tried
+from tests.objectives.tiny import Zoo
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,32 @@ def test_other_shapes_and_no_numbers_are_not_the_same() -> None:
     for broken in (torch.tensor([math.nan, -math.inf]), torch.tensor([1.0, math.inf]), torch.tensor([1.0, 2.0])):
         assert not same_but_for_rounding(broken, plain, torch.float32)
     assert not same_but_for_rounding(torch.tensor([math.nan]), torch.tensor([math.nan]), torch.float32)
+
+
+SHORT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_what_an_architecture_cannot_do() -> None:
+    def raising(error: Exception) -> None:
+        raise error
+
+    assert tried(lambda: 3) == 3
+    assert tried(lambda: raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))) is None
+    for error in (SHORT, torch.AcceleratorError("CUDA error: device-side assert triggered")):
+        with pytest.raises(type(error)):
+            tried(lambda error=error: raising(error))  # type: ignore[misc]
+
+
+def test_memory_that_is_short_while_a_cut_is_tried_says_nothing_of_the_model(zoo: Zoo) -> None:
+    """It was taken for a model that needs its whole pass, with a worker that was slow from then on."""
+    model, passes = zoo.copy("llama"), 0
+
+    def run_out(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+        if passes > 1:  # the plain pass succeeds
+            raise SHORT
+
+    model.register_forward_pre_hook(run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        narrowest_cut(model)

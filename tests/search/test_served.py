@@ -126,6 +126,19 @@ def test_graphs_need_a_gpu() -> None:
     assert str(caught.value) == "--graphs needs a CUDA device, and this machine has none: leave the flag out"
 
 
+def test_graphs_of_what_does_not_decode_here_are_refused() -> None:
+    """They were passed over without a word, and the profiles kept as those of graphs."""
+    model, space = structure_of(SearchSpec())
+    spec = SearchSpec(engine="openai", endpoint="http://127.0.0.1:1")
+    for asked, of, why in (
+        (spec, space, "a server decides that itself"),
+        (SearchSpec(), replace(space, kind="encoder"), f"model {model} is an encoder"),
+    ):
+        with pytest.raises(RequestError) as refusal:
+            open_engine(asked, model, of, LatencySettings(graphs=True))
+        assert str(refusal.value) == f"--graphs is for decoding in this process, and {why}: leave the flag out"
+
+
 def test_latency_prints_and_keeps_its_table(tmp_path: Path) -> None:
     flags = ["latency", "--home", str(tmp_path)]
     flags += ["--max-seconds", "0.1", "--output-tokens", "5", "--prompt-tokens", "4"]

@@ -26,10 +26,17 @@ class Script:
     empty_first: bool = False  # a chunk without text before the first token, at once
     whole: bool = False  # the whole answer in one chunk
     cut: bool = False  # the stream ends inside an event
+    dropped: bool = False  # the stream ends behind an event, before the answer does
+    error: dict[str, Any] = field(default_factory=dict)  # in place of the answer's end
+    textless: int = 0  # the last tokens of an answer, which have no text
+    wants_key: bool = False
     usage: bool = True
     owner: str = "somebody"
     model: dict[str, Any] = field(default_factory=dict)  # what /v1/models says beside id and owner
+    info: dict[str, Any] = field(default_factory=dict)  # of SGLang's /get_server_info
+    models: bool = True  # whether /v1/models exists
     loads: bool = True  # whether /v1/load_lora_adapter exists
+    sees: bool = True  # whether an adapter's folder is there
     slower: float = 1.0  # how many times longer a request to an adapter takes
     paths: list[str] = field(default_factory=list)  # of /openapi.json
     status: int = 200
@@ -91,9 +98,15 @@ class _Handler(BaseHTTPRequestHandler):
         answers = {
             "/v1/models": {"data": [{"id": "served-name", "owned_by": script.owner, **script.model}]},
             "/version": {"version": "0.9"},
+            **({"/get_server_info": script.info} if script.info else {}),
             "/openapi.json": {"paths": {path: {} for path in script.paths}},
         }
-        self._json(200 if self.path in answers else 404, answers.get(self.path, {"detail": "Not Found"}))
+        if not script.models:
+            answers.pop("/v1/models")
+        if script.wants_key:
+            self._json(401, {"error": "Unauthorized"})
+        else:
+            self._json(200 if self.path in answers else 404, answers.get(self.path, {"detail": "Not Found"}))
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -103,6 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(404, {"detail": "Not Found"})
             elif "unload" in self.path:
                 self._json(200, self.owner.loaded.pop(body["lora_name"]))
+            elif not self.owner.script.sees:
+                said = f"Loading lora {body['lora_name']} failed: No adapter found for {body['lora_path']}"
+                self._json(404, {"error": {"message": said, "type": "NotFoundError", "code": 404}})
+            elif body["lora_name"] in self.owner.loaded:
+                self._json(400, {"error": {"message": f"{body['lora_name']!r} has already been loaded."}})
             else:
                 self.owner.loaded[body["lora_name"]] = body["lora_path"]
                 self._json(200, "Success")
@@ -114,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream(sent, number)
             finally:
                 self.owner.end()  # before the client can know that it has all, and ask anew
-            if not self.owner.script.cut:
+            if not (self.owner.script.cut or self.owner.script.dropped):
                 self._chunk(b"data: [DONE]\n\n")
             self._chunk(b"")
 
@@ -141,8 +159,14 @@ class _Handler(BaseHTTPRequestHandler):
                 bundle += 1
             time.sleep(max(0.0, due - time.perf_counter()))
             sent.chunks.append(time.perf_counter())
-            self._event({"choices": [{"text": script.text * size, "finish_reason": None}]})
+            text = script.text * size if tokens < asked - script.textless else ""
+            self._event({"choices": [{"text": text, "finish_reason": None}]})
             tokens += size
+            if script.dropped:
+                return
+            if script.error:
+                self._event(script.error)
+                return
             if script.cut:
                 self._chunk(b'data: {"choices": [{"text": "wo')
                 return

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, MistralConfig, PreTrainedConfig
+from transformers import BertConfig, LlamaConfig, MistralConfig, PreTrainedConfig
 
 from objectives.latency import context
 from objectives.latency.context import in_process_facts, processor, profile_context
@@ -66,6 +66,19 @@ def test_names_labels_and_training_are_no_computation(change: dict[str, Any]) ->
     assert context_of(LlamaConfig(**SIZES)) == context_of(LlamaConfig(**SIZES, **change))
 
 
+def test_the_labels_of_a_task_are_no_other_encoder() -> None:
+    """`latency` knows of no task: of its profiles of an encoder a search took none but with two labels."""
+
+    def space(labels: int, width: int = 32) -> ModuleSpace:
+        sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 64}
+        config = BertConfig(**sizes, hidden_size=width)
+        return module_space(meta_model(config, "encoder", labels), config, "encoder")
+
+    two, six, wide = (profile_context(each, FACTS, LatencySettings()) for each in (space(2), space(6), space(6, 64)))
+    assert two == six != wide
+    assert space(2).structure != space(6).structure
+
+
 def test_bands_of_equal_names_share_no_profile() -> None:
     """The first of two bands and the first of three are other layers."""
     config = LlamaConfig(**SIZES | {"num_hidden_layers": 6})
@@ -83,7 +96,9 @@ def test_a_cpu_is_known_by_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert processor() == "Some CPU: 9 @ 2GHz"
     assert in_process_facts(torch.device("cpu"), torch.float32)["device"] == "cpu Some CPU: 9 @ 2GHz"
     known = platform.processor() or platform.machine()
-    cpuinfo.write_text("processor\t: 0\nCPU part\t: 0xd0c\n")  # as ARM has it
-    assert processor() == known
+    arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: {}\n"  # Graviton 2 and 3
+    for part in ("0xd0c", "0xd40"):
+        cpuinfo.write_text(arm.format(part))
+        assert processor() == f"{known}, CPU implementer 0x41, CPU part {part}"
     cpuinfo.unlink()
     assert processor() == known

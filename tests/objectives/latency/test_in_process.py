@@ -24,6 +24,7 @@ from transformers import (
 
 from objectives.backbone import attach
 from objectives.errors import RequestError
+from objectives.latency import in_process
 from objectives.latency.context import good_enough, in_process_facts, profile_context, profile_key
 from objectives.latency.engine import measure
 from objectives.latency.graphs import GraphDecoder
@@ -143,6 +144,17 @@ def test_who_goes_first_changes_from_token_to_token(zoo: Zoo) -> None:
     assert [which for which, *_ in log] == ["base", "adapted", "adapted", "base"] * 2
 
 
+def test_who_takes_the_slow_step_behind_the_prompt_changes_from_request_to_request(zoo: Zoo) -> None:
+    """It was the adapted model each time: the base model was 1% slower than itself."""
+    log: list[tuple[str, list[int], int]] = []
+    settings = replace(QUICK, warmup=0, min_requests=2, max_requests=2, output_tokens=4)
+    base = zoo.base("llama")
+    measure_pair(Recorder(base, log, "base"), Recorder(base, log, "adapted"), settings, encoder=False, seed=0)
+    one, other = log[:8], log[8:]
+    assert [which for which, *_ in one] == ["base", "adapted", "adapted", "base"] * 2
+    assert [which for which, *_ in other] == ["adapted", "base", "base", "adapted"] * 2
+
+
 def test_warm_up_is_not_counted_and_the_seed_chooses_the_prompt(zoo: Zoo) -> None:
     base = zoo.base("llama")
 
@@ -166,6 +178,22 @@ def test_an_engine_opens_placements_and_the_base_model_beside_itself(zoo: Zoo) -
         assert request.base[0].output_tokens == 5
         assert len(request.ratios) == 2
     assert not any("lora" in name for name, _ in base.named_modules()), "the base model stays as it was"
+
+
+def test_whether_a_model_decodes_is_tried_once(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each placement of a search."""
+    tried: list[object] = []
+
+    class Counted(in_process._Decoder):
+        def __init__(self, model: Any, prompt: torch.Tensor) -> None:
+            super().__init__(model, prompt)
+            tried.append(model)
+
+    monkeypatch.setattr(in_process, "_Decoder", Counted)
+    engine = TransformersEngine(zoo.base("llama"), zoo.space("llama"), QUICK)
+    for placement in (BASE, all_groups(zoo.space("llama")), BASE):
+        engine.open(placement, seed=0)
+    assert len(tried) == 1
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

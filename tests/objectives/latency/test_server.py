@@ -14,8 +14,10 @@ from safetensors import safe_open
 
 from objectives.errors import RequestError
 from objectives.latency.profiling import Shelf, profile_model
+from objectives.latency.prompts import Prompts
 from objectives.latency.server import ServerEngine, write_random_adapter
 from objectives.latency.settings import LatencySettings
+from objectives.model import load_tokenizer
 from objectives.placement import BASE, Placement
 from tests.objectives.latency.scripted import Script, ScriptedServer, serving
 from tests.objectives.tiny import Zoo, all_groups
@@ -61,7 +63,8 @@ def test_requests_at_once_go_to_several_adapters(zoo: Zoo) -> None:
         opened = engine(zoo, server, concurrency=4)
         opened.open_mixed(Placement.of(["o_proj"], 4), 2, seed=0).request()
         asked = sorted(sent.body["model"] for sent in server.sent)
-        assert asked == ["served-name"] * 4 + ["target-search-1"] * 2 + ["target-search-2"] * 2
+        one, other = sorted(server.loaded)
+        assert asked == ["served-name"] * 4 + [one] * 2 + [other] * 2
         opened.close()
         assert server.loaded == {}
 
@@ -101,11 +104,31 @@ def test_what_a_server_says_of_itself_is_part_of_its_facts(zoo: Zoo) -> None:
     assert facts == ["id served-name, root /models/a, max_model_len 4096", "id served-name, root /models/b"]
 
 
+def test_flags_that_sglang_was_started_with_are_part_of_its_facts(zoo: Zoo) -> None:
+    """Which layers are wrapped, and at which rank, is what an adapter costs there."""
+    info = {"version": "0.5.1", "max_lora_rank": 16, "lora_target_modules": ["q_proj", "o_proj"], "last_gen": 3.1}
+    with serving(Script(owner="sglang", info=info)) as server:
+        opened = engine(zoo, server)
+        opened.close()
+    assert opened.facts["versions"] == "0.5.1"
+    assert opened.facts["model"] == "id served-name, max_lora_rank 16, lora_target_modules ['o_proj', 'q_proj']"
+
+
+def test_an_address_without_models(zoo: Zoo) -> None:
+    with serving(Script(models=False, **VLLM)) as server, pytest.raises(RequestError) as caught:
+        engine(zoo, server)
+    assert str(caught.value) == (
+        f"--endpoint {server.url} has no /v1/models (status 404), by which a server says what it serves: give "
+        "the address of an OpenAI-compatible server, without a path"
+    )
+
+
 def test_sglang_takes_the_adapter_in_a_field_of_its_own(zoo: Zoo) -> None:
     with serving(Script(owner="sglang")) as server:
         opened = engine(zoo, server)
         opened.open(Placement.of(["o_proj"], 4), seed=0).request()
-        assert [sent.body.get("lora_path") for sent in server.sent] == [None, "target-search-1"]
+        assert [sent.body.get("lora_path") for sent in server.sent] == [None, *server.loaded]
+        assert server.sent[0].body["skip_special_tokens"] is False, "each token has a text, and so a time"
         assert {sent.body["model"] for sent in server.sent} == {"served-name"}
         opened.close()
         assert server.loaded == {}
@@ -149,6 +172,26 @@ def test_a_vllm_that_loads_nothing_while_it_runs(zoo: Zoo) -> None:
     )
 
 
+def test_a_vllm_that_sees_another_file_system(zoo: Zoo) -> None:
+    with serving(Script(sees=False, **VLLM)) as server:
+        opened = engine(zoo, server)
+        with pytest.raises(RequestError) as caught:
+            opened.open(Placement.of(["o_proj"], 4), seed=0)
+        opened.close()
+    assert str(caught.value).startswith(f"--endpoint {server.url} sees no adapter at {tempfile.gettempdir()}/")
+    assert str(caught.value).endswith(": give the server this machine's temporary folder (TMPDIR) under the same path")
+
+
+def test_a_server_that_wants_a_key(zoo: Zoo) -> None:
+    """It does not even say what it is, and was told as one that is not known."""
+    with serving(Script(wants_key=True, **VLLM)) as server, pytest.raises(RequestError) as caught:
+        engine(zoo, server)
+    assert str(caught.value) == (
+        f"--endpoint {server.url} wants a key (status 401), and none is ever sent: measure on a server that was "
+        "started without one"
+    )
+
+
 def test_a_server_that_is_not_known(zoo: Zoo) -> None:
     with serving(Script()) as server:
         opened = engine(zoo, server)
@@ -170,7 +213,7 @@ def test_an_answer_of_one_token_has_no_tpot(zoo: Zoo) -> None:
         opened.close()
     assert str(caught.value) == (
         f"--endpoint {server.url} ended the answers to 5 prompts in a row after one token, so that they have no time "
-        "per output token: choose another --seed, whose prompts are others"
+        "per output token: try again, with other prompts"
     )
 
 
@@ -186,7 +229,7 @@ def test_an_answer_of_one_token_has_no_tpot(zoo: Zoo) -> None:
             False,
             "sent the answers to 5 prompts in a row in one chunk without saying how many tokens they have, so that "
             "there is no time per output token: let the server, and every proxy before it, stream token by token, or "
-            "choose another --seed, whose prompts are others",
+            "try again, with other prompts",
         ),
     ],
     ids=["counted", "not counted"],
@@ -236,15 +279,44 @@ def test_no_prompt_is_one_whose_prefix_a_server_may_have_kept(zoo: Zoo) -> None:
         assert not {*itself} & asked.keys(), "requests at once have prompts of their own"
 
 
-def test_equal_seeds_ask_equal_prompts(zoo: Zoo) -> None:
+@pytest.mark.parametrize("tokens", [8, 33])
+def test_a_prompt_has_the_tokens_that_are_asked_for(zoo: Zoo, tokens: int) -> None:
+    """A text of random tokens is tokenised otherwise: into nearly twice as many, where a vocabulary is small."""
+    prompts = Prompts(zoo.folder("llama"), replace(SETTINGS, prompt_tokens=tokens))
+    tokenizer = load_tokenizer(zoo.folder("llama"))
+    assert {len(tokenizer(prompts.next())["input_ids"]) for _ in range(20)} == {tokens}
+
+
+def test_a_command_that_is_given_again_asks_other_prompts(zoo: Zoo) -> None:
+    """Also with equal seeds: the server still keeps the prefixes of the first."""
     with serving(Script(first=[0.001], each=[0.0005], **VLLM)) as server:
-        for seed in (0, 0, 1):
+        for _ in range(2):
             opened = engine(zoo, server)
-            opened.open(BASE, seed=seed).request()
+            opened.open(BASE, seed=0).request()
             opened.close()
-        one, again, other = (prompts_of(server)[at : at + 2] for at in (0, 2, 4))
-    assert one == again
-    assert not {*one} & {*other}
+        assert len({*prompts_of(server)}) == len(server.sent) == 4
+
+
+def test_adapters_of_a_process_that_was_killed_are_in_nobodys_way(zoo: Zoo) -> None:
+    with serving(Script(**VLLM)) as server:
+        killed, opened = engine(zoo, server), engine(zoo, server)
+        for each in (killed, opened):
+            each.open(Placement.of(["o_proj"], 4), seed=0).request()
+        opened.close()
+        assert len(server.loaded) == 1
+        killed.close()
+
+
+def test_a_server_that_is_gone_leaves_no_folder_behind(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with serving(Script(**VLLM)) as server:
+        opened = engine(zoo, server)
+        opened.open(Placement.of(["o_proj"], 4), seed=0).request()
+    with pytest.raises(RequestError, match="does not answer"):
+        opened.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])

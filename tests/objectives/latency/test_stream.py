@@ -33,12 +33,12 @@ def first_in_line() -> Iterator[None]:
 
 @pytest.mark.usefixtures("first_in_line")
 @pytest.mark.parametrize(
-    ("bundles", "empty_first"),
-    [([1], False), ([3], True), ([1, 4, 2], False)],
-    ids=["single", "threes, empty first chunk", "uneven"],
+    ("bundles", "empty_first", "textless"),
+    [([1], False, 0), ([3], True, 0), ([1, 4, 2], False, 0), ([1], False, 6)],
+    ids=["single", "threes, empty first chunk", "uneven", "special tokens at the end"],
 )
-def test_ttft_and_tpot_are_those_of_the_script(bundles: list[int], empty_first: bool) -> None:
-    script = Script(FIRST, EACH, bundles, tokens=11, empty_first=empty_first)
+def test_ttft_and_tpot_are_those_of_the_script(bundles: list[int], empty_first: bool, textless: int) -> None:
+    script = Script(FIRST, EACH, bundles, tokens=11, empty_first=empty_first, textless=textless)
     # A busy machine wakes a process some milliseconds late now and then. Then the whole is tried again: a wrong
     # definition is wrong each time.
     for _ in range(12):
@@ -87,6 +87,22 @@ def test_a_stream_that_ends_inside_an_event() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("script", "cause"),
+    [
+        (Script(dropped=True), "after 1 chunks, without a finish_reason): look into the log of the server, and of"),
+        (Script(error={"error": {"code": 500}}), "{'code': 500}): look into the server's log"),
+        (Script(error={"object": "error", "message": "no memory"}), "no memory): look into the server's log"),
+    ],
+    ids=["connection", "error", "error of an older vLLM"],
+)
+def test_a_part_of_an_answer_is_none(script: Script, cause: str) -> None:
+    """A connection that closes between two events looks like the end of a stream."""
+    with serving(script) as server, pytest.raises(RequestError) as caught:
+        Endpoint(server.url).complete({"model": "m", "prompt": "a"})
+    assert str(caught.value).startswith(f"--endpoint {server.url} broke off an answer ({cause}")
+
+
 def test_nobody_at_the_address() -> None:
     with serving(Script()) as server:
         url = server.url
@@ -97,10 +113,25 @@ def test_nobody_at_the_address() -> None:
     )
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host:80a", "http://host:99999"])
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:8000", "ftp://host", "http://", "http://host:80a", "http://host:99999", "http://a..b", "http://a/\xe9"],
+)
 def test_no_address(url: str) -> None:
     with pytest.raises(RequestError) as caught:
         Endpoint(url)
     assert str(caught.value) == (
         f"--endpoint {url} is no address of a server: give one like http://127.0.0.1:8000, without a path"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [("http://me:secret@host:1", "http://***@host:1"), ("http://host:1?token=secret", "http://host:1?token=***")],
+)
+def test_secrets_of_an_address_are_refused_since_every_profile_would_tell_them(url: str, told: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        Endpoint(url)
+    assert str(caught.value) == (
+        f"--endpoint {told} has a user, a password or a query, and none of these is ever sent: leave them out"
     )
