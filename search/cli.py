@@ -255,9 +255,10 @@ def report(
 
     if out is None and figures is None:
         raise click.UsageError("nothing to write: give --out FILE.html, --figures DIR, or both")
-    document = _document(name, home, storage, tracking_uri)
+    place = home, storage, tracking_uri
+    document = _document(name, *place)
     if out is not None:
-        write_page(report_page(document), out)
+        write_page(report_page(document, place_of(*place).flags()), out)
     if figures is not None:
         from dashboards.pictures import write_pictures
 
