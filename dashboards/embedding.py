@@ -10,14 +10,15 @@ from importlib.resources import files
 
 from plotly.graph_objects import Figure
 
-#: Plotly writes colours into the drawing; the page's own win, so that dark mode and print need no second figure.
+#: Plotly writes colours into the drawing; those of the page or notebook win, so that dark mode and print need no second
+#: figure.
 FIGURE_CSS = """
 .figure { min-height: 440px; }
 @media (max-width: 600px) { .figure { min-height: 560px; } }
 @media (scripting: none) { .figure { min-height: 0; } }
 .figure :is(.xtick, .x2tick, .ytick, .cbaxis, .cbtitle) text,
-.figure :is(.xtitle, .x2title, .ytitle, .legendtext, .annotation-text) { fill: var(--ink, #1d2430) !important; }
-.figure .gridlayer path { stroke: var(--line, #dfe3e8) !important; }
+.figure :is(.xtitle, .x2title, .ytitle, .legendtext, .annotation-text) { fill: currentColor !important; }
+.figure .gridlayer path { stroke: var(--line, #8884) !important; }
 """
 
 _PAGE_CSS = """

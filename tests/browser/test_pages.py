@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dashboards.embedding import figure_html
+from dashboards.embedding import FIGURE_CSS, figure_html, plotly_library
 from dashboards.figures import front_figure
 from dashboards.report import comparison_page, report_page
 from tests.dashboards import documents
@@ -85,6 +85,16 @@ def test_all_words_of_a_figure_have_the_ink_of_the_page(browser: Any, tmp_path: 
     )
     assert found == []
     shown.close()
+
+
+def test_a_figure_in_a_dark_notebook_has_the_ink_of_the_notebook(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "notebook.html"
+    cell = f"<style>{FIGURE_CSS}</style>{figure_html(front_figure(documents.document()), full_page=False)}"
+    path.write_text(f'<body style="background: #111; color: rgb(221, 221, 221)">{cell}{plotly_library()}', "utf-8")
+    page, _ = opened(browser, path)
+    inks = "[...document.querySelectorAll('.figure svg text')].map(each => getComputedStyle(each).fill)"
+    assert set(page.evaluate(inks)) == {"rgb(221, 221, 221)"}
+    page.close()
 
 
 @pytest.mark.parametrize("width", [1280, 380])
