@@ -132,7 +132,8 @@ def _curves(name: str, points: Sequence[dict[str, Any]], most: int, line: dict[s
         x=[step for _, curve in curves for step in (*(step for step, _ in curve), None)],
         y=[loss for _, curve in curves for loss in (*(loss for _, loss in curve), None)],
         customdata=[point["trial"] for point, curve in curves for _ in range(len(curve) + 1)],
-        mode="lines",
+        # A line of one point is none.
+        mode="lines" if any(len(curve) > 1 for _, curve in curves) else "markers",
         line=line,
         hovertemplate="trial %{customdata}: loss %{y:.3f} at step %{x}<extra></extra>",
         **style,

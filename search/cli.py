@@ -215,13 +215,15 @@ def verify(folder: str, model: str | None, data: str | None, as_json: bool, debu
     Example:
       python -m search verify ./adapter
     """
+    from dashboards.format import metric_name
     from search.export import verify_adapter
 
     result = verify_adapter(Path(folder), model, data)
     if as_json:
         print_json(result)
     else:
-        click.echo(f"test {result['metric']}: recorded {result['recorded']!r}, measured again {result['measured']!r}")
+        metric = metric_name(result["metric"])
+        click.echo(f"test {metric}: recorded {result['recorded']!r}, measured again {result['measured']!r}")
     if result["measured"] != result["recorded"]:
         raise RequestError(
             f"{folder} measures {result['measured']!r} instead of {result['recorded']!r}: another device or version "
