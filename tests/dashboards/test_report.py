@@ -163,6 +163,13 @@ def test_dark_mode_narrow_screens_and_print_have_rules() -> None:
     assert re.search(r"@media \(max-width: \d+px\)", html)
 
 
+def test_a_long_list_of_trials_that_ended_early_is_folded() -> None:
+    early = [documents.point(n, "q_proj r4", None, 1.1, status="stopped", reason="others add more") for n in range(31)]
+    for trials, opening in ((early[:30], "<details open>"), (early, "<details>")):
+        html = report_page({**documents.empty(), "points": trials})
+        assert f"{opening}\n<summary>Trials that ended early: {len(trials)}</summary>" in html
+
+
 def test_a_long_list_of_trials_is_folded() -> None:
     assert "<details open>" in report_page(documents.document())
     assert "<details>" in report_page(documents.large())
