@@ -10,13 +10,15 @@ from importlib.resources import files
 
 from plotly.graph_objects import Figure
 
-#: Plotly writes colours into the drawing; the page's own win, so that dark mode and print need no second figure.
+#: Plotly writes colours into the drawing; those of the page or notebook win, so that dark mode and print need no second
+#: figure.
 FIGURE_CSS = """
 .figure { min-height: 440px; }
 @media (max-width: 600px) { .figure { min-height: 560px; } }
+@media (scripting: none) { .figure { min-height: 0; } }
 .figure :is(.xtick, .x2tick, .ytick, .cbaxis, .cbtitle) text,
-.figure :is(.xtitle, .x2title, .ytitle, .legendtext, .annotation-text) { fill: var(--ink, #1d2430) !important; }
-.figure .gridlayer path { stroke: var(--line, #dfe3e8) !important; }
+.figure :is(.xtitle, .x2title, .ytitle, .legendtext, .annotation-text) { fill: currentColor !important; }
+.figure .gridlayer path { stroke: var(--line, #8884) !important; }
 """
 
 _PAGE_CSS = """
@@ -27,12 +29,16 @@ h1 { font-size: 1.1rem; }
 .figure { height: calc(100vh - 5rem); }
 """
 
+#: As where a mail program shows the page.
+_UNDRAWN = "<noscript>This figure is drawn by JavaScript, which is off here: open the page in a browser.</noscript>"
+
 
 def figure_html(figure: Figure, *, full_page: bool) -> str:
     """HTML of one figure. A full page brings plotly.js along; a part is for a page that has `plotly_library` once."""
     title = escape(figure.layout.meta)
     drawing = _packed(str(figure.to_json()).encode())
-    part = f'<div class="figure" role="figure" aria-label="{title}"></div><script type="text/plain">{drawing}</script>'
+    part = f'<div class="figure" role="figure" aria-label="{title}">{_UNDRAWN}</div>'
+    part += f'<script type="text/plain">{drawing}</script>'
     if not full_page:
         return part
     return (

@@ -25,6 +25,9 @@ CURVE_POINTS = 20_000
 #: faster and better. The second is above the first and its arrow to the right of it, however close the two are.
 _NAMES: tuple[dict[str, Any], ...] = ({"ax": -12, "ay": -30, "xanchor": "right"}, {"ax": -16, "ay": -56})
 
+#: Longer names would leave the drawing no room: plotly gives a legend up to half of a figure.
+_LEGEND_LINES = 3
+
 _AXIS = {"gridcolor": "#dfe3e8", "zeroline": False, "automargin": True}
 
 
@@ -32,7 +35,7 @@ def front_figure(document: dict[str, Any]) -> Figure:
     """The validation metric against the latency ratio to the base model (1.0, what a merged adapter costs).
 
     Every trial with both figures is drawn, which one that stopped on the way has not; a step line joins the front: what
-    can be reached at each latency.
+    can be reached at each latency. The metric's axis ends where the metric does, at 0 and 1.
     """
     metric, latency = metric_name(document["metric"]), latency_name(document["latency_axis"])
     drawn = [point for point in document["points"] if _finite(point, "tpot_ratio", "validation_accuracy")]
@@ -78,6 +81,12 @@ def front_figure(document: dict[str, Any]) -> Figure:
             )
         )
     marked = [(point, names) for point in front if (names := mark(document, point["trial"]))]
+    if drawn:
+        span = max(0.01, 1 - min(base_accuracy, *(point["validation_accuracy"] for point in drawn)))
+        # Signs on an end are whole, and no tick is beyond it.
+        figure.update_yaxes(autorangeoptions={"clipmin": -0.04 * span, "clipmax": 1 + 0.04 * span})
+        if any(point["validation_accuracy"] > 1 - 0.3 * span for point, _ in marked):
+            figure.update_layout(margin_t=88)  # names stand above the axis, below the buttons
     for (point, names), place in zip(marked, _NAMES[-len(marked) :], strict=False):
         _point_out(figure, point, names, hover, place)
     if not drawn:
@@ -108,7 +117,7 @@ def learning_curves(document: dict[str, Any]) -> Figure:
             figure.add_trace(_curves(name, points, most, {"color": GREY, "width": 1}, opacity=opacity))
     for point in sorted(best[: len(colours)], key=lambda point: order.get(point["trial"], 0)):
         line = {"color": colours[point["trial"]], "width": 2}
-        figure.add_trace(_curves(label_lines(point["label"]), [point], most, line))
+        figure.add_trace(_curves(_legend_name(point), [point], most, line))
     if not trials:
         _say_none(figure, document, "losses")
     return figure
@@ -123,7 +132,8 @@ def _curves(name: str, points: Sequence[dict[str, Any]], most: int, line: dict[s
         x=[step for _, curve in curves for step in (*(step for step, _ in curve), None)],
         y=[loss for _, curve in curves for loss in (*(loss for _, loss in curve), None)],
         customdata=[point["trial"] for point, curve in curves for _ in range(len(curve) + 1)],
-        mode="lines",
+        # A line of one point is none.
+        mode="lines" if any(len(curve) > 1 for _, curve in curves) else "markers",
         line=line,
         hovertemplate="trial %{customdata}: loss %{y:.3f} at step %{x}<extra></extra>",
         **style,
@@ -216,7 +226,7 @@ def _point_out(figure: Figure, point: dict[str, Any], names: str, hover: Any, pl
     """The recommended placement and the knee: a sign of their own, their name beside it, their label in the legend."""
     recommended, colour = "recommended" in names, _colour(names)
     symbol, size = ("star", 18) if recommended else ("hexagon-open", 17)
-    name = f"{names}: {label_lines(point['label'])}"
+    name = f"{names}: {_legend_name(point)}"
     marker = {"symbol": symbol, "size": size, "color": colour, "line": {"width": 0 if recommended else 3}}
     figure.add_trace(_scatter(name, [point], hover, marker=marker))
     figure.add_annotation(
@@ -251,6 +261,14 @@ def _hover(document: dict[str, Any], test: dict[int, dict[str, Any]], point: dic
 def label_lines(label: str) -> str:
     """A label in plotly's text, which reads a little HTML: escaped, broken where it is long."""
     return "<br>".join(escape(line, quote=False) for line in wrapped(plain(label), 32))
+
+
+def _legend_name(point: dict[str, Any]) -> str:
+    """A placement of many groups by its number, under which the page's tables have it."""
+    label = label_lines(point["label"])
+    if label.count("<br>") < _LEGEND_LINES:
+        return label
+    return f"trial {point['trial']}, {len(point['targets'])} groups r{point['rank']}"
 
 
 def errors(points: Sequence[dict[str, Any]], key: str) -> dict[str, Any]:

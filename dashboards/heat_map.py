@@ -10,8 +10,10 @@ from dashboards.comparison import called, is_default, points, task_names
 from dashboards.figures import empty_figure, label_lines
 from dashboards.format import decimal, latency_name, metric_name
 
-#: From what is as good as the best to what is far from it; figures in the cells are readable on all of it.
-_SCALE = [[0.0, "#eef5fb"], [0.5, "#f3b57e"], [1.0, "#b4470c"]]
+#: From what is as good as the best to what is far from it; figures in this ink are readable on all of it. On a darker
+#: end plotly would change from dark ink to white, and neither is readable where it does.
+_SCALE = [[0.0, "#eef5fb"], [0.5, "#f3b57e"], [1.0, "#e0762f"]]
+_INK = "#1d2430"
 
 
 def regret_map(document: dict[str, Any]) -> Figure:
@@ -31,6 +33,7 @@ def regret_map(document: dict[str, Any]) -> Figure:
             x=list(range(len(columns))),
             y=list(range(len(placements))),
             texttemplate="%{z:.1f}",
+            textfont={"color": _INK},
             hovertext=[[*(_hover(document, each, task) for task in tasks), "", ""] for each in placements],
             hovertemplate="%{hovertext}<extra></extra>",
             colorscale=_SCALE,

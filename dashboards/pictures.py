@@ -23,7 +23,7 @@ def write_pictures(document: dict[str, Any], folder: Path) -> list[Path]:
 
     figures = report_figures(document)
     for figure in figures.values():
-        figure.update_layout(paper_bgcolor="white", margin={"l": 16, "r": 16, "t": 32, "b": 16})
+        figure.update_layout(paper_bgcolor="white", margin={"l": 16, "r": 16, "b": 16})
     files = {name: [folder / f"{name}.svg", folder / f"{name}.png"] for name in figures}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,14 +18,18 @@ from dashboards.heat_map import regret_map
 from dashboards.latency_figures import drift_figure, prediction_figure
 
 
-def report_page(document: dict[str, Any]) -> str:
-    """HTML; every value of the document is escaped, since names and paths come from users."""
+def report_page(document: dict[str, Any], flags: str = "") -> str:
+    """HTML; every value of the document is escaped, since names and paths come from users.
+
+    ``flags`` are those by which a command finds the search: see :meth:`search.home.Home.flags`.
+    """
     points = document["points"]
     header, rows = words.front_table(document)
     trial_header, trial_rows = _trial_table(document)
     return _page(
         "report.html",
         document=document,
+        flags=flags,
         words=words,
         written=written,
         header=header,
@@ -88,9 +92,12 @@ def _part(figure: Any) -> Markup:
 def _trial_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of text: trial, placement, status, and figures."""
     metric, latency = written.metric_name(document["metric"]), written.latency_name(document["latency_axis"])
-    times = ["tpot_p50_ms", "tpot_p95_ms", "ttft_p95_ms"]
+    axis = document["latency_axis"]
+    times = {f"{latency} p50 ms": f"{axis}_p50_ms", f"{latency} p95 ms": f"{axis}_p95_ms"}
+    if axis == "tpot":
+        times["TTFT p95 ms"] = "ttft_p95_ms"
     header = ["trial", "placement", "status", f"validation {metric}", "validation loss", f"{latency} ratio"]
-    header += ["TPOT p50 ms", "TPOT p95 ms", "TTFT p95 ms", "parameters", "steps", "time"]
+    header += [*times, "parameters", "steps", "time"]
     rows = [
         [
             str(point["trial"]),
@@ -99,7 +106,7 @@ def _trial_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             written.with_interval(point.get("validation_accuracy"), point.get("validation_accuracy_ci")),
             written.decimal(point.get("validation_loss")),
             written.with_interval(point.get("tpot_ratio"), point.get("tpot_ratio_ci")),
-            *(written.decimal(point.get(key), 2) for key in times),
+            *(written.decimal(point.get(key), 2) for key in times.values()),
             written.count(point.get("parameters")),
             written.count(point.get("steps")),
             written.duration(sum((point.get("seconds") or {}).values())),

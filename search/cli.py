@@ -215,13 +215,15 @@ def verify(folder: str, model: str | None, data: str | None, as_json: bool, debu
     Example:
       python -m search verify ./adapter
     """
+    from dashboards.format import metric_name
     from search.export import verify_adapter
 
     result = verify_adapter(Path(folder), model, data)
     if as_json:
         print_json(result)
     else:
-        click.echo(f"test {result['metric']}: recorded {result['recorded']!r}, measured again {result['measured']!r}")
+        metric = metric_name(result["metric"])
+        click.echo(f"test {metric}: recorded {result['recorded']!r}, measured again {result['measured']!r}")
     if result["measured"] != result["recorded"]:
         raise RequestError(
             f"{folder} measures {result['measured']!r} instead of {result['recorded']!r}: another device or version "
@@ -255,9 +257,10 @@ def report(
 
     if out is None and figures is None:
         raise click.UsageError("nothing to write: give --out FILE.html, --figures DIR, or both")
-    document = _document(name, home, storage, tracking_uri)
+    place = home, storage, tracking_uri
+    document = _document(name, *place)
     if out is not None:
-        write_page(report_page(document), out)
+        write_page(report_page(document, place_of(*place).flags()), out)
     if figures is not None:
         from dashboards.pictures import write_pictures
 

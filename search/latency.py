@@ -63,6 +63,7 @@ def latency_document(
     checks: list[dict[str, Any]] = []
     bases: list[dict[str, Any]] = []
     modes: list[dict[str, Any]] = []
+    notes: list[str] = []
     with Progress(0) as progress:
         progress.phase("loading the model", 0.0)
         for position, concurrency in enumerate(concurrencies):
@@ -83,7 +84,9 @@ def latency_document(
                     shelf=shelf,
                     visited=visited,
                 )
-                modes += _modes(opened, space, chosen, spec, found)
+                served, unmixed = _modes(opened, space, chosen, spec, found)
+            modes += served
+            notes = notes or unmixed  # at other numbers of requests it is as much
             bases.append(found.base)
             profiles += found.rows
             checks += found.checks
@@ -104,19 +107,24 @@ def latency_document(
         "modes": modes,
         "predictions": {"median_error": statistics.median(errors) if errors else None, "checks": checks},
         "profiles": profiles,
+        "notes": notes,
     }
 
 
 def _modes(
     engine: Engine, space: ModuleSpace, settings: LatencySettings, spec: SearchSpec, found: Profiles
-) -> list[dict[str, Any]]:
-    """All groups with one adapter merged, one unmerged, and, where requests run at once, several adapters mixed."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """All groups with one adapter merged, one unmerged, and, where requests run at once, several adapters mixed.
+
+    The other list says why there is no mixed one, where it cannot be on this engine or with this model.
+    """
     from objectives.latency.engine import measure
     from objectives.placement import Placement
 
     every = Placement.of((group.name for group in space.groups), spec.ranks[0])
     unmerged = next(row for row in found.rows if row["targets"] == list(every.groups) and row["rank"] == every.rank)
     figures = ("ratio", "ratio_ci", "concurrency")
+    notes = []
     modes = [
         # A merged adapter is the base model with other numbers, so this is the base model against itself.
         {"mode": "merged", "adapters": 1, **{key: found.base[key] for key in figures}},
@@ -126,11 +134,12 @@ def _modes(
         adapters = min(settings.concurrency, MIXED_ADAPTERS)
         try:
             pair = engine.open_mixed(every, adapters, spec.seed)
-        except RequestError:  # not on this engine, or not this model
-            return modes
-        mixed = measure(pair, settings, seed=spec.seed, engine=engine.name)
-        modes.append({"mode": "mixed", "adapters": adapters, **{key: mixed[key] for key in figures}})
-    return [{**mode, "targets": list(every.groups), "rank": every.rank} for mode in modes]
+        except RequestError as error:
+            notes = [str(error)]
+        else:
+            mixed = measure(pair, settings, seed=spec.seed, engine=engine.name)
+            modes.append({"mode": "mixed", "adapters": adapters, **{key: mixed[key] for key in figures}})
+    return [{**mode, "targets": list(every.groups), "rank": every.rank} for mode in modes], notes
 
 
 def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: LatencySettings) -> Engine:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from dashboards.format import latency_name
+from dashboards.format import latency_name, metric_name
 from dashboards.words import adapted_model
 
 _LABELS = """\
@@ -36,12 +37,12 @@ def classify(text):
 A text is cut at its end where prompt and longest label are more than {max_tokens} tokens."""
 
 _TEXT = """\
-The prompt is `{template!r}` with the row's text, tokenised without special tokens, behind the tokens {first_ids}.
+The prompt is {prompt} with the row's text, tokenised without special tokens, behind the tokens {first_ids}.
 Decoding is greedy, up to the end of sequence or {max_new_tokens} tokens. A prompt is scored once, by {metric} against
 all its completions; it is cut at its end where it and the longest completion are more than {max_tokens} tokens."""
 
 _HEAD = """\
-The classes are, in this order: `{labels}`. The head that was trained with the adapter is in this folder too. The
+The classes are, in this order: {labels}. The head that was trained with the adapter is in this folder too. The
 tokenizer cuts a text to {max_tokens} tokens."""
 
 _SAMPLE = """\
@@ -52,12 +53,12 @@ prompts in order of appearance."""
 
 def model_card(manifest: dict[str, Any]) -> str:
     """Markdown, from the manifest of :mod:`search.export` alone."""
-    test = manifest["test"]
+    test, metric = manifest["test"], metric_name(manifest["metric"])
     figure = (
-        f"test {manifest['metric']} {test['accuracy']:.4f} (95% interval {test['accuracy_ci'][0]:.4f} to "
+        f"test {metric} {test['accuracy']:.4f} (95% interval {test['accuracy_ci'][0]:.4f} to "
         f"{test['accuracy_ci'][1]:.4f}, {test['rows']} rows)"
         if test
-        else f"validation {manifest['metric']} {manifest['validation']['accuracy']:.4f}; not tested, as the front of a "
+        else f"validation {metric} {manifest['validation']['accuracy']:.4f}; not tested, as the front of a "
         "search is when it ends"
     )
     latency = latency_name(manifest["latency"].get("axis", "tpot"))
@@ -98,15 +99,16 @@ served unmerged (merged, an adapter costs nothing). `manifest.json` holds all fi
 def _scoring(manifest: dict[str, Any]) -> str:
     scoring = manifest["scoring"]
     if scoring is None:
-        return f"The prompt is `{manifest['template']!r}` with the row's text."
+        return f"The prompt is {_code(repr(manifest['template']))} with the row's text."
     if manifest["provenance"]["kind"] == "encoder":
-        labels = json.dumps(manifest["labels"], ensure_ascii=False)  # which may hold commas
+        labels = _code(json.dumps(manifest["labels"], ensure_ascii=False))  # which may hold commas
         how = _HEAD.format(labels=labels, max_tokens=scoring["max_tokens"])
     elif manifest["task"] == "classification":
         trusted = ", trust_remote_code=True" if manifest["provenance"]["trust_remote_code"] else ""
         how = _LABELS.format(base=manifest["base_model"], trusted=trusted, max_tokens=scoring["max_tokens"])
     else:
-        how = _TEXT.format(**scoring, metric=manifest["metric"])
+        prompt = _code(repr(scoring["template"]))
+        how = _TEXT.format(**scoring, prompt=prompt, metric=metric_name(manifest["metric"]))
     notes = "\n".join(f"- {note}" for note in manifest["notes"])
     return "\n\n".join([how, *([_SAMPLE.format(seed=manifest["provenance"]["seed"]), notes] if notes else [])])
 
@@ -122,3 +124,10 @@ def _served(serving: dict[str, Any]) -> str:
         f"vLLM does not load it: {'; '.join(serving['why_not'])}. Merged (`model.merge_and_unload()`), it is as fast "
         "as the base model on any server."
     )
+
+
+def _code(text: str) -> str:
+    """A code span of Markdown as a whole, whatever backticks the text holds; it neither begins nor ends with one."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence}{text}{fence}"

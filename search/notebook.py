@@ -109,7 +109,7 @@ class Search:
         from dashboards.report import report_page
         from search.options import write_page
 
-        write_page(report_page(self.document), str(out), quiet=True)
+        write_page(report_page(self.document, self.home.flags()), str(out), quiet=True)
         return Path(out)
 
     def __repr__(self) -> str:

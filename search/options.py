@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -234,10 +236,25 @@ def print_result(document: dict[str, Any], as_json: bool, flags: str) -> None:
 
 
 def write_page(page: str, out: str, *, quiet: bool = False) -> None:
-    """Raises RequestError where the file cannot be written."""
+    """The file is whole or as it was. Raises RequestError where it cannot be written."""
+    file = Path(out).resolve()  # a link stays one
     try:
-        Path(out).write_text(page, encoding="utf-8")
+        if file.exists() and not file.is_file():  # a pipe or a device is no file to replace
+            file.write_text(page, encoding="utf-8")
+        else:
+            _replace(file, page)
     except OSError as error:
         raise RequestError(f"--out {out} cannot be written ({error.strerror}): choose another file") from error
     if not quiet:
         click.echo(f"{out} written")
+
+
+def _replace(file: Path, text: str) -> None:
+    partial = file.with_name(f".{uuid.uuid4().hex}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        if file.exists():
+            shutil.copymode(file, partial)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -168,6 +168,8 @@ def print_latency(document: dict[str, Any], stream: TextIO) -> None:
     if document.get("unmerged"):
         say(console, f"Unmerged, on this engine: {plain(document['unmerged'])}.", style="dim")
     say(console, "A merged adapter costs the base model's latency, whatever it targets.", style="dim")
+    for text in map(_note, document["notes"]):
+        say(console, text, style="yellow")
 
 
 def _note(text: str) -> str:

@@ -212,14 +212,14 @@ def test_report_is_one_page(home: Path, document: dict[str, Any], tmp_path: Path
     assert document["front"][0]["label"] in text
     assert 'src="http' not in text
     commands, loading, *_ = re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
-    follow_the_instructions(unescape(commands), unescape(loading), home, document, tmp_path)
+    follow_the_instructions(unescape(commands), unescape(loading), document, tmp_path)
 
 
-def follow_the_instructions(commands: str, loading: str, home: Path, document: dict[str, Any], folder: Path) -> None:
+def follow_the_instructions(commands: str, loading: str, document: dict[str, Any], folder: Path) -> None:
     """What the page says, as a reader types it: an adapter that PEFT loads, with the accuracy that the page states."""
     out, trial = folder / "adapter", document["recommended"]["trial"]
     export, verify = ([*line.replace("DIR", str(out)).split()[3:]] for line in commands.splitlines())
-    call(*export, "--home", str(home))
+    call(*export)
     (member,) = (each for each in document["front"] if each["trial"] == trial)
     again = call_json(*verify)
     assert again["measured"] == again["recorded"] == member["accuracy"]

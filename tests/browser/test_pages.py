@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dashboards.embedding import figure_html
+from dashboards.embedding import FIGURE_CSS, figure_html, plotly_library
 from dashboards.figures import front_figure
 from dashboards.report import comparison_page, report_page
 from tests.dashboards import documents
@@ -87,6 +87,16 @@ def test_all_words_of_a_figure_have_the_ink_of_the_page(browser: Any, tmp_path: 
     shown.close()
 
 
+def test_a_figure_in_a_dark_notebook_has_the_ink_of_the_notebook(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "notebook.html"
+    cell = f"<style>{FIGURE_CSS}</style>{figure_html(front_figure(documents.document()), full_page=False)}"
+    path.write_text(f'<body style="background: #111; color: rgb(221, 221, 221)">{cell}{plotly_library()}', "utf-8")
+    page, _ = opened(browser, path)
+    inks = "[...document.querySelectorAll('.figure svg text')].map(each => getComputedStyle(each).fill)"
+    assert set(page.evaluate(inks)) == {"rgb(221, 221, 221)"}
+    page.close()
+
+
 @pytest.mark.parametrize("width", [1280, 380])
 @pytest.mark.parametrize("knee", ["faster", "slower"])
 @pytest.mark.parametrize("apart", [0.0, 0.003, 0.01])
@@ -107,6 +117,51 @@ def test_names_of_neighbours_on_the_front_do_not_meet(
     lower, upper = sorted(texts, key=lambda box: -box["y"])
     assert upper["y"] + upper["height"] <= lower["y"], texts
     assert min(box["x"] for box in texts) >= 0
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 380])
+@pytest.mark.parametrize("lowest", [0.0, 0.2, 0.93])
+def test_the_axis_of_the_metric_ends_where_the_metric_does(
+    browser: Any, tmp_path: Path, lowest: float, width: int
+) -> None:
+    points = [documents.point(2, "o_proj r8", 1.0, 1.2, front=True, validation_accuracy_ci=[0.99, 1.0])]
+    document = documents.document(points=points)
+    document["base"]["validation_accuracy"] = lowest
+    path = tmp_path / "front.html"
+    path.write_text(figure_html(front_figure(document), full_page=True), "utf-8")
+    page, _ = opened(browser, path, width=width)
+    ticks = [float(text) for text in page.locator(".ytick text").all_text_contents()]
+    assert 0 <= min(ticks) < max(ticks) <= 1, ticks
+    name, buttons = page.locator(".annotation-text").bounding_box(), page.locator(".modebar").bounding_box()
+    assert name["y"] >= buttons["y"] + buttons["height"]
+    page.close()
+
+
+def test_placements_of_many_groups_leave_figures_their_room(browser: Any, tmp_path: Path) -> None:
+    label = "+".join(f"{name}_proj@{band}" for name in "gkoquv" for band in ("first", "middle", "last")) + " r8"
+    points = [documents.point(trial, label, 0.3 + trial / 10, 1.1 + trial / 10, front=True) for trial in range(6)]
+    document = documents.document(points=points, front=[documents.member(point, 0.6) for point in points])
+    path = tmp_path / "report.html"
+    path.write_text(report_page(document), "utf-8")
+    page, _ = opened(browser, path)
+    read_to_the_end(page)
+    drawings = page.locator(".figure .xy .gridlayer").all()
+    heights = [each.bounding_box()["height"] for each in drawings]
+    assert min(heights) > 200, heights
+    page.close()
+
+
+def test_a_page_without_javascript_says_so_where_figures_would_be(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report_page(documents.document()), "utf-8")
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(path.as_uri())
+    figures = page.locator(".figure").all()
+    assert len(figures) == 5
+    for figure in figures:
+        assert figure.text_content().startswith("This figure is drawn by JavaScript, which is off here")
+        assert figure.bounding_box()["height"] < 100
     page.close()
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dashboards import comparison as words
@@ -162,6 +164,21 @@ def test_the_map_shows_every_regret_once() -> None:
     assert list(figure.layout.xaxis.ticktext) == ["mails", "talks", "mean", "worst"]
     assert figure.layout.yaxis.ticktext[1] == "<b>o_proj only r8<br>TPOT x1.20</b>"
     assert "regret 2.0 [0.0, 5.0] points" in cells.hovertext[1][0]
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Relative, of WCAG; of red, green and blue from 0 to 255."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_figures_of_the_map_are_readable_on_every_cell() -> None:
+    (cells,) = regret_map(documents.comparison()).data
+    at, colours = zip(*((position, tuple(bytes.fromhex(text[1:]))) for position, text in cells.colorscale), strict=True)
+    ink = luminance(bytes.fromhex(cells.textfont.color[1:]))
+    for share in np.linspace(0, 1, 101):
+        paper = luminance([np.interp(share, at, parts) for parts in zip(*colours, strict=True)])
+        assert (paper + 0.05) / (ink + 0.05) >= 4.5, share
 
 
 def test_colours_of_the_map_begin_at_no_regret_and_reach_a_point_at_least() -> None:

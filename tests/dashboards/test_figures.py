@@ -81,6 +81,20 @@ def test_learning_curves_of_many_trials_are_thinned_to_their_last_point_and_keep
     assert [trace.customdata[0] for trace in coloured] == [20, 40, *range(880, 1000, 20)]
 
 
+def test_a_legend_names_a_placement_of_many_groups_by_its_trial() -> None:
+    label = "+".join(f"{name}_proj@{band}" for name in "gkoquv" for band in ("first", "last")) + " r8"
+    points = [documents.point(2, label, 0.6, 1.2, front=True), documents.point(7, "o_proj r8", 0.5, 1.1, front=True)]
+    document = documents.document(points=points, front=[documents.member(point, 0.6) for point in points])
+    names = {trace.name for trace in (*front_figure(document).data, *learning_curves(document).data)}
+    assert {"recommended: trial 2, 12 groups r8", "trial 2, 12 groups r8", "knee: o_proj r8", "o_proj r8"} <= names
+
+
+def test_a_curve_of_one_loss_is_seen() -> None:
+    short = documents.point(7, "o_proj r8", 0.6, 1.1, front=True, losses=[[4, 2.1]])
+    drawn = traces(learning_curves(documents.document(points=[short, documents.point(0, "q_proj r4", 0.5, 1.15)])))
+    assert (drawn["o_proj r8"].mode, drawn["not on the front"].mode) == ("markers", "lines")
+
+
 @pytest.mark.parametrize("case", documents.ALL)
 def test_every_document_gives_a_page_without_a_network(case: str) -> None:
     for draw in (front_figure, learning_curves):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dashboards import words
-from dashboards.report import report_page
+from dashboards.report import comparison_page, report_page
 from tests.dashboards import documents
 
 VOID = {"meta", "wbr", "br", "img", "link", "input", "hr"}
@@ -22,6 +22,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[str] = []
         self.texts: list[str] = []
+        self.regions: list[str | None] = []
         self.feed(html)
         self.close()
         assert not self.open
@@ -29,6 +30,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         assert not any(name.startswith("on") or name in ("src", "href") for name, _ in attrs)
+        if ("role", "region") in attrs:
+            self.regions.append(dict(attrs)["aria-label"])
         if tag not in VOID:
             self.open.append(tag)
 
@@ -72,6 +75,40 @@ def test_the_page_holds_the_whole_result() -> None:
         "800 spent of 1,200",
     ):
         assert part in text
+
+
+def test_commands_of_the_page_find_the_search() -> None:
+    text = Page(report_page(documents.document(), " --home '/my home'")).text
+    assert "python -m search export demo --pick recommended --out DIR --home '/my home' python -m search verify" in text
+    assert "python -m search recipe demo --for TOOL --home '/my home'" in text
+
+
+def test_tables_are_told_apart_by_their_names() -> None:
+    """Of a page, all of which a screen reader lists."""
+    assert Page(report_page(documents.document())).regions == [
+        "Base model and front",
+        "Trials that ended early",
+        "Trials",
+        "Where the budget went",
+    ]
+    assert Page(comparison_page(documents.comparison())).regions == [
+        "Regret",
+        "Accuracy and gain over the base model",
+        "Placements that are not compared",
+    ]
+
+
+def test_a_request_time_has_one_name_on_a_page() -> None:
+    text = Page(report_page(documents.encoder())).text
+    assert "request time p50 ms" in text and "request time p95 ms" in text
+    assert "TTFT" not in text and "TPOT p" not in text
+
+
+def test_one_is_no_plural() -> None:
+    failed = documents.point(1, "k_proj r4", None, None, status="failed")
+    html = report_page({**documents.empty(), "points": [failed]})
+    assert "1 of 1 trials lacks one of the two figures and is not drawn." in html
+    assert "<summary>1 trial</summary>" in html
 
 
 def numbers(value: Any) -> Iterator[float]:
@@ -124,6 +161,13 @@ def test_dark_mode_narrow_screens_and_print_have_rules() -> None:
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
     assert re.search(r"@media \(max-width: \d+px\)", html)
+
+
+def test_a_long_list_of_trials_that_ended_early_is_folded() -> None:
+    early = [documents.point(n, "q_proj r4", None, 1.1, status="stopped", reason="others add more") for n in range(31)]
+    for trials, opening in ((early[:30], "<details open>"), (early, "<details>")):
+        html = report_page({**documents.empty(), "points": trials})
+        assert f"{opening}\n<summary>Trials that ended early: {len(trials)}</summary>" in html
 
 
 def test_a_long_list_of_trials_is_folded() -> None:

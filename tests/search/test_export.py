@@ -100,6 +100,19 @@ def test_the_card_keeps_classes_apart(service: Service, tmp_path: Path) -> None:
     assert 'The classes are, in this order: `["a, b", "né"]`. The head' in card
 
 
+def test_the_card_has_a_prompt_whole_and_the_metric_by_its_name(service: Service, tmp_path: Path) -> None:
+    """Backticks of a template end no code."""
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    template = "`{text}` in ```json:"
+    scoring = {"template": template, "first_ids": [1], "max_tokens": 64, "max_new_tokens": 16}
+    test = {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "rows": 100}
+    told = {"scoring": scoring, "task": "generation", "metric": "rouge_l", "test": test}
+    card = model_card(manifest | told)
+    assert f"The prompt is ````{template!r}```` with the row's text" in card
+    assert "\nTest ROUGE-L 0.6000 (95% interval" in card and "scored once, by ROUGE-L against" in card
+    assert f"The prompt is ````{template!r}```` with" in model_card(manifest | {"scoring": None, "template": template})
+
+
 def test_the_card_tells_how_rows_of_test_were_drawn_and_no_others(service: Service, tmp_path: Path) -> None:
     """Those of train, and of validation, are drawn otherwise."""
     manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")

@@ -12,7 +12,11 @@ import pytest
 from objectives.errors import RequestError
 from search.__main__ import main
 from search.listening import listening
+from search.options import write_page
 from tests.commands import call, call_json, free_port
+from tests.disks import Disk, disk
+
+__all__ = ["disk"]  # a fixture
 
 
 def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> str:
@@ -166,3 +170,33 @@ def test_a_name_that_is_no_text_is_unknown(asked: tuple[str, ...], tmp_path: Pat
     """A byte of another encoding, which no database takes."""
     call("token", "add", "t", "--scope", "read", "--home", str(tmp_path))
     assert "is named '\\udcff'" in call(*asked, "\udcff", "--home", str(tmp_path), code=2).stderr
+
+
+def test_a_page_that_does_not_fit_leaves_the_one_before(tmp_path: Path, disk: Disk) -> None:
+    disk(tmp_path / "volume", 64)
+    page = tmp_path / "volume" / "page.html"
+    write_page("before", str(page), quiet=True)
+    with pytest.raises(RequestError) as caught:
+        write_page("x" * 100_000, str(page))
+    assert str(caught.value) == f"--out {page} cannot be written (No space left on device): choose another file"
+    assert page.read_text() == "before"
+    assert list(page.parent.iterdir()) == [page]
+
+
+def test_a_page_replaces_what_a_link_leads_to_and_keeps_its_rights(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    page, link = tmp_path / "site" / "page.html", tmp_path / "link.html"
+    page.write_text("before")
+    page.chmod(0o640)
+    link.symlink_to(page)
+    write_page("after", str(link), quiet=True)
+    assert (link.is_symlink(), page.read_text(), page.stat().st_mode & 0o777) == (True, "after", 0o640)
+    write_page("nowhere", "/dev/null", quiet=True)
+    assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize(("out", "why"), [("", "Is a directory"), ("no/page.html", "No such file or directory")])
+def test_where_no_page_can_be_written_is_said(tmp_path: Path, out: str, why: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        write_page("page", str(tmp_path / out))
+    assert str(caught.value) == f"--out {tmp_path / out} cannot be written ({why}): choose another file"

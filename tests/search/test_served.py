@@ -27,6 +27,7 @@ from search.spec import SearchSpec
 from tests.commands import QUICK, call, call_json
 from tests.json_reference import undescribed, unseen
 from tests.objectives.latency.scripted import Script, serving
+from tests.objectives.tiny import Zoo
 from tests.search.pseudo_terminal import terminal, without_codes
 
 FAST = {"first": [0.001], "each": [0.0005], "tokens": 17, "owner": "vllm"}
@@ -182,6 +183,30 @@ def test_modes_stand_side_by_side_where_requests_run_at_once(monkeypatch: pytest
     assert merged["ratio"] == document["drift"]["ratio"]
     assert mixed["ratio"] > merged["ratio"]
     assert all(mode["concurrency"] == 2 and mode["rank"] == 4 for mode in document["modes"])
+
+
+def test_why_no_adapters_are_mixed_is_said(tmp_path: Path) -> None:
+    """OPT's MLP puts the tokens of all rows together."""
+    flags = ["--prompt-tokens", "4", "--output-tokens", "5", "--max-seconds", "0.01", "--concurrency", "1,2,3"]
+    arguments = [
+        "latency",
+        "--model",
+        str(Zoo(tmp_path).folder("opt")),
+        *flags,
+        "--ranks",
+        "4",
+        "--home",
+        str(tmp_path),
+        "--json",
+    ]
+    document = json.loads(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout)
+    assert [mode["mode"] for mode in document["modes"]] == ["merged", "unmerged"] * 3
+    assert {(mode["rank"], *mode["targets"]) for mode in document["modes"]} == {
+        (4, "fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj")
+    }
+    (note,) = document["notes"]
+    assert "cannot be served in mixed batches: PEFT mixes no adapters of model type 'opt'" in note
+    assert undescribed("latency", document) == []
 
 
 def test_a_server_that_cannot_be_asked_costs_no_name(tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def latency_document() -> dict[str, Any]:
             {**figures, "targets": ["o_proj"], "class": "o_proj r8", "source": "measured", "cached": True},
             {**guess, "targets": ["down_proj", "o_proj"], "class": "down_proj+o_proj r8"},
         ],
+        "notes": ["all groups are not mixed"],
     }
 
 
@@ -182,6 +183,7 @@ def test_latency() -> None:
     assert "Check of down_proj+o_proj r8: predicted 1.200 [1.100, 1.300], measured 1.250, 4.0% off." in text
     assert "All groups, 4 adapters mixed: 1.500 [1.400, 1.600]." in text
     assert "Unmerged, on this engine: it costs." in text
+    assert text.endswith("note: all groups are not mixed\n")
 
 
 def test_latency_of_several_concurrencies_names_them() -> None:
