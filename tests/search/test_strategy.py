@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from objectives.errors import RequestError
 from objectives.placement import BASE, Placement
 from search.names import STRATEGIES
+from search.strategy.nsga2 import population
 from search.strategy.sampler import PlacementSampler, make_sampler
 from search.strategy.space import PlacementSpace
 
@@ -161,6 +162,15 @@ def test_a_reference_that_is_not_allowed_is_passed_over() -> None:
     space = PlacementSpace(GROUPS[:2], (4,), lambda p: len(p.groups) == 1)
     both, one = Placement.of(GROUPS[:2], 4), Placement.of(["k_proj"], 4)
     assert ask_all("grid", space, references=[both, one])[0] == one
+
+
+def test_the_second_generation_of_nsga2_has_parents() -> None:
+    """Of Optuna's 50 a budget of 24 would never see one: it would be a random search."""
+    assert [population(budget) for budget in (1, 14, 15, 24, 90, 1000)] == [4, 4, 5, 8, 30, 50]
+    space = PlacementSpace(GROUPS, (4, 8, 16))
+    by_chance, bred = (ask_all(name, space, limit=12, budget=24) for name in ("random", "nsga2"))
+    assert bred[:8] == by_chance[:8]
+    assert bred != by_chance
 
 
 def test_a_grid_walks_the_space_in_its_order() -> None:
