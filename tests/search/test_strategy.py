@@ -173,6 +173,35 @@ def test_the_second_generation_of_nsga2_has_parents() -> None:
     assert bred != by_chance
 
 
+def test_what_is_known_is_measured_again_only_where_it_is_to_be() -> None:
+    space = PlacementSpace(GROUPS[:2], (4,))
+    k, q, both = (Placement.of(groups, 4) for groups in (["k_proj"], ["q_proj"], ["k_proj", "q_proj"]))
+    sampler = make_sampler("grid", space, [q, both], budget=10, seed=0, known=[q, k], again=[k])
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for placement in (k, both):
+        assert not sampler.is_spent(study)
+        assert sampler.decide(study, [], may_begin=False, settle=False).action == "settled"
+        decision = sampler.decide(study, [], may_begin=True, settle=False)
+        assert (decision.action, decision.number, decision.early) == ("begin", None, False)
+        trial = study.ask(space.distributions)
+        assert space.placement(trial.params) == placement
+        study.tell(trial, worth(placement))
+    assert sampler.is_spent(study)
+    with pytest.raises(LookupError):
+        study.ask(space.distributions)
+    assert (sampler.runs_whole(k), sampler.runs_whole(both)) == (True, False)
+
+
+def test_a_space_that_is_known_is_not_spent_before_what_is_to_be_measured_again() -> None:
+    space = PlacementSpace(GROUPS[:2], (4,))
+    again = Placement.of(["k_proj"], 4)
+    sampler = make_sampler("grid", space, [], budget=10, seed=0, known=list(space), again=[again])
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    assert not sampler.is_spent(study)
+    study.tell(study.ask(space.distributions), worth(again))
+    assert sampler.is_spent(study)
+
+
 def test_a_grid_walks_the_space_in_its_order() -> None:
     space = PlacementSpace(GROUPS[:3], (4, 8))
     assert ask_all("grid", space) == list(space)
