@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from benchmarks.arguments import positive, sentences
+from benchmarks.arguments import positive, sentences, whole_numbers
 from benchmarks.trainings import mean_accuracy
 from objectives.placement import Alpha, Placement
 from objectives.workbench import Workbench
@@ -22,16 +23,24 @@ from search.prepare import prepare
 from search.spec import SearchSpec, parse_ranks
 
 
-def main() -> None:
+def alphas_of(text: str) -> dict[str, Alpha]:
+    """Rules with commas between, by what was written."""
+    try:
+        return {rule: Alpha.parse(rule) for rule in text.split(",")}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}: write it like 16, or 2r for twice the rank") from None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--data")
     parser.add_argument("--ranks", default="4,8,16,64")
-    parser.add_argument("--alphas", default="2r,16")
-    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--alphas", type=alphas_of, default="2r,16")
+    parser.add_argument("--seeds", type=whole_numbers, default="0,1")
     parser.add_argument("--label-weight", type=float, default=SearchSpec.label_weight)
     parser.add_argument("--steps", type=positive)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     with sentences(parser):
         spec = SearchSpec(
@@ -45,13 +54,12 @@ def main() -> None:
         prepared = prepare(spec)
     given = replace(prepared.assignment, threads=1)
     bench = Workbench(given)
-    seeds = [int(seed) for seed in args.seeds.split(",")]
     known: dict[tuple[Placement, int], float] = {}  # two rules may come to the same alpha
 
     def accuracy(placement: Placement, alpha: int) -> float:
         if (placement, alpha) not in known:
             known[placement, alpha] = mean_accuracy(
-                bench, given, placement, given.training, alpha=Alpha(alpha), seeds=seeds
+                bench, given, placement, given.training, alpha=Alpha(alpha), seeds=args.seeds
             )
             print(f"{placement.label} alpha {alpha}: {known[placement, alpha]:.3f}", file=sys.stderr)
         return known[placement, alpha]
@@ -59,8 +67,7 @@ def main() -> None:
     print("| placement | alpha | " + " | ".join(f"r {rank}" for rank in spec.ranks) + " |")
     print("| --- | --- |" + " --- |" * len(spec.ranks))
     for placement, name in prepared.references.items():
-        for text in args.alphas.split(","):
-            alpha = Alpha.parse(text)
+        for text, alpha in args.alphas.items():
             cells = [accuracy(Placement.of(placement.groups, rank), alpha.at(rank)) for rank in spec.ranks]
             print(f"| {name} | {text} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
 

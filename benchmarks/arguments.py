@@ -26,6 +26,14 @@ def positives(text: str) -> list[int]:
     return [positive(part) for part in text.split(",")]
 
 
+def whole_numbers(text: str) -> list[int]:
+    """With commas between, such as seeds."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole numbers with commas between") from None
+
+
 def some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
     """A type: names with commas between, each of them ``known``."""
 

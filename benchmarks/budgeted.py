@@ -3,8 +3,8 @@
     python -m benchmarks.budgeted TABLE.parquet ... [--strategies tpe,additive] [--budgets 24,40] [--runs 8]
 
 Replays the real search on recorded tables, and judges it by the truth (scoring.py). What `benchmarks.strategies` asks
-is how soon a front is there; this is what a user gets, and pays, who leaves the flags alone. Prints Markdown, means of
-runs.
+is how soon a front is there; this is what a user gets, and pays, who leaves the flags alone. Prints Markdown: means of
+runs, of the regret the median.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from syne_tune.optimizer.schedulers.single_fidelity_scheduler import SingleFidel
 
 from objectives.placement import Placement
 from objectives.tabular import Table
+from search.strategy.nsga2 import population
 from search.strategy.space import PlacementSpace
 
 Priority = Callable[[NDArray[np.float64]], NDArray[np.int64]]
@@ -117,7 +118,7 @@ class MultiObjectiveEvolution(_SyneTune):
         searcher = MultiObjectiveRegularizedEvolution(
             config_space,
             points_to_evaluate=[space.params(placement) for placement in first],
-            population_size=max(4, min(50, budget // 3)),
+            population_size=population(budget),
             multiobjective_priority=priority,
             random_seed=seed,
         )

@@ -26,7 +26,7 @@ import pyarrow
 import pyarrow.parquet
 import torch
 
-from benchmarks.arguments import positive, sentences
+from benchmarks.arguments import positive, sentences, whole_numbers
 from objectives.backbone import attach
 from objectives.errors import RequestError
 from objectives.latency.rounds import measure_in_rounds
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--task")
     parser.add_argument("--ranks", default="8")
     parser.add_argument("--alpha", default="2r")
-    parser.add_argument("--seeds", type=seeds_of, default="0,1")
+    parser.add_argument("--seeds", type=whole_numbers, default="0,1")
     parser.add_argument("--steps", type=positive)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--label-weight", type=float, default=SearchSpec.label_weight)
@@ -180,11 +180,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     about["diverged"] = [trial for trial in trials if "diverged" in trial]
     rows = [row | {"ratio": profiles[Placement.of(row["groups"], row["rank"])]["ratio"]} for row in rows]
     write_table(args.out, rows, about)
-
-
-def seeds_of(text: str) -> list[int]:
-    """Whole numbers with commas between."""
-    return [int(seed) for seed in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def _row(strategy: str, found: Sequence[Score], limit: int) -> str:
         _spread([score.early_share for score in found], "{:.3f}"),
         _spread([score.early_members for score in found], "{:.0%}"),
         _spread([score.members for score in found], "{:.0%}"),
-        _spread([score.regret for score in found], "{:.3f}"),
-        _spread([score.extra_ratio for score in found], "{:.2f}"),
+        _spread([score.regret for score in found], "{:z.3f}"),
+        _spread([score.extra_ratio for score in found], "{:z.2f}"),
         f"{sum(score.within for score in found)} of {len(found)}",
     ]
     return f"| {' | '.join(cells)} |"

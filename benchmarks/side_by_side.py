@@ -92,8 +92,11 @@ def profile(home: Path, workers: int, wall: float) -> list[tuple[str, str]]:
     useful = sum(phases.get(phase, 0.0) for phase in ("training", "evaluation", "latency"))
     rows.append(("training + evaluation + latency", f"{useful / available:.1%} of worker time"))
     # The first jobs of the workers load the base model and their libraries; what is left is the driver's.
-    later = trials[workers:]
-    own = [(t.ended_at - t.asked_at).total_seconds() - sum((t.measurement or {})["seconds"].values()) for t in later]  # type: ignore[operator]
+    own = [
+        (trial.ended_at - trial.asked_at).total_seconds() - sum(trial.measurement["seconds"].values())
+        for trial in trials[workers:]
+        if trial.ended_at and trial.measurement  # one that failed has none
+    ]
     rows.append(("driver overhead per trial, after each worker's first", f"{sum(own) / max(1, len(own)):.2f} s"))
     rows.append(("row in the catalog to first trial given out", f"{(first - search.created_at).total_seconds():.1f} s"))
     rows.append(

@@ -55,8 +55,8 @@ class Template:
 
     def behind(self, end: str, tokenizer: Any) -> Template:
         """Where rows bring the chat template, and all end with ``end`` as that does: led as it has it."""
-        if self.special and not self.after and _has_chat(tokenizer):
-            with suppress(RequestError):  # a template of one's own is the remedy for one that cannot be used
+        if self.special and not self.after:
+            with suppress(RequestError):  # none; or a template of one's own is the remedy for one that cannot be used
                 chat = Template.choose(tokenizer, "chat")
                 if chat.after and end.endswith(chat.after):
                     return replace(self, lead=chat.lead)

@@ -28,7 +28,7 @@ def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
     """The first tick later than `after`, in UTC.
 
     A tick in the hour that spring leaves out comes right after it, and one in the hour that autumn repeats comes once.
-    Raises RequestError for what is no cron expression, or for one that never comes.
+    Raises RequestError for what is no cron expression, which one that never comes is not either.
     """
     try:
         if len(cron) > LONGEST:
@@ -43,8 +43,6 @@ def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
             f"--cron {cron!r} is no cron expression ({error}): give minute, hour, day, month and weekday, "
             "such as '0 2 * * *' for two at night"
         ) from error
-    except StopIteration:
-        raise RequestError(f"--cron {cron!r} names a day that no calendar has: choose another") from None
 
 
 def due(cron: str, timezone: str, first: datetime, now: datetime, most: int) -> list[datetime]:

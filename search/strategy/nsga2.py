@@ -6,6 +6,11 @@ import optuna
 from optuna.trial import FrozenTrial
 
 
+def population(budget: int) -> int:
+    """Trials of one generation: a third of a small budget, since in the first one chance alone proposes."""
+    return max(4, min(50, budget // 3))
+
+
 class NSGAIISampler(optuna.samplers.NSGAIISampler):
     """As Optuna's, but parents stand in the order of their trials.
 

@@ -16,7 +16,7 @@ from objectives.errors import RequestError
 from objectives.placement import Placement
 from search.names import STRATEGIES
 from search.strategy.additive_sampler import COURSE, AdditiveSampler, Decision, seed_of
-from search.strategy.nsga2 import NSGAIISampler
+from search.strategy.nsga2 import NSGAIISampler, population
 from search.strategy.space import PlacementSpace
 from search.strategy.tpe import TPESampler
 from search.strategy.tried import Tried
@@ -174,14 +174,13 @@ def make_sampler(
         # Pending trials count as bad ones, so that workers side by side do not try neighbours of each other.
         return TPESampler(multivariate=True, constant_liar=True, n_startup_trials=8, seed=seed)
 
-    population = max(4, min(50, budget // 3))
     samplers: dict[str, Callable[[int], BaseSampler] | None] = {
         "grid": None,
         "tpe": tpe,
         "additive": lambda seed: AdditiveSampler(
             space, otherwise=tpe, seed=seed, steps=steps, budget=budget, max_ratio=max_ratio
         ),
-        "nsga2": lambda seed: NSGAIISampler(population_size=population, seed=seed),
+        "nsga2": lambda seed: NSGAIISampler(population_size=population(budget), seed=seed),
         "gp": lambda seed: optuna.samplers.GPSampler(n_startup_trials=8, seed=seed),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     }

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import architectures, architectures_live, budgeted, durability, latency_checks, reachable
+from benchmarks import (
+    alpha,
+    architectures,
+    architectures_live,
+    budgeted,
+    durability,
+    labels,
+    latency_checks,
+    reachable,
+    record_table,
+)
 from benchmarks.arguments import absolute
 from benchmarks.databases import database
 
@@ -22,6 +32,11 @@ REFUSED: list[tuple[Callable[[list[str]], object], list[str], str]] = [
     (latency_checks.main, ["rank"], "rank needs MODEL"),
     (latency_checks.main, ["cost", "owner/model"], "cost needs MODEL and DATA"),
     (reachable.main, ["missing.parquet"], "missing.parquet is no table of recorded trials"),
+    (alpha.main, ["--alphas", "2r,x"], "'x' is no alpha: write it like 16, or 2r for twice the rank"),
+    (alpha.main, ["--seeds", "one"], "'one' is not whole numbers with commas between"),
+    (labels.main, ["--weights", "0,much"], "'0,much' is not numbers with commas between"),
+    (labels.main, ["--seeds", "0,"], "'0,' is not whole numbers with commas between"),
+    (record_table.main, ["--out", "t.parquet", "--seeds", "0;1"], "'0;1' is not whole numbers with commas between"),
     (durability.main, ["--trials", "0"], "'0' is no whole number of 1 or more"),
     (durability.main, ["--backends", "sqlite,oracle"], "oracle is unknown: choose from sqlite, postgresql"),
 ]

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from benchmarks.budgeted import row
 from benchmarks.replay import replay
 from benchmarks.runs import REFERENCES, Run, Workers, read_tables
+from benchmarks.scoring import Yardstick
 from objectives.errors import RequestError
 from objectives.placement import Placement
 from objectives.tabular import Table
+from search.pareto import hypervolume
 from tests.benchmarks.made import write_table
 
 TABLES = Path(__file__).resolve().parents[2] / "benchmarks" / "tables"
@@ -107,7 +109,15 @@ def test_tables_go_by_name(tmp_path: Path) -> None:
 
 def test_steps_are_a_share_of_what_the_space_takes(tmp_path: Path) -> None:
     small = Table(write_table(tmp_path / "small.parquet", groups=("down_proj", "o_proj", "q_proj")))
-    assert row(small, "random", 500, 1, 1, 1).startswith("random | 500 | 7.0 | 100% | 1.000 (1.000) |")
+    told = row(small, "random", 500, 1, 1, 1)
+    assert told.startswith("random | 500 | 7.0 | 100% | 1.000 (1.000) |")
+    # And what its user sees: the hypervolume of `show`, and the test figure of the adapter that is taken.
+    seen = {p: small.outcome(p, small.seeds[0])["measurement"]["validation"]["accuracy"] for p in small.placements}
+    taken = replay(small, "random", seed=0, budget=500, workers=1, as_live=True).recommended
+    score = Yardstick.of(small).score(Run(((1, taken),), taken, 1))
+    measured = hypervolume([(accuracy, small.ratio(placement)) for placement, accuracy in seen.items()])
+    tested = small.curve(taken, small.seeds[0])[-1]["test_accuracy"]
+    assert told.endswith(f"| {measured:.3f} | {score.regret:.3f} | {int(score.within)} of 1 | {tested:.3f}")
 
 
 def test_the_recommendation_is_by_the_figures_of_the_seed_that_was_seen(table: Table) -> None:

@@ -82,8 +82,20 @@ def test_steps_to_a_share_are_those_spent_when_it_was_reached() -> None:
     yard, (cheap, best, _) = yardstick([(0.5, 1.1), (0.8, 1.6), (0.4, 1.8)])
     score = yard.score(Run(((40, cheap), (350, best)), best, 350))
     assert (score.steps_to_95, score.steps_to_99) == (350, 350)
+    # Over (-0.1, -0.1): 0.975 x 0.35 of the cheap one, 0.35 x 1.1 of the best, and 0.35 x 0.35 in both.
+    assert score.curve == ((40, pytest.approx(0.34125 / 0.60375)), (350, pytest.approx(1)))
     score = yard.score(Run(((40, cheap),), cheap, 40))
     assert (score.steps_to_95, score.steps_to_99) == (None, None)
+
+
+def test_what_is_faster_than_the_base_model_is_as_fast() -> None:
+    (one, chosen), (other, _) = (yardstick([(0.5, ratio), (0.8, 1.6), (0.6, 1.3)]) for ratio in (0.95, 1.0))
+    assert [one.share([each]) for each in chosen] == pytest.approx([other.share([each]) for each in chosen])
+
+
+def test_what_ends_with_the_last_early_step_is_early() -> None:
+    yard, (cheap, best) = yardstick([(0.5, 1.1), (0.8, 1.6)])
+    assert yard.score(Run(((2400, cheap), (2401, best)), best, 2401)).early_members == 0.5
 
 
 @given(st.lists(st.integers(0, 9) | st.just(math.inf), min_size=1, max_size=30))

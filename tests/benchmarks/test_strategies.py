@@ -34,6 +34,12 @@ def test_a_row_has_medians_with_quartiles_and_says_what_was_never_reached(table:
     assert "4 runs of 12,000 steps, one worker" in text
 
 
+def test_what_is_rounded_to_nothing_has_no_sign(table: Table) -> None:
+    found = [score(regret=-0.0004, extra_ratio=-0.001), score(regret=0.0004, extra_ratio=-0.001)]
+    text = markdown({"made": table}, {("made", "tpe"): found}, runs=2, budget=60, workers=1)
+    assert text.endswith("| 0.000 | 0.00 | 2 of 2 |")
+
+
 def test_only_its_section_of_a_readme_is_written(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import search.cron
 from objectives.errors import RequestError
-from search.cron import due, next_tick
+from search.cron import LONGEST, due, next_tick
 
 
 def test_a_night_that_spring_leaves_out_comes_right_after() -> None:
@@ -80,16 +80,34 @@ def test_one_is_monday_as_in_cron() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cron", "timezone"),
+    ("cron", "reason"),
     [
-        ("0 25 * * *", "UTC"),
-        (f"{'0,' * 126}0 2 * * *", "UTC"),
-        ("x", "UTC"),
-        ("0 2 * * * *", "UTC"),
-        ("0 2 31 2 *", "UTC"),
-        ("0 2 * * *", "Mars/Olympus"),
+        ("0 25 * * *", "Bad hour"),
+        (f"{'0,' * 123}00 2 * * *", "it is longer than 255 characters"),
+        ("0 2 * *", "it has 4 fields instead of five"),
+        ("0 2 * * * *", "it has 6 fields instead of five"),
+        ("0 2 31 4,6 *", "Bad day-of-month"),
     ],
 )
-def test_what_is_no_schedule_is_refused(cron: str, timezone: str) -> None:
-    with pytest.raises(RequestError):
-        next_tick(cron, timezone, datetime(2026, 11, 25, tzinfo=UTC))
+def test_what_is_no_schedule_is_refused(cron: str, reason: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        next_tick(cron, "UTC", datetime(2026, 11, 25, tzinfo=UTC))
+    assert str(refused.value) == (
+        f"--cron {cron!r} is no cron expression ({reason}): give minute, hour, day, month and weekday, such as "
+        "'0 2 * * *' for two at night"
+    )
+
+
+def test_what_the_catalog_can_keep_is_taken() -> None:
+    longest = f"{'0,' * 123}0 2 * * *"
+    assert len(longest) == LONGEST
+    assert next_tick(longest, "UTC", datetime(2026, 11, 25, tzinfo=UTC)) == datetime(2026, 11, 25, 2, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("name", ["Mars/Olympus", "", "../etc/passwd", "Europe"])
+def test_an_unknown_zone_is_refused(name: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        next_tick("0 2 * * *", name, datetime(2026, 11, 25, tzinfo=UTC))
+    assert str(refused.value) == (
+        f"--timezone {name!r} is no known time zone: name one of the IANA list, such as Europe/Berlin or UTC"
+    )

@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -192,12 +193,16 @@ def test_what_is_set_aside(pairs: list[tuple[str, str]], parts: int, seed: int) 
     texts = {text for text, _ in pairs}
     try:
         aside = set_aside(pairs, parts, seed)
-    except ValueError:
+    except ValueError as error:
         strata = {stratum for _, stratum in pairs}
-        assert len(texts) - max(2, len(strata)) < parts * max(2, round(0.1 * len(texts)))
+        needed = parts * max(2, round(0.1 * len(texts)))
+        assert len(texts) - max(2, len(strata)) < needed
+        found = re.match(r"(\d+) different inputs are needed, (\d+) can be spared", str(error))
+        assert found and int(found[1]) == needed > int(found[2]) <= max(0, len(texts) - 2)
         return
     assert [len(part) for part in aside] == [max(2, round(0.1 * len(texts)))] * parts
     assert set().union(*aside) <= texts
+    assert len(texts) - sum(map(len, aside)) >= 2, "train has a standard error too"
     assert all(a.isdisjoint(b) for a, b in combinations(aside, 2))
     assert {stratum for text, stratum in pairs if text not in set().union(*aside)} == {s for _, s in pairs}
 

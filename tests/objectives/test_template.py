@@ -95,6 +95,12 @@ def test_rows_that_bring_their_template_are_answered_as_it_has_it(end: str, chat
     assert task.label_ids[1] == tuple(ids(make_tokenizer(), f"]{lead}person")[1:])
 
 
+def test_a_template_of_ones_own_is_led_as_it_says_even_if_it_ends_as_the_chat_template_does() -> None:
+    data = make_data("classification", {"train": QUESTIONS})
+    task = encode(data, make_tokenizer(chat=CHAT), "causal", max_tokens=64, template="Q: {text}\\n<bot>")
+    assert (task.template, task.lead) == ("Q: {text}\n<bot>", " ")
+
+
 @pytest.mark.parametrize("space", ["", " "])
 def test_a_space_at_the_end_of_a_template_belongs_to_the_completion(space: str) -> None:
     """A Llama of 260 thousand parameters got 0.60 and 0.54 on TREC-6 with it in the prompt, else 0.62 and 0.69."""
@@ -119,9 +125,13 @@ def test_chat_needs_a_chat_template() -> None:
     )
 
 
-def test_a_chat_template_that_tells_the_date_is_the_same_every_day() -> None:
-    dated = make_tokenizer(chat="Today is {{ strftime_now('%d %b %Y') }}. " + CHAT)
-    assert Template.choose(dated, None).text == "Today is 26 Jul 2024. <user>{text}\n<bot>"
+@pytest.mark.parametrize(
+    ("form", "day"),
+    [("%d %b %Y", "26 Jul 2024"), ("%Y-%m-%d %H:%M:%S", "2024-07-26 00:00:00"), ("%A, %-d.%-m.%y", "Friday, 26.7.24")],
+)
+def test_a_chat_template_that_tells_the_date_is_the_same_every_day(form: str, day: str) -> None:
+    dated = make_tokenizer(chat=f"Today is {{{{ strftime_now('{form}') }}}}. " + CHAT)
+    assert Template.choose(dated, None).text == f"Today is {day}. <user>{{text}}\n<bot>"
 
 
 def test_a_chat_template_of_parts_is_given_parts() -> None:
@@ -134,6 +144,8 @@ def test_a_chat_template_of_parts_is_given_parts() -> None:
     [
         ("<user><bot>", "it does not show what the user says"),
         ("{{ raise_exception('no system turn') }}", "no system turn"),
+        ("{{ raise_exception('no system turn\\nin messages') }}", "no system turn"),
+        ("{{ raise_exception('') }}", "TemplateError"),
     ],
 )
 def test_a_chat_template_that_does_not_say_the_text_is_refused(template: str, reason: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -92,6 +93,31 @@ def test_neither_the_order_of_trials_nor_the_level_matters(order: list[int], lev
         assert one["groups"] == other["groups"]
         assert one["effect"] == pytest.approx(other["effect"], abs=1e-9)
         assert one["effect_ci"] == pytest.approx(other["effect_ci"], abs=1e-9)
+
+
+def test_one_trial_more_than_unknowns_is_enough() -> None:
+    chosen, accuracy, ratio = made(7, 2)
+    assert all(0 < sum(group in p.groups for p in chosen) < 7 for group in GROUPS)
+    assert effects(chosen, accuracy, ratio)
+
+
+def test_what_the_rank_adds_is_no_effect_of_the_groups_that_had_it() -> None:
+    """The higher ranks are mostly tried with o_proj, and are better and slower by themselves."""
+    random = np.random.default_rng(0)
+    trials = [made(20, seed) for seed in (4, 5)]
+    chosen = [
+        replace(p, rank=int(random.choice([16, 64] if ("o_proj" in p.groups) == (random.random() < 0.8) else [2, 8])))
+        for placements, _, _ in trials
+        for p in placements
+    ]
+    accuracy = [a + 0.05 * np.log2(p.rank) for p, a in zip(chosen, trials[0][1] + trials[1][1], strict=True)]
+    ratio = [r + 0.1 * np.log2(p.rank) for p, r in zip(chosen, trials[0][2] + trials[1][2], strict=True)]
+    found = effects(chosen, accuracy, ratio)
+    assert found
+    for row in found["groups"]["accuracy"]:
+        assert row["effect"] == pytest.approx(ADDS[row["groups"][0]], abs=0.015)
+    for row in found["groups"]["tpot_ratio"]:
+        assert row["effect"] == pytest.approx(0.1, abs=0.015)
 
 
 def test_equal_figures_have_no_effect() -> None:

@@ -40,6 +40,12 @@ def test_exactly_one_standard_error_below_is_within() -> None:
     assert chosen(candidate(0, 0.875, 2.0, error=0.125), candidate(1, 0.75, 1.1)) == 1
 
 
+@given(st.integers(2, 5000))
+def test_one_row_less_than_all_is_within_whatever_is_rounded(rows: int) -> None:
+    """Where all are right the error is that of one row: (rows - 1) / rows and 1 - 1 / rows are not always equal."""
+    assert chosen(candidate(0, 1.0, 2.0, error=1 / rows), candidate(1, (rows - 1) / rows, 1.1)) == 1
+
+
 def test_the_error_that_counts_is_that_of_the_best() -> None:
     assert chosen(candidate(0, 0.90, 2.0, error=0.01), candidate(1, 0.88, 1.1, error=0.2)) == 0
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from objectives.errors import RequestError
 from objectives.placement import BASE, Placement
 from search.names import STRATEGIES
+from search.strategy.nsga2 import population
 from search.strategy.sampler import PlacementSampler, make_sampler
 from search.strategy.space import PlacementSpace
 
@@ -161,6 +162,44 @@ def test_a_reference_that_is_not_allowed_is_passed_over() -> None:
     space = PlacementSpace(GROUPS[:2], (4,), lambda p: len(p.groups) == 1)
     both, one = Placement.of(GROUPS[:2], 4), Placement.of(["k_proj"], 4)
     assert ask_all("grid", space, references=[both, one])[0] == one
+
+
+def test_the_second_generation_of_nsga2_has_parents() -> None:
+    """Of Optuna's 50 a budget of 24 would never see one: it would be a random search."""
+    assert [population(budget) for budget in (1, 14, 15, 24, 90, 1000)] == [4, 4, 5, 8, 30, 50]
+    space = PlacementSpace(GROUPS, (4, 8, 16))
+    by_chance, bred = (ask_all(name, space, limit=12, budget=24) for name in ("random", "nsga2"))
+    assert bred[:8] == by_chance[:8]
+    assert bred != by_chance
+
+
+def test_what_is_known_is_measured_again_only_where_it_is_to_be() -> None:
+    space = PlacementSpace(GROUPS[:2], (4,))
+    k, q, both = (Placement.of(groups, 4) for groups in (["k_proj"], ["q_proj"], ["k_proj", "q_proj"]))
+    sampler = make_sampler("grid", space, [q, both], budget=10, seed=0, known=[q, k], again=[k])
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for placement in (k, both):
+        assert not sampler.is_spent(study)
+        assert sampler.decide(study, [], may_begin=False, settle=False).action == "settled"
+        decision = sampler.decide(study, [], may_begin=True, settle=False)
+        assert (decision.action, decision.number, decision.early) == ("begin", None, False)
+        trial = study.ask(space.distributions)
+        assert space.placement(trial.params) == placement
+        study.tell(trial, worth(placement))
+    assert sampler.is_spent(study)
+    with pytest.raises(LookupError):
+        study.ask(space.distributions)
+    assert (sampler.runs_whole(k), sampler.runs_whole(both)) == (True, False)
+
+
+def test_a_space_that_is_known_is_not_spent_before_what_is_to_be_measured_again() -> None:
+    space = PlacementSpace(GROUPS[:2], (4,))
+    again = Placement.of(["k_proj"], 4)
+    sampler = make_sampler("grid", space, [], budget=10, seed=0, known=list(space), again=[again])
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    assert not sampler.is_spent(study)
+    study.tell(study.ask(space.distributions), worth(again))
+    assert sampler.is_spent(study)
 
 
 def test_a_grid_walks_the_space_in_its_order() -> None:

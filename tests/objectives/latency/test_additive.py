@@ -41,7 +41,7 @@ def test_an_additive_truth_is_found_without_noise(costs: list[float], start: flo
 
 def test_predictions_lie_in_their_intervals_with_noise() -> None:
     generator = np.random.default_rng(0)
-    inside = []
+    inside, reaches = [], []
     for _ in range(20):
         cost = dict(zip(NAMES, generator.uniform(0.05, 0.13, 7), strict=True))
         noisy = {p: measured(truth(p, cost, 0.04), generator.normal(scale=0.007)) for p in DESIGN}
@@ -50,7 +50,9 @@ def test_predictions_lie_in_their_intervals_with_noise() -> None:
             again = truth(parts, cost, 0.04) * (1 + generator.normal(scale=0.007))
             found = model.predict(parts)
             inside.append(found.low <= again <= found.high)
+            reaches.append((found.high - found.low) / 2)
     assert np.mean(inside) > 0.9
+    assert np.median(reaches) < 0.04, "endless ones would hold everything"
 
 
 def test_residuals_ask_for_an_interaction() -> None:

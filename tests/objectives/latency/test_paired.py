@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from objectives.latency.engine import measure
 from objectives.latency.paired import PairedRequest, ratio_of, reach_of, sample, value_of
@@ -18,6 +21,26 @@ GROUPS = ("q", "k", "v", "o", "gate", "up", "down")
 COSTS = dict(zip(GROUPS, (0.06, 0.07, 0.065, 0.08, 0.09, 0.1, 0.12), strict=True))
 SETTINGS = LatencySettings(max_seconds=60)
 O_PROJ = Placement.of(["o"], 8)
+
+
+def requests_of(ratios: NDArray[np.float64]) -> list[PairedRequest]:
+    """One for each row of ``ratios``."""
+    request = SimulatedEngine(COSTS).open(O_PROJ, 0).request()
+    return [replace(request, ratios=row) for row in ratios]
+
+
+@given(st.integers(1, 8), st.integers(1, 12), st.sampled_from([1e-3, 1e3]), st.integers(0, 1000))
+def test_moments_of_something_else_weigh_nothing(count: int, blocks: int, disturbed: float, seed: int) -> None:
+    """Up to a fifth of all pairs of blocks, on either side, however far off; the ratio is of what is left."""
+    random = np.random.default_rng(seed)
+    ratios = np.sort(random.uniform(1.0, 1.5, count * blocks))
+    cut = len(ratios) // 5
+    off = ratios.copy()
+    off[: cut if disturbed < 1 else 0] *= disturbed
+    off[len(ratios) - (cut if disturbed > 1 else 0) :] *= disturbed
+    for each in (ratios, off):
+        found = value_of(requests_of(random.permutation(each).reshape(count, blocks)))
+        assert found == pytest.approx(ratios[cut : len(ratios) - cut].mean())
 
 
 def test_two_measurements_lie_in_each_others_intervals() -> None:
