@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import session
 from cluster.session import ray_session
 from objectives.errors import RequestError
 
@@ -54,6 +55,25 @@ def test_rays_client_is_no_way_into_a_cluster() -> None:
     )
 
 
+def test_a_second_interrupt_while_ray_is_waited_for_locks_no_later_search_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be told of another search in this process, which nothing ends."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "_connect", lambda *_: None)
+    monkeypatch.setattr(session, "wait", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), ray_session(1, None):
+            pass
+
+
+def test_a_ray_that_has_no_such_name_tells_nothing_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is none that Ray promises."""
+    monkeypatch.delattr("ray._private.worker._global_node")
+    assert not session.has_ended()
+
+
 def test_the_ray_of_a_notebook_or_of_another_search_is_left_alone() -> None:
     """It was shut down at the end of a search that could not even begin. And what fits on it is known."""
     program = """
@@ -85,6 +105,7 @@ print(ray.is_initialized(), [session.has_room(gpus) for gpus in (0, 0.5, 1, 2)])
             timeout=120,
         )
     assert done.stdout.splitlines() == [
-        *["this process uses Ray already: call ray.shutdown() first, or search in another process"] * 2,
+        "another search runs in this process: wait for its end, or search in another process",
+        "this process uses Ray already: call ray.shutdown() first, or search in another process",
         "True [True, True, True, False]",
     ], done.stderr
