@@ -13,9 +13,6 @@ import objectives.errors
 from cluster.jobs import Job, Plan
 from cluster.session import has_ended
 
-_ENDED = (
-    "Ray on this machine has ended: a process of it was killed, or memory ran out; nothing is lost: resume the search"
-)
 _KILLED = "the worker died: it was killed, or ran out of memory"
 #: What Ray's reports of a dead actor say of the cause.
 _CAUSES = {
@@ -67,7 +64,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         self.error: BaseException | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        if self.error is not None or self._has_ended():
+        if self.error is not None:
             return Searcher.FINISHED
         if len(self._jobs) >= self._workers:
             return None
@@ -82,8 +79,8 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         job = self._jobs.pop(trial_id, None)
         if job is None:
             return
-        if error and self._has_ended():
-            return
+        if error and has_ended():
+            return  # and with Ray the run: no worker's death is held against its job
         if result and "failed" in result:
             # Of a pack it is not known whom it was: each is tried alone.
             told = self._plan.lost if job.trials else self._plan.failed
@@ -99,13 +96,6 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         else:
             for part, outcome in zip(job.parts, json.loads(result["outcomes"]), strict=True):
                 self._guarded(self._plan.finished, part, outcome)
-
-    def _has_ended(self) -> bool:
-        """Whether Ray has; then so does the run, and no worker's death is held against its job."""
-        ended = has_ended()
-        if ended:
-            self.error = self.error or objectives.errors.SearchError(_ENDED)
-        return ended
 
     def _guarded(self, call: Any, *args: Any) -> Any:
         """Tune logs and swallows what a searcher raises; it is kept instead, and raised when Tune has stopped."""

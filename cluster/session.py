@@ -36,6 +36,7 @@ _ALONE = {
 }
 
 
+#: Held by the one session that a process can have.
 _SESSION = threading.Lock()
 
 
@@ -52,20 +53,23 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
         os.environ.setdefault(name, value)
     import ray
 
-    # A process has one session, of a notebook or of a search in another thread: the end of this one would end it.
-    if ray.is_initialized() or not _SESSION.acquire(blocking=False):
-        raise RequestError("this process uses Ray already: call ray.shutdown() first, or search in another process")
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # Where a worker or node dies, Ray prints pages on standard output, where the result is to be alone; the watcher of
-    # the search says it in a line.
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), ThreadPoolExecutor(1) as background:
-        starting = background.submit(_connect, max(workers or 1, cores()), address)
-        try:
-            yield starting.result
-        finally:
-            wait([starting])
-            ray.shutdown()
-            _SESSION.release()
+    if not _SESSION.acquire(blocking=False):
+        raise RequestError("another search runs in this process: wait for its end, or search in another process")
+    try:
+        if ray.is_initialized():  # of a notebook, say: the end of this session would end it
+            raise RequestError("this process uses Ray already: call ray.shutdown() first, or search in another process")
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        # Where a worker or node dies, Ray prints pages on standard output, where the result is to be alone; the watcher
+        # of the search says it in a line.
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), ThreadPoolExecutor(1) as background:
+            starting = background.submit(_connect, max(workers or 1, cores()), address)
+            try:
+                yield starting.result
+            finally:
+                wait([starting])
+                ray.shutdown()
+    finally:  # also where a second Ctrl-C comes while Ray is waited for
+        _SESSION.release()
 
 
 def check_gpus(wanted: float, address: str | None) -> None:
@@ -101,7 +105,8 @@ def has_ended() -> bool:
     """
     import ray
 
-    node = ray._private.worker._global_node  # Ray has no public name for what it started
+    # Ray has no public name for what it started; a version that has it elsewhere tells nothing of its end.
+    node = getattr(ray._private.worker, "_global_node", None)
     return node is not None and any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
 
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from typing import Any
 
 from cluster.jobs import Plan
 from cluster.session import has_ended
+from objectives.errors import SearchError
 from objectives.workbench import Assignment
+
+
+class _Ended(BaseException):
+    """Ray has: no Exception, for which Tune would tidy up, and ask Ray for a minute until that ends this process."""
 
 
 def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worker: float) -> None:
@@ -19,11 +25,17 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
     """
     import ray
     from ray import tune
-    from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+    from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
     from ray.tune.execution import class_cache
 
     from cluster.searcher import PlanSearcher
     from cluster.worker import Worker
+
+    class Watch(Callback):  # type: ignore[misc]  # Ray publishes no types
+        def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            """Several times a second, also where nothing is heard of workers any more, as without Ray's GCS."""
+            if has_ended():
+                raise _Ended
 
     assignment.adapters.check(create=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -46,9 +58,16 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
                 storage_path=scratch,  # Tune insists on writing a state; ours is in the catalog
                 verbose=0,
                 failure_config=FailureConfig(max_failures=0),
+                callbacks=[Watch()],
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except _Ended:
+            searcher.error = searcher.error or SearchError(
+                "Ray on this machine has ended: a process of it was killed, or memory ran out; nothing is lost: resume "
+                "the search"
+            )
     if has_ended():
         ray.shutdown()  # else it ends this process, before the reason is written and said
     if searcher.error is not None:

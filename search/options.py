@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import uuid
@@ -237,12 +238,12 @@ def print_result(document: dict[str, Any], as_json: bool, flags: str) -> None:
 
 def write_page(page: str, out: str, *, quiet: bool = False) -> None:
     """The file is whole or as it was. Raises RequestError where it cannot be written."""
-    file = Path(out).resolve()  # a link stays one
+    file = Path(out)
     try:
         if file.exists() and not file.is_file():  # a pipe or a device is no file to replace
             file.write_text(page, encoding="utf-8")
         else:
-            _replace(file, page)
+            _replace(Path(os.path.realpath(file)), page)  # a link stays one
     except OSError as error:
         raise RequestError(f"--out {out} cannot be written ({error.strerror}): choose another file") from error
     if not quiet:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from objectives.errors import RequestError, SearchError
+from objectives.errors import RequestError, SearchError, StoreError
 from objectives.secrets import said
 from search.across import comparison_document
 from search.catalog.store import Catalog
@@ -54,7 +54,8 @@ def run_each(
         try:
             documents.append(start(spec, home, progress_stream))
         except SearchError as error:
-            if left := [str(other.data) for other in specs[position:]]:
+            left = _not_begun(specs, position, home)
+            if 0 < len(left) < len(specs):
                 raise type(error)(
                     f"{error}; not begun: {', '.join(left)}: repeat the command with these, then compare all"
                 ) from error
@@ -69,6 +70,14 @@ def run_each(
             return {"searches": documents, "comparison": None}
         _track(catalog, home, comparison, stream)
     return {"searches": documents, "comparison": comparison}
+
+
+def _not_begun(specs: Sequence[SearchSpec], position: int, home: Home) -> list[str]:
+    """The data sets that have no search yet; what ended the one at ``position`` may have come before its search."""
+    begun = {spec.name for spec in specs[:position]}
+    with suppress(StoreError), closing(Catalog(home.storage)) as catalog:
+        begun &= {search.name for search in catalog.searches()}
+    return [str(spec.data) for spec in specs if spec.name not in begun]
 
 
 def _unused(specs: Sequence[SearchSpec], standard_list: bool) -> list[str]:

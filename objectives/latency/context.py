@@ -14,6 +14,9 @@ from objectives.latency.settings import LatencySettings
 from objectives.modules import ModuleSpace
 
 _CPUINFO = Path("/proc/cpuinfo")
+#: Goes up with a change that gives other figures for the same model and machine. 2: each token of a server's answer has
+#: its time and prompts their length; base and adapted model take turns over requests too.
+_METHOD = 2
 
 
 def in_process_facts(device: Any, dtype: Any) -> dict[str, str]:
@@ -47,7 +50,8 @@ def processor() -> str:
 
 
 def profile_context(space: ModuleSpace, facts: Mapping[str, str], settings: LatencySettings) -> str:
-    """Equal for equal model (structure, computation, groups of layers), engine, device, dtype, versions and request.
+    """Equal for equal model (structure, computation, groups of layers), engine, device, dtype, versions, request and
+    way of measuring.
 
     Not of an encoder's head: with as many classes as a task has it is no more than a layer for one token. How long was
     measured is no part of it either: see :func:`good_enough`.
@@ -57,7 +61,7 @@ def profile_context(space: ModuleSpace, facts: Mapping[str, str], settings: Late
     groups = hashlib.sha256(repr([(group.name, group.paths) for group in space.groups]).encode()).hexdigest()[:16]
     model = f"{space.model_type} {space.body} {space.computation} {groups}"
     steps = "graphs" if settings.graphs else "eager"
-    return "|".join([model, shape, steps, *(f"{name}={facts[name]}" for name in sorted(facts))])
+    return "|".join([f"method {_METHOD}", model, shape, steps, *(f"{name}={facts[name]}" for name in sorted(facts))])
 
 
 def profile_key(context: str, class_name: str) -> str:

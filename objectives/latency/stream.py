@@ -163,7 +163,8 @@ def _read(events: Iterator[tuple[float, dict[str, Any]]], sent: float, url: str)
         )
     tokens = usage.get("completion_tokens")
     # Text may come late: a character of several tokens is sent with the last of them, and counts in the tokens. Or not
-    # at all: an end of sequence has none, and half a character has none. Such last tokens took their time as well.
+    # at all: an end of sequence has none, and half a character has none. Such last tokens took their time as well,
+    # which is no gap of its own, since the last chunk may bring nothing but the reason of the end.
     if len(chunks) > 1 and tokens and tokens > len(chunks):
-        chunks.append(ended)
+        chunks[-1] = ended
     return Answer(timing(sent, chunks, int(tokens or len(chunks))), usage.get("prompt_tokens"), tokens is not None)

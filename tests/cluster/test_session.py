@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -10,8 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from cluster import session
 from cluster.session import ray_session
 from objectives.errors import RequestError
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_a_search_of_this_machine_needs_no_cluster_that_ran_here() -> None:
@@ -36,7 +46,11 @@ def test_a_search_of_this_machine_needs_no_cluster_that_ran_here() -> None:
     [
         ("a" * 64 + ":6379", "does not answer (encoding with 'idna' codec failed (UnicodeError: label too long))"),
         ("127.0.0.1:1", "does not answer (Connection refused)"),
-        ("[::1]:1", "does not answer (Connection refused)"),
+        pytest.param(
+            "[::1]:1",
+            "does not answer (Connection refused)",
+            marks=pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6"),
+        ),
     ],
 )
 def test_an_address_where_nobody_answers(address: str, why: str) -> None:
@@ -52,6 +66,25 @@ def test_rays_client_is_no_way_into_a_cluster() -> None:
         "--ray-address ray://head:10001 is one for Ray's client, through which no search can run: run it on a machine "
         "of the cluster, with --ray-address auto"
     )
+
+
+def test_a_second_interrupt_while_ray_is_waited_for_locks_no_later_search_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be told of another search in this process, which nothing ends."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "_connect", lambda *_: None)
+    monkeypatch.setattr(session, "wait", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), ray_session(1, None):
+            pass
+
+
+def test_a_ray_that_has_no_such_name_tells_nothing_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is none that Ray promises."""
+    monkeypatch.delattr("ray._private.worker._global_node")
+    assert not session.has_ended()
 
 
 def test_the_ray_of_a_notebook_or_of_another_search_is_left_alone() -> None:
@@ -85,6 +118,7 @@ print(ray.is_initialized(), [session.has_room(gpus) for gpus in (0, 0.5, 1, 2)])
             timeout=120,
         )
     assert done.stdout.splitlines() == [
-        *["this process uses Ray already: call ray.shutdown() first, or search in another process"] * 2,
+        "another search runs in this process: wait for its end, or search in another process",
+        "this process uses Ray already: call ray.shutdown() first, or search in another process",
         "True [True, True, True, False]",
     ], done.stderr

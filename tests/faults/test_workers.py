@@ -143,8 +143,10 @@ def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_search_outlives_the_end_of_its_ray(tmp_path: Path, migrated_mlflow: Path) -> None:
-    """Ray's node process takes its workers along, and took the search's own process, which said nothing."""
+@pytest.mark.parametrize("killed", ["raylet", "gcs_server"])
+def test_a_search_outlives_the_end_of_its_ray(killed: str, tmp_path: Path, migrated_mlflow: Path) -> None:
+    """Ray's node process takes its workers along, and took the search's own process, which said nothing; so does the
+    GCS, without which it hears of no worker's end, after a minute."""
     shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     flags = [*QUICK, "--steps", str(LIVE_STEPS), "--budget", "2", "--strategy", "tpe", "--checkpoint-seconds", "0.05"]
     with (
@@ -154,9 +156,9 @@ def test_a_search_outlives_the_end_of_its_ray(tmp_path: Path, migrated_mlflow: P
         ) as search,
     ):
         wait_while_it_runs(search, lambda: reached(tmp_path) > 0)
-        (node,) = (each for each in psutil.Process(search.pid).children() if each.name() == "raylet")
-        node.kill()
-        search.join(60)
+        (process,) = (each for each in psutil.Process(search.pid).children() if each.name() == killed)
+        process.kill()
+        search.join(50)
         assert search.exitcode == 1
     assert (tmp_path / "stderr").read_text().splitlines()[-1] == (
         "error: Ray on this machine has ended: a process of it was killed, or memory ran out; nothing is lost: resume "
@@ -164,7 +166,8 @@ def test_a_search_outlives_the_end_of_its_ray(tmp_path: Path, migrated_mlflow: P
     )
     call("resume", "demo", "--home", str(tmp_path))
     first, second = assert_whole(tmp_path, "demo", 2)["trials"]
-    assert first.measurement["continued_from"] > 0
+    if killed == "raylet":  # else the worker lives on for some seconds, and may come to the trial's end
+        assert first.measurement["continued_from"] > 0
     assert first.attempts == second.attempts == 1, "no death is held against a trial"
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -354,21 +355,31 @@ def test_searches_that_share_nothing_are_told_all_the_same(
 
 
 @pytest.mark.parametrize("kind", [SearchError, StoreError, Interrupted])
+@pytest.mark.parametrize(("begun", "left"), [([], []), (["one"], ["two", "three"]), (["one", "two"], ["three"])])
 def test_whatever_ends_one_of_several_the_others_are_named(
-    kind: type[SearchError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[SearchError], begun: list[str], left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def end(*_: object) -> dict[str, Any]:
+    """So is the one itself where it ended before its search began, unless the command can be repeated as it is."""
+
+    def end(spec: SearchSpec, home: Home, _: object) -> dict[str, Any]:
+        with closing(Catalog(home.storage)) as catalog:
+            if Path(spec.data or "").stem in begun:
+                catalog.create_search(spec.name or "", spec.to_json(), {})
+        if spec.name == "x-one" and begun:
+            return {}
         raise kind("it ended")
 
     monkeypatch.setattr("search.several.start", end)
-    specs = [SearchSpec(data=str(tmp_path / f"{name}.jsonl"), name="x", workers=1) for name in ("one", "two")]
+    names = ("one", "two", "three")
+    specs = [SearchSpec(data=str(tmp_path / f"{name}.jsonl"), name="x", workers=1) for name in names]
     for spec in specs:
         rows = "".join(f'{{"text": "{n} of {spec.data}", "label": "{n % 2}"}}\n' for n in range(60))
         Path(spec.data or "").write_text(rows)
     with pytest.raises(kind) as ended:
         run_each(specs, Home.at(tmp_path, None, None), progress_stream=io.StringIO())
-    left = f"it ended; not begun: {tmp_path}/two.jsonl: repeat the command with these, then compare all"
-    assert (type(ended.value), str(ended.value)) == (kind, left)
+    files = ", ".join(f"{tmp_path}/{name}.jsonl" for name in left)
+    said = f"it ended; not begun: {files}: repeat the command with these, then compare all" if left else "it ended"
+    assert (type(ended.value), str(ended.value)) == (kind, said)
 
 
 def test_a_comparison_that_mlflow_did_not_take_can_be_made_again(both: Catalog, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -193,6 +194,18 @@ def test_a_page_replaces_what_a_link_leads_to_and_keeps_its_rights(tmp_path: Pat
     assert (link.is_symlink(), page.read_text(), page.stat().st_mode & 0o777) == (True, "after", 0o640)
     write_page("nowhere", "/dev/null", quiet=True)
     assert not Path("/dev/null").is_file()
+
+
+def test_a_page_goes_into_a_pipe_and_in_the_place_of_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    """As in ``--out /dev/stdout | less``: what such a link says is no path."""
+    reads, writes = os.pipe()
+    write_page("piped", f"/dev/fd/{writes}", quiet=True)
+    os.close(writes)
+    with os.fdopen(reads) as pipe:
+        assert pipe.read() == "piped"
+    (loop := tmp_path / "loop").symlink_to("loop")
+    write_page("page", str(loop), quiet=True)
+    assert loop.read_text() == "page"
 
 
 @pytest.mark.parametrize(("out", "why"), [("", "Is a directory"), ("no/page.html", "No such file or directory")])

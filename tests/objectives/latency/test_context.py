@@ -66,6 +66,13 @@ def test_names_labels_and_training_are_no_computation(change: dict[str, Any]) ->
     assert context_of(LlamaConfig(**SIZES)) == context_of(LlamaConfig(**SIZES, **change))
 
 
+def test_what_was_measured_in_another_way_is_not_taken_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's TPOT was a fifth of what it is, and searches went on to take it from the catalog."""
+    now = context_of(LlamaConfig(**SIZES))
+    monkeypatch.setattr(context, "_METHOD", context._METHOD - 1)
+    assert context_of(LlamaConfig(**SIZES)) != now
+
+
 def test_the_labels_of_a_task_are_no_other_encoder() -> None:
     """`latency` knows of no task: of its profiles of an encoder a search took none but with two labels."""
 

@@ -61,6 +61,14 @@ def test_a_server_that_does_not_count_is_counted_by_chunks() -> None:
     assert (answer.timing.output_tokens, answer.counted, answer.prompt_tokens) == (6, False, None)
 
 
+@pytest.mark.parametrize(("script", "gaps"), [(Script(bundles=[4], tokens=11), 3), (Script(tokens=11, textless=6), 4)])
+def test_a_gap_is_between_two_chunks_with_text(script: Script, gaps: int) -> None:
+    """The chunk that says why the answer ends comes at once behind the last text, and was a gap of no time."""
+    with serving(script) as server:
+        answer = Endpoint(server.url).complete({"model": "m", "prompt": "a"})
+    assert len(answer.timing.itl) == gaps
+
+
 def test_a_refusal_is_passed_on_in_one_line() -> None:
     with serving(Script(status=429)) as server, pytest.raises(RequestError) as caught:
         Endpoint(server.url).complete({"model": "m", "prompt": "a"})
