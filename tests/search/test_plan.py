@@ -14,7 +14,9 @@ import pytest
 from benchmarks.replay import Silent
 from cluster.jobs import Job
 from objectives.errors import SearchError
+from objectives.latency.context import profile_key
 from objectives.placement import Placement
+from search.catalog.profiles import good_profile
 from search.catalog.records import TrialRecord
 from search.catalog.store import Catalog
 from search.mlflow_agreement import is_over
@@ -211,6 +213,31 @@ def test_what_was_open_when_time_was_over_goes_on_after_a_resume(
         assert all(trial.reason is None for trial in trials if trial.status == "complete")
         assert all(trial.reason.endswith("add more to the front") for trial in trials if trial.status == "stopped")
         assert searched.study.unfinished() == []
+
+
+def test_latencies_that_another_machine_measured_are_kept_as_its_own(tmp_path: Path) -> None:
+    """A search that goes on elsewhere keeps the context of its base model, and each trial the latency that it has."""
+    with closing(Searched(tmp_path, "additive", pack=1)) as searched:
+        base = searched.plan.next()
+        assert base is not None
+        searched.plan.finished(base, {"latency_context": "here"})
+        went_on: set[int | None] = set()
+        while len(went_on) < 2 and (job := searched.plan.next()) is not None:
+            assert job.placement is not None
+            found = outcome(job.placement, job.until)
+            latency = found["measurement"]["latency"]
+            if searched.reached[job.number or 0]:
+                assert job.profile == latency
+                went_on.add(job.number)
+            else:
+                assert job.profile is None
+                found["latency_context"] = "elsewhere"
+            searched.plan.finished(job, found)
+            searched.reached[job.number or 0] = job.until or STEPS
+            label = job.placement.label
+            assert good_profile(searched.catalog, profile_key("elsewhere", label)) == latency
+            assert good_profile(searched.catalog, profile_key("here", label)) is None
+        assert went_on
 
 
 def test_the_seconds_of_a_trial_that_went_on_are_those_of_all_its_parts(tmp_path: Path) -> None:
