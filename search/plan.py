@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cluster.jobs import Job, Plan
+from cluster.jobs import Job
 from objectives.errors import SearchError
 from objectives.latency.context import profile_key
 from objectives.placement import BASE, Placement
@@ -397,6 +397,3 @@ class SearchPlan:
             steps=sum(self._reached.values()),
             steps_left=0 if self._trials_over else left,
         )
-
-
-_: type[Plan] = SearchPlan

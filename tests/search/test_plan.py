@@ -293,9 +293,10 @@ def test_the_one_placement_that_is_allowed_comes_to_its_end(tmp_path: Path) -> N
         assert found[only] == ("complete", STEPS)
 
 
-def test_under_a_tight_cap_the_budget_goes_to_placements_that_are_fast_enough(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["additive", "tpe", "random", "nsga2"])
+def test_under_a_tight_cap_the_budget_goes_to_placements_that_are_fast_enough(tmp_path: Path, strategy: str) -> None:
     """Seven of 127, of one group each. The first few latencies tell that more groups are slower."""
-    with closing(Searched(tmp_path, "additive", pack=1, cap=1.15)) as searched:
+    with closing(Searched(tmp_path, strategy, pack=1, cap=1.15)) as searched:
         searched.run(1)
         allowed = {trial.placement.label for trial in searched.trials() if trial.status == "complete"}
         assert allowed == {f"{group} r8" for group in GROUPS}
