@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -333,6 +334,15 @@ def test_a_cap_that_leaves_no_reference_is_named(tmp_path: Path) -> None:
         run_each([spec], Home.at(tmp_path, None, None), standard_list=True)
 
 
+def on_data(folder: Path, *names: str, **settings: Any) -> list[SearchSpec]:
+    """Of data sets that differ, each in a file of its own."""
+    specs = [SearchSpec(data=str(folder / f"{name}.jsonl"), name="x", workers=1, **settings) for name in names]
+    for spec in specs:
+        rows = "".join(f'{{"text": "{n} of {spec.data}", "label": "{n % 2}"}}\n' for n in range(60))
+        Path(spec.data or "").write_text(rows)
+    return specs
+
+
 def test_searches_that_share_nothing_are_told_all_the_same(
     both: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,15 +352,30 @@ def test_searches_that_share_nothing_are_told_all_the_same(
         return {"search": record_task(both, spec.name or "", {next(ends): 50}).name}
 
     monkeypatch.setattr("search.several.start", end)
-    for name in ("one", "two"):
-        rows = "".join(f'{{"text": "{name} {n}", "label": "{n % 2}"}}\n' for n in range(60))
-        (tmp_path / f"{name}.jsonl").write_text(rows)
-    specs = [SearchSpec(data=str(tmp_path / f"{name}.jsonl"), name="x", workers=1) for name in ("one", "two")]
     said = io.StringIO()
-    found = run_each(specs, Home.at(tmp_path, both.url, None), progress_stream=said)
+    found = run_each(on_data(tmp_path, "one", "two"), Home.at(tmp_path, both.url, None), progress_stream=said)
     assert [each["search"] for each in found["searches"]] == ["x-one", "x-two"]
     assert found["comparison"] is None
     assert "note: searches x-one, x-two have no placement that all of them completed" in said.getvalue()
+
+
+def test_several_searches_share_the_hours(both: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ends early, the second late, and the third gets a first result all the same."""
+    hours: list[float] = []
+    clock = 100.0
+
+    def end(spec: SearchSpec, *_: object) -> dict[str, Any]:
+        nonlocal clock
+        hours.append(spec.max_hours or 0.0)
+        clock += [3600.0, 6 * 3600.0, 0.0][len(hours) - 1]
+        return {"search": record_task(both, spec.name or "", A).name}
+
+    monkeypatch.setattr("search.several.start", end)
+    monkeypatch.setattr("search.several.time", SimpleNamespace(monotonic=lambda: clock))
+    specs = on_data(tmp_path, "one", "two", "three", max_hours=6.0)
+    run_each(specs, Home.at(tmp_path, both.url, None), progress_stream=io.StringIO())
+    assert hours[:2] == [2.0, 2.5]
+    assert 0 < hours[2] < 0.001
 
 
 @pytest.mark.parametrize("kind", [SearchError, StoreError, Interrupted])
@@ -361,10 +386,7 @@ def test_whatever_ends_one_of_several_the_others_are_named(
         raise kind("it ended")
 
     monkeypatch.setattr("search.several.start", end)
-    specs = [SearchSpec(data=str(tmp_path / f"{name}.jsonl"), name="x", workers=1) for name in ("one", "two")]
-    for spec in specs:
-        rows = "".join(f'{{"text": "{n} of {spec.data}", "label": "{n % 2}"}}\n' for n in range(60))
-        Path(spec.data or "").write_text(rows)
+    specs = on_data(tmp_path, "one", "two")
     with pytest.raises(kind) as ended:
         run_each(specs, Home.at(tmp_path, None, None), progress_stream=io.StringIO())
     left = f"it ended; not begun: {tmp_path}/two.jsonl: repeat the command with these, then compare all"
