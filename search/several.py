@@ -57,8 +57,8 @@ def run_each(
     began = time.monotonic()
     for position, spec in enumerate(specs, start=1):
         if spec.max_hours is not None:
-            left = spec.max_hours - (time.monotonic() - began) / 3600
-            spec = replace(spec, max_hours=max(left, _NO_TIME) / (len(specs) - position + 1))
+            hours = spec.max_hours - (time.monotonic() - began) / 3600
+            spec = replace(spec, max_hours=max(hours, _NO_TIME) / (len(specs) - position + 1))
         print(f"search {position} of {len(specs)}: {spec.name}", file=stream, flush=True)
         try:
             documents.append(start(spec, home, progress_stream))
