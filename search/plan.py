@@ -194,7 +194,8 @@ class SearchPlan:
         self.ended_by = None
         self._late = self._deadline is not None and time.monotonic() > self._deadline
         if self._late:
-            self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
+            if self._stopped or len(self._placements) < self._budget:
+                self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
             return self._one_at_least()
         may_begin = len(self._placements) < self._budget
         decision = self._study.decide(self._running, may_begin, self._settle)

@@ -189,6 +189,19 @@ def test_where_the_base_model_takes_all_the_time_there_is_one_trial_all_the_same
             assert searched.plan.done()
 
 
+@pytest.mark.parametrize(("begun", "ended_by"), [(3, "--max-hours is over after 3 of 4 trials"), (4, None)])
+def test_time_that_is_over_when_the_last_trial_ends_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: int, ended_by: str | None
+) -> None:
+    with closing(Searched(tmp_path, "tpe", pack=1, budget=4)) as searched:
+        searched.run(1, until=1 + begun)
+        monkeypatch.setattr(searched.plan, "_deadline", 0.0)
+        searched.run(1)
+        assert [trial.status for trial in searched.trials()] == ["complete"] * begun
+        assert searched.plan.ended_by == ended_by
+        assert searched.plan.done()
+
+
 def test_what_was_open_when_time_was_over_goes_on_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
