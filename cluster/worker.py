@@ -58,15 +58,18 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
     def _failed(self, error: Exception) -> dict[str, Any]:
         """A trial fails alone; without the base model or a reading of the test split there is no search."""
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0].rstrip('.')}"
-        job = self._job
-        if job.kind in ("trial", "pack"):
+        job, doing = self._job, "loaded" if self._bench is None else "measured"
+        if job.kind in ("trial", "pack") and doing == "measured":
             return {"failed": reason}
-        what = f"adapter {job.adapter}" if job.adapter else f"base model {self._assignment.model}"
+        what = f"base model {self._assignment.model}"
+        if job.adapter and doing == "measured":
+            what = f"adapter {job.adapter}"
         if is_out_of_memory(error):
-            when = f"{what} was measured" if job.kind == "base" else f"the test split was read with {what}"
+            reads = job.kind == "test" and doing == "measured"
+            when = f"the test split was read with {what}" if reads else f"{what} was {doing}"
             remedy = "free memory, then resume, with fewer --workers if there are several"
             return {"refused": f"memory ran out when {when}: {remedy}", "refused_type": "SearchError"}
-        sentence = f"{what} cannot be measured ({reason}): check that its files are whole and fit the task, then resume"
+        sentence = f"{what} cannot be {doing} ({reason}): check that its files are whole and fit the task, then resume"
         return {"refused": sentence, "refused_type": "RequestError"}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

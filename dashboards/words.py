@@ -319,15 +319,18 @@ def reasons(document: dict[str, Any]) -> list[str]:
     return [f"{n} {status}: {reason}" for (status, reason), n in seen.most_common()]
 
 
-def description(document: dict[str, Any]) -> str:
-    """The result in Markdown, for the description of an MLflow run: at most `DESCRIPTION_LIMIT` characters."""
+def description(document: dict[str, Any], flags: str = "") -> str:
+    """The result in Markdown, for the description of an MLflow run: at most `DESCRIPTION_LIMIT` characters.
+
+    ``flags`` are those by which a command finds the search: see :meth:`search.home.Home.flags`.
+    """
     rows = len(document["front"])
-    while len(text := _description(document, rows)) > DESCRIPTION_LIMIT and rows:
+    while len(text := _description(document, rows, flags)) > DESCRIPTION_LIMIT and rows:
         rows = rows * 3 // 4
     return text[:DESCRIPTION_LIMIT]
 
 
-def _description(document: dict[str, Any], rows: int) -> str:
+def _description(document: dict[str, Any], rows: int, flags: str) -> str:
     left_out = len(document["front"]) - rows
     best = recommendation(document, markdown=True)
     blocks = [
@@ -339,7 +342,7 @@ def _description(document: dict[str, Any], rows: int) -> str:
         front_table_markdown(document, rows) if document["front"] else "",
         f"{left_out} more members of the front are in the table artifact." if left_out else "",
         f"Export a trained adapter that PEFT loads, or have the placement as lines for {RECIPES}:\n\n"
-        f"    {export_command(document)}\n    {recipe_command(document)}"
+        f"    {export_command(document)}{flags}\n    {recipe_command(document)}{flags}"
         if document["front"]
         else "",
         _escaped(f"The {champion['why']}.") if (champion := document.get("champion")) else "",

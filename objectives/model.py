@@ -84,6 +84,21 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
         ) from error
 
 
+def check_packages(config: PreTrainedConfig, folder: Path) -> None:
+    """Raises ModelError where quantised weights need a package that is not here; a search would first start workers."""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    given = getattr(config, "quantization_config", None)
+    if given is None:
+        return
+    try:
+        AutoHfQuantizer.from_config(given, pre_quantized=True).validate_environment()
+    except ImportError as error:
+        raise ModelError(_unloadable(folder, error)) from error
+    except Exception:  # such as no GPU, which a worker elsewhere may have: it is said when one loads the model
+        return
+
+
 def kind_of(config: PreTrainedConfig) -> Kind:
     """Whether the model is adapted as a causal language model or as an encoder with a classification head.
 
@@ -271,12 +286,11 @@ def load_model(
             ) from error
         if "ignore_mismatched_sizes" in str(error):  # an argument of ours, which a user knows nothing of
             raise ModelError(f"{folder}: shapes of its weights differ from its config.json: restore both.") from error
-        remedy = _remedy(error, "download it again")
-        raise ModelError(f"{folder} cannot be loaded ({_first_line(error)}): {remedy}.") from error
+        raise ModelError(_unloadable(folder, error)) from error
     if missing := _untrained(model, kind, info):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(
-            f"{folder} lacks the weights of {missing[0]} and {len(missing) - 1} more: "
-            "its weights do not belong to its config.json."
+            f"{folder} lacks the weights of {missing[0]}{more}: its weights do not belong to its config.json."
         )
     model.new_modules = _new_modules(model, kind, info)
     if kind == "causal":
@@ -344,6 +358,10 @@ def _auto_class(kind: Kind) -> Any:
 def _remedy(error: BaseException, usual: str) -> str:
     """Some weights, quantised ones first of all, some structures and some tokenizers need a package of their own."""
     return "install that package, or choose another model" if isinstance(error, ImportError) else usual
+
+
+def _unloadable(folder: Path, error: BaseException) -> str:
+    return f"{folder} cannot be loaded ({_first_line(error)}): {_remedy(error, 'download it again')}."
 
 
 def _first_line(error: BaseException) -> str:

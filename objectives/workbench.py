@@ -150,7 +150,7 @@ class Workbench:
         return {
             "validation": validation,
             "latency": latency,
-            "latency_context": profile_context(self._given.space, self.engine.facts, self._given.latency),
+            "latency_context": self._latency_context(),
             "seconds": seconds,
             "device": self._device_name(),
             "dtype": str(self.base.dtype).removeprefix("torch."),
@@ -158,6 +158,8 @@ class Workbench:
 
     def measure(self, requests: Sequence[Request], until: int | None = None) -> list[dict[str, Any]]:
         """Latency of each, then, of those within the cap, training and validation; an outcome for each request.
+
+        Of a latency that was measured here the outcome has the ``latency_context`` too: by that others may find it.
 
         With ``until`` below all steps the trainings stop there, without validation, and leave checkpoints beside the
         adapters, from which the next call for these trials goes on; so does the next call after a process that died on
@@ -184,6 +186,8 @@ class Workbench:
         with _timed(trial.seconds, "latency"):
             latency = trial.request.profile or self._profile(self.engine.beside(trial.model, given.training.seed))
         trial.measurement["latency"] = dict(latency)
+        if not trial.request.profile:
+            trial.outcome["latency_context"] = self._latency_context()
         if given.max_ratio is not None and (ratio := latency["ratio"]) > given.max_ratio:
             trial.close(
                 "infeasible", f"latency ratio {ratio:.3f} is above --max-tpot-ratio {given.max_ratio:g}: not trained"
@@ -331,6 +335,9 @@ class Workbench:
     def _profile(self, pair: InProcessPair) -> dict[str, Any]:
         given = self._given
         return measure(pair, given.latency, seed=given.training.seed, engine=self.engine.name)
+
+    def _latency_context(self) -> str:
+        return profile_context(self._given.space, self.engine.facts, self._given.latency)
 
     def _evaluate(self, model: Any, split: str) -> dict[str, Any]:
         return self.evaluate(model, split).to_json(self._given.training.seed)

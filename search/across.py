@@ -126,21 +126,25 @@ def _tail_saving(trials: Mapping[str, Trials], axis: str, one: Placement, other:
 
 
 def _requests(trials: Mapping[str, Trials], axis: str, placement: Placement) -> Requests:
-    """Milliseconds of every request, in all searches: one profile that several of them used counts once."""
-    found: dict[str, tuple[list[float], list[float]]] = {}
+    """Milliseconds of every request, by base and adapted model, in all searches: one profile that several of them used
+    counts once. A request whose answer by one of the two ended after a token has no part in it."""
+    found: dict[str, list[tuple[float, float]]] = {}
     for tried in trials.values():
         samples = _latency(tried[placement].measurement).get("samples") or {}
         if samples:
             base, adapted = (_times(samples[side], axis) for side in ("base", "adapted"))
-            found[repr(adapted)] = (base, adapted)
-    return [t for base, _ in found.values() for t in base], [t for _, adapted in found.values() for t in adapted]
+            both = zip(base, adapted, strict=True)
+            found[repr(adapted)] = [(one, other) for one, other in both if one is not None and other is not None]
+    pairs = [pair for each in found.values() for pair in each]
+    return [base for base, _ in pairs], [adapted for _, adapted in pairs]
 
 
-def _times(samples: Mapping[str, Any], axis: str) -> list[float]:
+def _times(samples: Mapping[str, Any], axis: str) -> list[float | None]:
     """Of a request: TPOT, the time behind the first token over the tokens that it took, or of an encoder all of it."""
     if axis == "ttft":
         return list(samples["ttft_ms"])
-    return [sum(gaps) / (n - 1) for gaps, n in zip(samples["itl_ms"], samples["output_tokens"], strict=True) if n > 1]
+    answers = zip(samples["itl_ms"], samples["output_tokens"], strict=True)
+    return [sum(gaps) / (tokens - 1) if tokens > 1 else None for gaps, tokens in answers]
 
 
 def _check(searches: Sequence[SearchRecord], flags: str) -> None:

@@ -220,8 +220,13 @@ def _run_flags(config: str | None, data: tuple[str, ...], debug: bool, **flags: 
         raise RequestError(
             f"{option} after -- is not a night's to choose: each has a name, and the schedule's series and stores"
         )
-    if (searches := len(asked_for(config, data, flags))) > 1:
-        raise RequestError(f"{searches} data sets are given: add a schedule for each")
+    specs = asked_for(config, data, flags)
+    if len(specs) > 1:
+        raise RequestError(f"{len(specs)} data sets are given: add a schedule for each")
+    if (seed := specs[0].training_seed) is not None:
+        raise RequestError(
+            f"--training-seed {seed} would be that of every night, and each is to train under a new one: leave it out"
+        )
 
 
 def _here() -> str:

@@ -43,7 +43,10 @@ def test_adapter(spec: SearchSpec, folder: Path, data_hash: str, structure: str)
     from search.prepare import prepare
 
     prepared = prepare(spec)
-    for fact, wanted, given in (("data_hash", data_hash, spec.data), ("structure", structure, spec.model)):
+    for what, fact, wanted in (("data", "data_hash", data_hash), ("model", "structure", structure)):
         if prepared.facts[fact] != wanted:
-            raise RequestError(f"{given} is not what the adapter was measured with ({fact} differs): give the original")
+            raise RequestError(
+                f"{what} {prepared.facts[what]} is not the {what} that the adapter was measured with ({fact} differs): "
+                f"give that one with --{what}"
+            )
     return Workbench(prepared.assignment).test(str(folder))

@@ -58,11 +58,20 @@ class MlflowRuns:
     """
 
     def __init__(
-        self, catalog: Catalog, tracking_uri: str, artifact_root: Path, document: Callable[[str], dict[str, Any]]
+        self,
+        catalog: Catalog,
+        tracking_uri: str,
+        artifact_root: Path,
+        document: Callable[[str], dict[str, Any]],
+        flags: str = "",
     ) -> None:
-        """Migrates MLflow's database if it is new, which is for one process at a time, and takes seconds."""
+        """Migrates MLflow's database if it is new, which is for one process at a time, and takes seconds.
+
+        ``flags`` are those by which commands find the catalog.
+        """
         self._catalog = catalog
         self._document = document
+        self._flags = flags
         self._client = open_store(tracking_uri)
         server = tracking_uri.startswith(("http:", "https:", "databricks"))
         self._experiment = self._prepare_experiment(None if server else artifact_root.resolve().as_uri())
@@ -171,7 +180,7 @@ class MlflowRuns:
             "status": search.status,
             "reason": search.reason or "",
             **_changeable(search),
-            "mlflow.note.content": description(document),
+            "mlflow.note.content": description(document, self._flags),
             # With this tag MLflow's table view and `load_table` know the artifact.
             "mlflow.loggedArtifacts": json.dumps([{"path": "front.json", "type": "table"}]),
         }

@@ -92,7 +92,7 @@ trials = group(
         "--max-hours",
         type=float,
         metavar="H",
-        help="After H hours no trial begins or goes on, except for a first result.",
+        help="After H hours no trial begins or goes on, except for a first result. Several --data share them.",
     ),
     click.option(
         "--retries", type=int, metavar="N", help="Run a trial up to N times more if its process dies.  [default: 2]"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cluster.jobs import Job, Plan
+from cluster.jobs import Job
 from objectives.errors import SearchError
 from objectives.latency.context import profile_key
 from objectives.placement import BASE, Placement
@@ -80,6 +80,7 @@ class SearchPlan:
         self._points: dict[int, tuple[float, float]] = {}  # complete trials: accuracy, ratio
         self._adapters: dict[int, str] = {}
         self._stopped: dict[int, dict[str, Any]] = {}  # measurements of trials that stopped on the way and may go on
+        self._latencies: dict[int, Mapping[str, Any]] = {}  # of trials that have been stopped, wherever measured
         self._waiting: list[Job] = []  # trials that are chosen, and wait for a worker
         self._running: set[int] = set()
         self._ended: dict[int, str] = {}  # trials that will not go on: their status
@@ -104,6 +105,8 @@ class SearchPlan:
         for trial in self._catalog.trials(self._id):
             self._placements[trial.number] = trial.placement
             self._reached[trial.number] = trial.steps
+            if latency := (trial.measurement or {}).get("latency"):
+                self._latencies[trial.number] = latency
             if trial.status == "running":
                 # An owner that ended in order has put its trials back, without a lease.
                 died = trial.lease is not None
@@ -184,14 +187,15 @@ class SearchPlan:
         self._watcher.stands(self._standing())
         self._watcher.trial_started(number, placement.label)
         until = self._study.until(number, early)
-        return Job("trial", number, placement, profile=self._known_profile(placement), until=until)
+        return Job("trial", number, placement, profile=self._known_profile(number, placement), until=until)
 
     def _choose(self) -> tuple[int, bool] | None:
         """A trial to begin or to go on with, and whether it may stop early; None, and why, if there is none."""
         self.ended_by = None
         self._late = self._deadline is not None and time.monotonic() > self._deadline
         if self._late:
-            self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
+            if self._stopped or len(self._placements) < self._budget:
+                self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
             return self._one_at_least()
         may_begin = len(self._placements) < self._budget
         decision = self._study.decide(self._running, may_begin, self._settle)
@@ -250,14 +254,14 @@ class SearchPlan:
         self._catalog.add_trial(self._id, number, placement, self._references.get(placement))
         self._placements[number] = placement
 
-    def _known_profile(self, placement: Placement) -> dict[str, Any] | None:
+    def _known_profile(self, number: int, placement: Placement) -> Mapping[str, Any] | None:
+        if number in self._latencies:  # a trial keeps what it was measured with, the champion too
+            return self._latencies[number]
         if self._served:
             return self._served.of(placement)
-        key = self._profile_key(placement)
-        return good_profile(self._catalog, key) if key and placement != self._champion else None
-
-    def _profile_key(self, placement: Placement) -> str | None:
-        return None if self._base is None else profile_key(self._base["latency_context"], placement.label)
+        if self._base is None or placement == self._champion:
+            return None
+        return good_profile(self._catalog, profile_key(self._base["latency_context"], placement.label))
 
     def _to_test(self) -> list[int | None]:
         """Front members, base model and champion, as far as they have no figures on the test split yet."""
@@ -288,7 +292,7 @@ class SearchPlan:
         if status == "stopped":
             if self._catalog.stop(self._id, job.number, measurement, outcome["steps"]):
                 self._take_in(job.number, measurement)
-                self._keep_profile(job.placement, measurement)
+                self._keep_profile(job.placement, outcome)
                 self._watcher.stands(self._standing())
                 self._watcher.trial_stopped(job.number, job.placement.label, self._where(measurement))
             return
@@ -303,7 +307,7 @@ class SearchPlan:
             adapter_sha256=outcome.get("adapter_sha256"),
         ):
             return
-        self._keep_profile(job.placement, measurement)
+        self._keep_profile(job.placement, outcome)
         self._tell(job.number, status, measurement)
         if status == "complete":
             self._remember(job.number, measurement, outcome["adapter"])
@@ -348,14 +352,15 @@ class SearchPlan:
             self._tell(number, "failed", {})
         return recorded
 
-    def _keep_profile(self, placement: Placement, measurement: Mapping[str, Any]) -> None:
-        key = self._profile_key(placement)
-        if key and "latency" in measurement and not self._served:
-            store_profile(self._catalog, key, measurement["latency"])
+    def _keep_profile(self, placement: Placement, outcome: Mapping[str, Any]) -> None:
+        # Under the context of the worker that measured it: a search that goes on elsewhere has other than its base's.
+        if (context := outcome.get("latency_context")) is not None:
+            store_profile(self._catalog, profile_key(context, placement.label), outcome["measurement"]["latency"])
 
     def _take_in(self, number: int, measurement: dict[str, Any]) -> None:
         """A trial that stopped on the way: what it says of others, and that it may go on."""
         self._stopped[number] = measurement
+        self._latencies[number] = measurement["latency"]
         self._study.stopped(number, measurement["latency"]["ratio"], course_of(measurement, self._steps))
 
     def _remember(self, number: int, measurement: Mapping[str, Any], adapter: str) -> None:
@@ -393,6 +398,3 @@ class SearchPlan:
             steps=sum(self._reached.values()),
             steps_left=0 if self._trials_over else left,
         )
-
-
-_: type[Plan] = SearchPlan

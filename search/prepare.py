@@ -60,6 +60,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
     from objectives.model import (
+        check_packages,
         check_weights,
         context_length,
         kind_of,
@@ -80,6 +81,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     source = spec.data or str(demo.data_dir())
     folder = resolve(model, spec.trust_remote_code)
     config = load_config(folder, spec.trust_remote_code)
+    check_packages(config, folder)
     kind = kind_of(config)
     data = load_data(
         source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -18,13 +19,17 @@ from search.prepare import prepare
 from search.run import free_name, start
 from search.spec import SearchSpec
 
+#: Hours, of which there have to be some.
+_NO_TIME = 1e-6
+
 
 def run_each(
     specs: Sequence[SearchSpec], home: Home, *, standard_list: bool = False, progress_stream: TextIO | None = None
 ) -> dict[str, Any]:
     """``{"searches": their documents, "comparison": its document, or None where there is nothing to compare}``.
 
-    Of several, ``auto`` is TPE: only trials that ran to their end can be compared. With ``standard_list`` each search
+    Of several, ``auto`` is TPE: only trials that ran to their end can be compared. ``max_hours`` are those of all: each
+    search has an equal share of what those before it have left. With ``standard_list`` each search
     trains its reference placements, every one of them to the end, and nothing else.
     Every request is read and checked before the first search begins. Raises as :func:`search.run.start`; searches that
     have ended until then are kept.
@@ -49,7 +54,11 @@ def run_each(
     del prepared  # the encoded data
     names = [spec.name or "" for spec in specs]
     documents: list[dict[str, Any]] = []
+    began = time.monotonic()
     for position, spec in enumerate(specs, start=1):
+        if spec.max_hours is not None:
+            hours = spec.max_hours - (time.monotonic() - began) / 3600
+            spec = replace(spec, max_hours=max(hours, _NO_TIME) / (len(specs) - position + 1))
         print(f"search {position} of {len(specs)}: {spec.name}", file=stream, flush=True)
         try:
             documents.append(start(spec, home, progress_stream))

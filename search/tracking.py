@@ -44,10 +44,12 @@ class Tracker:
         artifact_root: Path,
         document: Callable[[str], dict[str, Any]],
         only: str | None = None,
+        flags: str = "",
     ) -> None:
         """`document` gives the result of a search by its id, as ``run --json`` prints it.
 
         `only` searches that keep this as their MLflow, and those that keep none, are delivered; by default all.
+        By `flags` commands that are printed for people find the catalog.
         `artifact_root` holds adapters and figures, unless `tracking_uri` is a server, which keeps them itself.
         Raises RequestError for a tracking URI of a kind that MLflow does not take, and for the catalog's own database.
         """
@@ -61,7 +63,9 @@ class Tracker:
         self._uri = tracking_uri
         self._only = only
         self._uncompared: str | None = None
-        self._connect: Callable[[], MlflowRuns] = lambda: MlflowRuns(catalog, tracking_uri, artifact_root, document)
+        self._connect: Callable[[], MlflowRuns] = lambda: MlflowRuns(
+            catalog, tracking_uri, artifact_root, document, flags
+        )
         self._runs: MlflowRuns | None = None
         self._failures = 0
         self._thread: threading.Thread | None = None

@@ -183,7 +183,8 @@ def test_mlflow_holds_the_same_adapter(home: Path, document: dict[str, Any], tmp
     (parent,) = state["parents"]
     artifacts = {artifact.path for artifact in state["client"].list_artifacts(parent.info.run_id)}
     assert {"front.html", "front.json"} <= artifacts
-    assert "Recommended" in parent.data.tags["mlflow.note.content"]
+    note = parent.data.tags["mlflow.note.content"]
+    assert "Recommended" in note and f" --out DIR --home {home}\n" in note
 
 
 def test_peft_loads_what_the_registry_calls_champion(

@@ -65,6 +65,7 @@ def measure_in_rounds(
     """
     found = {placement: _Visits() for placement in dict.fromkeys(placements)}
     open_, number = list(found), 0
+    ratios: dict[Placement, Ratio] = {}
     while open_:
         for placement in open_:
             _visit(engine, placement, found[placement], settings, seed + number)
@@ -73,7 +74,7 @@ def measure_in_rounds(
             visited(placement, number, 1 - left / most if most else 1.0)
         number += 1
         if number >= _FIRST_ROUNDS:
-            ratios = dict(zip(found, pooled([each.rounds for each in found.values()], seed, 200), strict=True))
+            ratios = dict(zip(found, pooled([each.rounds for each in found.values()], seed), strict=True))
             open_ = [
                 placement
                 for placement in open_
@@ -81,9 +82,8 @@ def measure_in_rounds(
                 and found[placement].seconds < settings.max_seconds
             ]
     profiles = {}
-    for (placement, each), ratio in zip(
-        found.items(), pooled([each.rounds for each in found.values()], seed), strict=True
-    ):
+    for placement, each in found.items():
+        ratio = ratios[placement]
         settled = ratio.half_width <= settings.half_width
         profile = profile_of(each.requests, ratio, each.axis, settings, settled=settled)
         extra = {"rounds": len(each.rounds), "max_seconds": settings.max_seconds}
@@ -105,7 +105,7 @@ def _visit(engine: Engine, placement: Placement, visits: _Visits, settings: Late
     visits.axis = pair.axis
 
 
-def pooled(placements: Sequence[Rounds], seed: int, resamples: int = 1000) -> list[Ratio]:
+def pooled(placements: Sequence[Rounds], seed: int) -> list[Ratio]:
     """The ratio of each placement; its interval is its own, or where that is wider, what all placements let expect.
 
     A dozen requests can agree by luck, and would then claim what a repetition does not keep. What few requests leave
@@ -113,7 +113,7 @@ def pooled(placements: Sequence[Rounds], seed: int, resamples: int = 1000) -> li
     """
     requests = [[request for visit in rounds for request in visit] for rounds in placements]
     counts = np.array([len(each) for each in requests])
-    reach = np.array([reach_of(each, seed, resamples) for each in requests])
+    reach = np.array([reach_of(each, seed) for each in requests])
     common = np.sqrt(np.mean(reach**2 * counts) / counts)
     widest = np.maximum(reach, common) * disagreement(placements, seed) * student(int((counts - 1).sum()))
     return [Ratio.reaching(value_of(each), float(times)) for each, times in zip(requests, widest, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.errors import RequestError
 from objectives.placement import Placement
 from search.names import STRATEGIES
-from search.strategy.additive_sampler import COURSE, AdditiveSampler, Decision, seed_of
+from search.strategy.additive_sampler import COURSE, RATIO, AdditiveSampler, Decision, seed_of
+from search.strategy.linear import LinearPosterior, features
 from search.strategy.nsga2 import NSGAIISampler, population
 from search.strategy.space import PlacementSpace
 from search.strategy.tpe import TPESampler
@@ -23,6 +24,8 @@ from search.strategy.tried import Tried
 
 #: A model of the past proposes the same placement again when it is sure of it; after so many repeats chance decides.
 _PROPOSALS = 10
+#: Placements that are expected to be too slow are passed over for others, so many at most.
+_PASSED_OVER = 2000
 
 
 class PlacementSampler(BaseSampler):
@@ -48,14 +51,16 @@ class PlacementSampler(BaseSampler):
         *,
         known: Collection[Placement] = (),
         again: Sequence[Placement] = (),
+        max_ratio: float | None = None,
     ) -> None:
-        """``inner`` makes a sampler from a seed."""
+        """``inner`` makes a sampler from a seed; above ``max_ratio`` placements are not trained."""
         self._space = space
         self._make = inner
         self._seed = seed
         self._inner = inner and inner(seed)
         self._known = frozenset(known)
         self._again = again
+        self._max_ratio = max_ratio
         self._first = [*again, *(placement for placement in first if placement not in self._known)]
         self._random = np.random.default_rng(seed)
         self._tried = Tried(space, self._known)
@@ -87,14 +92,49 @@ class PlacementSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Raises LookupError if every placement was tried."""
         self._tried.read(study)
-        candidates = itertools.chain(
-            self._first, (each for each in self._proposals(study, trial) if each not in self._known)
+        proposals = (each for each in self._proposals(study, trial) if each not in self._known)
+        chosen = next(self._possible(self._first, trial), None) or next(
+            self._fast_first(self._possible(proposals, trial), study), None
         )
+        if chosen is None:
+            raise LookupError("every placement was tried")
+        return self._space.params(chosen)
+
+    def _possible(self, candidates: Iterable[Placement], trial: FrozenTrial) -> Iterator[Placement]:
         for placement in candidates:
             fits = all(self._space.params(placement)[name] == value for name, value in trial.params.items())
             if fits and not placement.is_base and placement not in self._tried and self._space.allowed(placement):
-                return self._space.params(placement)
-        raise LookupError("every placement was tried")
+                yield placement
+
+    def _fast_first(self, proposals: Iterator[Placement], study: optuna.Study) -> Iterator[Placement]:
+        """As proposed, but those last that are expected to be too slow to be trained: they would cost budget alone.
+
+        Of these the fastest first. A grid keeps its order, and the additive model has weighed latency.
+        """
+        cap = None if isinstance(self._inner, AdditiveSampler | None) else self._max_ratio
+        if cap is None or len(measured := self._measured(study)) < 2:
+            yield from proposals
+            return
+        groups, (placements, ratios) = self._space.groups, zip(*measured, strict=True)
+        model = LinearPosterior(features(placements, groups), np.log(ratios))
+        limit = np.log(cap)
+        slow: list[tuple[float, int, Placement]] = []
+        for placement in proposals:
+            if (expected := float(model.expected(features([placement], groups))[0])) <= limit:
+                yield placement
+            else:
+                slow.append((expected, len(slow), placement))
+            if len(slow) == _PASSED_OVER:
+                break
+        yield from (placement for *_, placement in sorted(slow))
+
+    def _measured(self, study: optuna.Study) -> list[tuple[Placement, float]]:
+        """Placements whose latency ratio is known."""
+        ended = (
+            trial for trial in study.get_trials(deepcopy=False) if len(trial.params) == len(self._space.distributions)
+        )
+        ratios = ((trial, trial.values[1] if trial.values else trial.user_attrs.get(RATIO)) for trial in ended)
+        return [(self._space.placement(trial.params), ratio) for trial, ratio in ratios if ratio is not None]
 
     def is_spent(self, study: optuna.Study) -> bool:
         """Whether nothing is left to propose."""
@@ -186,4 +226,4 @@ def make_sampler(
     }
     if strategy not in samplers:
         raise RequestError(f"strategy {strategy!r} is unknown: choose from {', '.join(STRATEGIES)}")
-    return PlacementSampler(space, samplers[strategy], first, seed, known=known, again=again)
+    return PlacementSampler(space, samplers[strategy], first, seed, known=known, again=again, max_ratio=max_ratio)

@@ -99,6 +99,26 @@ def test_a_trial_that_raises(broken: Assignment) -> None:
     assert step(job, broken) == {"failed": "IndexError: index out of range in self", "done": True}
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "memory ran out when base model {} was loaded: free memory"),
+        (KeyError("layers"), "base model {} cannot be loaded (KeyError: 'layers'): check that its files are whole"),
+    ],
+)
+def test_a_base_model_that_cannot_be_loaded_is_no_fault_of_the_first_trial(
+    broken: Assignment, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    """All workers but one load it for a trial, which failed for good."""
+
+    def probe(*_: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(workbench, "sees_ahead", probe)
+    for job in (Job("trial", 0, Placement.of(["o_proj"], 4)), Job("test", 3, adapter="a/3"), Job("base")):
+        assert str(step(job, broken).get("refused")).startswith(said.format(broken.model))
+
+
 def test_a_machine_without_the_shared_folder(broken: Assignment, tmp_path: Path) -> None:
     folder = tmp_path / "adapters"
     folder.rmdir()

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ from objectives.errors import ModelError
 from objectives.model import (
     SAFE_FILES,
     SECOND_COPIES,
+    check_packages,
     check_weights,
     context_length,
     kind_of,
@@ -261,15 +263,36 @@ def test_a_model_for_which_memory_is_short_is_no_broken_download(
     )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="the package is there")
-def test_weights_that_need_a_package_are_not_downloaded_again(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 32}
-    (folder / "config.json").write_text(json.dumps(config))
-    said = message(load_model, folder, "causal", torch.float32, "cpu")
+QUANTISED = [
+    ("optimum", {"quant_method": "gptq", "bits": 4, "group_size": 32}),
+    ("gptqmodel", {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}),
+    ("bitsandbytes", {"quant_method": "bitsandbytes", "load_in_4bit": True}),
+]
+
+
+@pytest.mark.parametrize(("package", "how"), QUANTISED)
+def test_weights_that_need_a_package_are_not_downloaded_again(folder: Path, package: str, how: dict[str, Any]) -> None:
+    """It is said before any of them is loaded, and where one is."""
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip("the package is there")
+    quantise(folder, how)
+    said = message(check_packages, load_config(folder), folder)
     assert said.startswith(f"{folder} cannot be loaded (")
-    assert "optimum" in said
+    assert package in said
     assert said.endswith("): install that package, or choose another model.")
+    assert message(load_model, folder, "causal", torch.float32, "cpu") == said
+
+
+def test_what_else_quantised_weights_lack_is_left_to_those_that_load_them(folder: Path) -> None:
+    """The machine that begins a search on a cluster may have no GPU."""
+    quantise(folder, {"quant_method": "of tomorrow"})
+    check_packages(load_config(folder), folder)
+    check_packages(SMALL_LLAMA, folder)
+
+
+def quantise(folder: Path, how: dict[str, Any]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
 
 
 def test_an_encoder_gets_a_new_head_with_named_classes(tmp_path: Path) -> None:

@@ -66,7 +66,9 @@ def test_a_trial_from_start_to_end(zoo: Zoo, tmp_path: Path) -> None:
     assert (outcome["status"], outcome["reason"], outcome["steps"]) == ("complete", None, 30)
     assert outcome["adapter"] == str(tmp_path / "adapters" / "0007")
     check_adapter(Path(outcome["adapter"]), outcome["adapter_sha256"])
+    assert outcome["latency_context"] == bench.measure_base()["latency_context"]
     measurement = outcome["measurement"]
+    assert measurement.keys() == {"parameters", "seconds", "latency", "losses", "validation"}
     assert measurement["parameters"] == zoo.space("llama").parameters(placement)
     assert measurement["latency"]["ratio"] > 0
     assert [step for step, _ in measurement["losses"]] == [10, 20, 30]
@@ -154,6 +156,7 @@ def test_a_profile_that_is_known_is_not_measured_again(zoo: Zoo, tmp_path: Path)
     outcome = bench.measure([Request(Placement.of(["q_proj"], 4), "0", profile)])[0]
     assert outcome["status"] == "infeasible"
     assert outcome["measurement"]["latency"] == profile
+    assert "latency_context" not in outcome, "it may have been measured elsewhere"
 
 
 @pytest.mark.parametrize(("steps", "step"), [(30, 10), (1, 1)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from objectives.latency.paired import Ratio
+from objectives.placement import Placement
+from search.across import _requests
 from search.comparison import (
     Measured,
     Task,
@@ -251,6 +255,17 @@ def test_a_tail_is_relative_to_the_base_model_beside_it() -> None:
     assert saving.high - saving.low < 0.05
     noisy = tail_saving((base, [1.2 * t for t in base]), ([2 * t for t in base], [*(3 * t for t in base[1:]), 60.0]))
     assert noisy.high > saving.high
+
+
+def test_requests_that_one_of_two_models_ended_at_once_have_no_part_in_a_tail() -> None:
+    """On a server, where an adapter may end an answer after its first token."""
+    told = {"ttft_ms": [9.0] * 4, "itl_ms": [[4.0, 4.0], [5.0], [], [6.0]], "output_tokens": [3, 2, 1, 2]}
+    ends = {"ttft_ms": [9.0] * 4, "itl_ms": [[], [10.0], [8.0], [12.0]], "output_tokens": [1, 2, 2, 2]}
+    placement = Placement.of(["o_proj"], 8)
+    trial: Any = SimpleNamespace(measurement={"latency": {"samples": {"base": told, "adapted": ends}}})
+    requests = _requests({"task": {placement: trial}}, "tpot", placement)
+    assert requests == ([5.0, 6.0], [10.0, 12.0])
+    assert tail_saving(requests, ([1.0, 1.0], [4.0, 4.0])).value == pytest.approx(0.5)
 
 
 def test_nothing_cannot_be_compared() -> None:

@@ -92,6 +92,20 @@ def test_a_schedule_takes_one_data_set_of_a_file(tmp_path: Path) -> None:
     assert str(refusal.value) == "3 data sets are given: add a schedule for each"
 
 
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_schedule_takes_no_training_seed(in_file: bool, tmp_path: Path) -> None:
+    """Each night trains the champion again, under a seed that no night before had."""
+    file = tmp_path / "search.yaml"
+    file.write_text("training_seed: 0\n")
+    flags = ["--config", str(file)] if in_file else ["--training-seed", "0"]
+    night = ["schedule", "add", "x", "--cron", "0 2 * * *", "--home", str(tmp_path), "--", *flags]
+    with pytest.raises(RequestError) as refusal:
+        cli.main(night, standalone_mode=False)
+    assert str(refusal.value) == (
+        "--training-seed 0 would be that of every night, and each is to train under a new one: leave it out"
+    )
+
+
 def test_both_want_an_endpoint_for_a_server_alone(schema: Draft202012Validator, tmp_path: Path) -> None:
     address = {"endpoint": "http://127.0.0.1:8000"}
     for settings, fine in (

@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from objectives.errors import RequestError, StoreError
+from search import inspection
 from search.export import export_adapter, verify_adapter
 from search.model_card import model_card
+from search.prepare import prepare
+from search.spec import SearchSpec
 from tests.api.conftest import Service, service
 from tests.disks import Disk, disk
 
@@ -176,3 +179,20 @@ def test_another_scale_than_the_measured_one_is_refused(tested: Path, key: str, 
     assert str(caught.value) == (
         f"{file} has {key} {other}, and the adapter was measured with {config[key]}: export it again"
     )
+
+
+def test_the_flag_that_verify_needs_for_other_data_or_another_model_is_named(tmp_path: Path) -> None:
+    rows = "".join(f'{{"text": "where is the cat {n}", "label": "{n % 3}"}}\n' for n in range(60))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    spec = SearchSpec(data=str(tmp_path / "rows.jsonl"), workers=1)
+    facts = prepare(spec).facts
+    for what, data_hash, structure, fact in (
+        ("data", "another", facts["structure"], "data_hash"),
+        ("model", facts["data_hash"], "another", "structure"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            inspection.test_adapter(spec, tmp_path, data_hash, structure)
+        assert str(caught.value) == (
+            f"{what} {facts[what]} is not the {what} that the adapter was measured with ({fact} differs): give that "
+            f"one with --{what}"
+        )

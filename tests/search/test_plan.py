@@ -14,7 +14,9 @@ import pytest
 from benchmarks.replay import Silent
 from cluster.jobs import Job
 from objectives.errors import SearchError
+from objectives.latency.context import profile_key
 from objectives.placement import Placement
+from search.catalog.profiles import good_profile
 from search.catalog.records import TrialRecord
 from search.catalog.store import Catalog
 from search.mlflow_agreement import is_over
@@ -187,6 +189,19 @@ def test_where_the_base_model_takes_all_the_time_there_is_one_trial_all_the_same
             assert searched.plan.done()
 
 
+@pytest.mark.parametrize(("begun", "ended_by"), [(3, "--max-hours is over after 3 of 4 trials"), (4, None)])
+def test_time_that_is_over_when_the_last_trial_ends_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: int, ended_by: str | None
+) -> None:
+    with closing(Searched(tmp_path, "tpe", pack=1, budget=4)) as searched:
+        searched.run(1, until=1 + begun)
+        monkeypatch.setattr(searched.plan, "_deadline", 0.0)
+        searched.run(1)
+        assert [trial.status for trial in searched.trials()] == ["complete"] * begun
+        assert searched.plan.ended_by == ended_by
+        assert searched.plan.done()
+
+
 def test_what_was_open_when_time_was_over_goes_on_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +226,31 @@ def test_what_was_open_when_time_was_over_goes_on_after_a_resume(
         assert all(trial.reason is None for trial in trials if trial.status == "complete")
         assert all(trial.reason.endswith("add more to the front") for trial in trials if trial.status == "stopped")
         assert searched.study.unfinished() == []
+
+
+def test_latencies_that_another_machine_measured_are_kept_as_its_own(tmp_path: Path) -> None:
+    """A search that goes on elsewhere keeps the context of its base model, and each trial the latency that it has."""
+    with closing(Searched(tmp_path, "additive", pack=1)) as searched:
+        base = searched.plan.next()
+        assert base is not None
+        searched.plan.finished(base, {"latency_context": "here"})
+        went_on: set[int | None] = set()
+        while len(went_on) < 2 and (job := searched.plan.next()) is not None:
+            assert job.placement is not None
+            found = outcome(job.placement, job.until)
+            latency = found["measurement"]["latency"]
+            if searched.reached[job.number or 0]:
+                assert job.profile == latency
+                went_on.add(job.number)
+            else:
+                assert job.profile is None
+                found["latency_context"] = "elsewhere"
+            searched.plan.finished(job, found)
+            searched.reached[job.number or 0] = job.until or STEPS
+            label = job.placement.label
+            assert good_profile(searched.catalog, profile_key("elsewhere", label)) == latency
+            assert good_profile(searched.catalog, profile_key("here", label)) is None
+        assert went_on
 
 
 def test_the_seconds_of_a_trial_that_went_on_are_those_of_all_its_parts(tmp_path: Path) -> None:
@@ -266,9 +306,10 @@ def test_the_one_placement_that_is_allowed_comes_to_its_end(tmp_path: Path) -> N
         assert found[only] == ("complete", STEPS)
 
 
-def test_under_a_tight_cap_the_budget_goes_to_placements_that_are_fast_enough(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["additive", "tpe", "random", "nsga2"])
+def test_under_a_tight_cap_the_budget_goes_to_placements_that_are_fast_enough(tmp_path: Path, strategy: str) -> None:
     """Seven of 127, of one group each. The first few latencies tell that more groups are slower."""
-    with closing(Searched(tmp_path, "additive", pack=1, cap=1.15)) as searched:
+    with closing(Searched(tmp_path, strategy, pack=1, cap=1.15)) as searched:
         searched.run(1)
         allowed = {trial.placement.label for trial in searched.trials() if trial.status == "complete"}
         assert allowed == {f"{group} r8" for group in GROUPS}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import CTRLConfig, CTRLLMHeadModel
 
-from objectives.errors import RequestError
+from objectives.errors import ModelError, RequestError
 from objectives.sources import find
 from search.prepare import prepare, threads_for
 from search.spec import SearchSpec
@@ -95,6 +97,16 @@ def test_a_model_of_the_hub_keeps_its_name(tmp_path: Path, monkeypatch: pytest.M
     asked = prepare(spec)
     assert (asked.assignment.hub_id, asked.assignment.model) == ("acme/tiny", snapshot)
     assert prepare(replace(spec, model=str(snapshot))).assignment.hub_id is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="the package is there")
+def test_quantised_weights_without_their_package_are_refused_before_any_worker_starts(tmp_path: Path) -> None:
+    folder = Zoo(tmp_path).folder("llama")
+    config = json.loads((folder / "config.json").read_text())
+    gptq = {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32}}
+    (folder / "config.json").write_text(json.dumps(config | gptq))
+    with pytest.raises(ModelError, match=r"optimum.*: install that package"):
+        prepare(SearchSpec(model=str(folder), workers=1))
 
 
 def test_the_head_of_an_encoder_counts_for_the_size_of_an_adapter(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ on_both = pytest.mark.parametrize("storage", ["sqlite", "postgres"], indirect=Tr
 
 @pytest.fixture
 def tracker(catalog: Catalog, tracking_uri: str, tmp_path: Path) -> Tracker:
-    return Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document())
+    return Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document(), flags=" --home '/my home'")
 
 
 @pytest.fixture
@@ -77,6 +78,9 @@ def test_a_search_becomes_a_parent_and_nested_runs(
         "complete",
     )
     assert "which modules of `models/tiny` should LoRA adapt" in tags["mlflow.note.content"]
+    export, recipe = re.findall(r"^    (python -m search .+)$", tags["mlflow.note.content"], re.MULTILINE)
+    assert export == "python -m search export demo --pick recommended --out DIR --home '/my home'"
+    assert recipe == "python -m search recipe demo --for TOOL --home '/my home'"
     assert catalog.search("demo").mlflow_run_id == parent.info.run_id
     assert catalog.search("demo").mlflow_experiment_id == parent.info.experiment_id
 

@@ -63,8 +63,7 @@ def test_few_requests_leave_their_own_spread_unknown(count: int) -> None:
     for seed in range(400):
         logs = generator.normal(scale=0.04, size=(2, count, 1)) + generator.normal(scale=0.02, size=(2, count, 8))
         one, other = (
-            ratio_of([replace(template, ratios=np.exp(each)) for each in measurement], seed, 400)
-            for measurement in logs
+            ratio_of([replace(template, ratios=np.exp(each)) for each in measurement], seed) for measurement in logs
         )
         inside += [one.low <= other.value <= one.high, other.low <= one.value <= other.high]
     assert np.mean(inside) >= 0.94
@@ -169,6 +168,15 @@ def test_requests_end_when_the_ratio_is_known_well_enough() -> None:
     pair = Counted()
     requests, settled = sample(pair, replace(SETTINGS, min_requests=4, half_width=1e6), 0)  # type: ignore[arg-type]  # Counted's axis is a str
     assert (len(requests), pair.requests, settled) == (4, 5, True), "one more to warm up"
+
+
+def test_what_has_settled_is_kept_as_narrow_as_was_asked_for() -> None:
+    widths = []
+    for seed in range(20):
+        requests, settled = sample(SimulatedEngine(COSTS, noise=0.06).open(O_PROJ, seed), SETTINGS, seed)
+        widths += [ratio_of(requests, seed).half_width] * settled
+    assert len(widths) >= 10
+    assert max(widths) <= SETTINGS.half_width
 
 
 @pytest.mark.parametrize(("max_requests", "max_seconds", "taken"), [(6, 60.0, 6), (40, 0.0, 5)])
