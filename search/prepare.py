@@ -60,6 +60,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
     from objectives.model import (
+        answer_ends,
         check_weights,
         context_length,
         kind_of,
@@ -110,7 +111,8 @@ def prepare(spec: SearchSpec) -> Prepared:
     max_tokens = min(spec.max_tokens, context_length(structure, kind, tokenizer))
     steps = spec.steps or (demo.STEPS if spec.data is None else _DEFAULT_STEPS[data.task])
     data = data.with_train_of(max(_TRAIN_ROWS, steps * spec.batch_size * spec.accumulate), spec.seed)
-    task = encode(data, tokenizer, kind, max_tokens=max_tokens, template=spec.template)
+    ends = answer_ends(folder, config)
+    task = encode(data, tokenizer, kind, max_tokens=max_tokens, template=spec.template, ends=ends)
     task = ended_once(within_vocabulary(task, config, folder), config)
     spec = replace(
         spec,
