@@ -195,6 +195,7 @@ def encode(
         first_ids=tuple(first),
         doubts=(
             *_marked(chosen, tokenizer, data.splits["train"]),
+            *_unknown(tokenizer, splits["train"]),
             *_changed(tokenizer, [*other_ends, eos], splits["validation"], targets["validation"]),
         ),
         other_ends=tuple(other_ends),
@@ -211,6 +212,17 @@ def _marked(template: Template, tokenizer: Any, rows: Sequence[Row]) -> Iterator
         yield (
             f"train: {count} of {len(rows)} inputs hold marks of the chat template, and get it: give --template "
             "'{text}' if they had it before"
+        )
+
+
+def _unknown(tokenizer: Any, rows: Sequence[EncodedRow]) -> Iterator[str]:
+    """Inputs that the tokenizer has no pieces for, as of another script than its own: the model cannot read them."""
+    tokens = sum(len(row.prompt) for row in rows)
+    unknown = sum(row.prompt.count(tokenizer.unk_token_id) for row in rows)
+    if unknown > tokens / 10:
+        yield (
+            f"train: {unknown / tokens:.0%} of the tokens of inputs are {tokenizer.unk_token}, which says nothing: the "
+            "tokenizer does not know their language or script; choose a model that was trained on it"
         )
 
 
@@ -298,6 +310,7 @@ def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> Enco
         longest_prompt=max_tokens,
         cut_prompts=cut_prompts,
         cut_completions={},
+        doubts=tuple(_unknown(tokenizer, splits["train"])),
     )
 
 
@@ -356,11 +369,14 @@ def _generated(ids: list[int], eos: int | None, limit: int) -> _Target:
 
 def _prefix_free(labels: list[tuple[int, ...]], eos: int | None, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """End every label, where one begins another: else the shorter is never less likely than the longer."""
-    if len(set(labels)) < len(labels) or any(not ids for ids in labels):
-        same = next(n for n, ids in zip(names, labels, strict=True) if labels.count(ids) > 1 or not ids)
-        raise RequestError(
-            f"label {same!r} has the same tokens as another label in this model's tokenizer (or none): rename it"
-        )
+    first: dict[tuple[int, ...], str] = {}
+    for name, ids in zip(names, labels, strict=True):
+        if not ids:
+            raise RequestError(f"label {name!r} has no tokens in this model's tokenizer: rename it")
+        if (other := first.setdefault(ids, name)) is not name:
+            raise RequestError(
+                f"labels {other!r} and {name!r} have the same tokens in this model's tokenizer: rename one of them"
+            )
     in_order = sorted(labels)  # what begins with a label stands right behind it
     if not any(b[: len(a)] == a for a, b in itertools.pairwise(in_order)):
         return tuple(labels)

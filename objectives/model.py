@@ -361,4 +361,4 @@ def _remedy(error: BaseException, usual: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")

@@ -140,8 +140,15 @@ def prepare(spec: SearchSpec) -> Prepared:
         spec.ranks,
         (lambda p: space.adapter_bytes(p) + head <= limit * 1e6) if limit is not None else (lambda _: True),
     )
-    if placements.untried(()) is None:
-        raise RequestError(f"--max-adapter-mb {limit:g} allows no placement: even the smallest adapter is larger")
+    smallest = min(
+        (Placement.of([group], min(spec.ranks)) for group in placements.groups),
+        key=lambda placement: (space.adapter_bytes(placement), placement.groups),
+    )
+    if limit is not None and not placements.allowed(smallest):
+        raise RequestError(
+            f"--max-adapter-mb {limit:g} allows no placement: the smallest, {smallest.label}, has "
+            f"{(space.adapter_bytes(smallest) + head) / 1e6:.10g}; give that or more, or a lower one of --ranks"
+        )
     facts = {
         "model": model,
         "data": source,

@@ -329,8 +329,11 @@ def test_labels_of_equal_tokens_are_refused() -> None:
             max_tokens=64,
         )
     assert str(caught.value) == (
-        "label 'Person' has the same tokens as another label in this model's tokenizer (or none): rename it"
+        "labels 'Person' and 'person' have the same tokens in this model's tokenizer: rename one of them"
     )
+    with pytest.raises(RequestError) as caught:
+        _prefix_free([(5,), ()], EOS, ["cat", "\u200b"])
+    assert str(caught.value) == "label '\\u200b' has no tokens in this model's tokenizer: rename it"
 
 
 def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
