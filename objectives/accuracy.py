@@ -178,9 +178,9 @@ def _generate(
             do_sample=False,
             num_beams=1,
             pad_token_id=task.pad_id,
-            eos_token_id=task.eos_id,
+            eos_token_id=task.ends or None,
         )
         for i, ids_out in zip(batch, out[:, prompt.shape[1] :].tolist(), strict=True):
-            texts[i] = decoded(tokenizer, ids_out, task.eos_id)
+            texts[i] = decoded(tokenizer, ids_out, task.ends)
     scores = tuple(score(metric, text, row.references) for text, row in zip(texts, rows, strict=True))
     return Evaluation(scores, total / tokens, tuple(texts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -47,10 +47,16 @@ class EncodedTask:
     cut_completions: Mapping[str, int]
     first_ids: tuple[int, ...] = ()  # special tokens in front of every prompt
     doubts: tuple[str, ...] = ()  # what is odd about model and data together, in sentences for the user
+    other_ends: tuple[int, ...] = ()  # that end an answer as eos_id does, such as the end of a turn
+
+    @property
+    def ends(self) -> list[int]:
+        """Tokens at which an answer is over; none of what follows counts."""
+        return [token for token in (self.eos_id, *self.other_ends) if token is not None]
 
     def scoring(self) -> dict[str, Any]:
         """What another program needs beside model and rows to score as this one does; ready for JSON."""
-        return {
+        told = {
             "template": self.template,
             "first_ids": list(self.first_ids),
             "label_ids": dict(zip(self.labels, map(list, self.label_ids), strict=False)),
@@ -58,6 +64,7 @@ class EncodedTask:
             "max_new_tokens": self.max_new_tokens,
             "eos_id": self.eos_id,
         }
+        return told | ({"end_ids": self.ends} if self.other_ends else {})
 
     def notes(self) -> list[str]:
         most = f"{self.max_tokens} tokens (--max-tokens, or the model's context)"
@@ -85,9 +92,11 @@ def encode(
     *,
     max_tokens: int,
     template: str | None = None,
+    ends: Sequence[int] = (),
 ) -> EncodedTask:
     """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays,
-    be it one that all rows of train bring.
+    be it one that all rows of train bring. ``ends`` are tokens at which the checkpoint ends an answer, as servers have
+    it; those that are pieces of text are left out.
 
     What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
     completion, which is taken from the references too.
@@ -116,9 +125,18 @@ def encode(
     def begun(ids: list[int]) -> list[int]:
         return ids if ids[: len(first)] == first else first + ids
 
-    def ended(text: str) -> str:
-        end = tokenizer.eos_token
-        return text.rstrip().removesuffix(end) if end and text.rstrip().endswith(end) else text
+    added = {**getattr(tokenizer, "added_tokens_decoder", {}), **dict.fromkeys(tokenizer.all_special_ids)}
+    other_ends = [token for token in ends if token in added and token != eos] if data.task == "generation" else []
+    marks = {tokenizer.convert_ids_to_tokens(token): token for token in other_ends}
+    if tokenizer.eos_token:
+        marks[tokenizer.eos_token] = eos
+
+    def ended(text: str) -> tuple[str, int | None]:
+        """Without the end that it brings, and that end."""
+        for mark, token in marks.items():
+            if text.rstrip().endswith(mark):
+                return text.rstrip().removesuffix(mark), token
+        return text, eos
 
     def completions(texts: Sequence[str]) -> list[list[int]]:
         return _continuations(tokenizer, "a" + after, [chosen.lead + text for text in texts])
@@ -133,8 +151,9 @@ def encode(
             labels = [index[row.target] for row in rows]
             targets[split] = [_Target(list(label_ids[label]), label) for label in labels]
         else:
-            whole = completions([ended(row.target) for row in rows])
-            targets[split] = [_generated(ids, eos, max_tokens // 2) for ids in whole]
+            texts, their_ends = zip(*(ended(row.target) for row in rows), strict=True)
+            whole = zip(completions(texts), their_ends, strict=True)
+            targets[split] = [_generated(ids, end, max_tokens // 2) for ids, end in whole]
     # One limit for all prompts: a model is judged on prompts that were cut as those that it was trained on.
     longest = max(len(target.ids) for split in targets.values() for target in split)
     limit = max_tokens - longest
@@ -155,7 +174,7 @@ def encode(
                 prompts[i] = begun(head)[: limit - len(tail)] + tail
                 cut_prompts[split] += 1
         splits[split] = [
-            EncodedRow(prompt, target.ids, target.label, tuple(map(ended, row.references)))
+            EncodedRow(prompt, target.ids, target.label, tuple(ended(text)[0] for text in row.references))
             for prompt, target, row in zip(prompts, targets[split], rows, strict=True)
         ]
     return EncodedTask(
@@ -176,8 +195,10 @@ def encode(
         first_ids=tuple(first),
         doubts=(
             *_marked(chosen, tokenizer, data.splits["train"]),
-            *_changed(tokenizer, eos, splits["validation"], targets["validation"]),
+            *_unknown(tokenizer, splits["train"]),
+            *_changed(tokenizer, [*other_ends, eos], splits["validation"], targets["validation"]),
         ),
+        other_ends=tuple(other_ends),
     )
 
 
@@ -194,10 +215,23 @@ def _marked(template: Template, tokenizer: Any, rows: Sequence[Row]) -> Iterator
         )
 
 
-def _changed(tokenizer: Any, eos: int | None, rows: Sequence[EncodedRow], targets: Sequence[_Target]) -> Iterator[str]:
+def _unknown(tokenizer: Any, rows: Sequence[EncodedRow]) -> Iterator[str]:
+    """Inputs that the tokenizer has no pieces for, as of another script than its own: the model cannot read them."""
+    tokens = sum(len(row.prompt) for row in rows)
+    unknown = sum(row.prompt.count(tokenizer.unk_token_id) for row in rows)
+    if unknown > tokens / 10:
+        yield (
+            f"train: {unknown / tokens:.0%} of the tokens of inputs are {tokenizer.unk_token}, which says nothing: the "
+            "tokenizer does not know their language or script; choose a model that was trained on it"
+        )
+
+
+def _changed(
+    tokenizer: Any, ends: Sequence[int | None], rows: Sequence[EncodedRow], targets: Sequence[_Target]
+) -> Iterator[str]:
     """Completions that no answer can be, once it is text: of other letters or spaces, or with pieces left out."""
     back = [
-        (row.references[0], decoded(tokenizer, target.ids, eos))
+        (row.references[0], decoded(tokenizer, target.ids, ends))
         for row, target in zip(rows, targets, strict=True)
         if row.references and not target.is_cut
     ]
@@ -210,10 +244,10 @@ def _changed(tokenizer: Any, eos: int | None, rows: Sequence[EncodedRow], target
         )
 
 
-def decoded(tokenizer: Any, ids: Sequence[int], eos: int | None) -> str:
-    """A completion as text, up to its end."""
-    end = ids.index(eos) if eos is not None and eos in ids else len(ids)
-    text: str = tokenizer.decode(ids[:end], skip_special_tokens=True)
+def decoded(tokenizer: Any, ids: Sequence[int], ends: Collection[int | None]) -> str:
+    """A completion as text, up to the first of its ends."""
+    own = list(itertools.takewhile(lambda token: token not in ends, ids))
+    text: str = tokenizer.decode(own, skip_special_tokens=True)
     return text.strip()
 
 
@@ -276,6 +310,7 @@ def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> Enco
         longest_prompt=max_tokens,
         cut_prompts=cut_prompts,
         cut_completions={},
+        doubts=tuple(_unknown(tokenizer, splits["train"])),
     )
 
 
@@ -334,11 +369,14 @@ def _generated(ids: list[int], eos: int | None, limit: int) -> _Target:
 
 def _prefix_free(labels: list[tuple[int, ...]], eos: int | None, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """End every label, where one begins another: else the shorter is never less likely than the longer."""
-    if len(set(labels)) < len(labels) or any(not ids for ids in labels):
-        same = next(n for n, ids in zip(names, labels, strict=True) if labels.count(ids) > 1 or not ids)
-        raise RequestError(
-            f"label {same!r} has the same tokens as another label in this model's tokenizer (or none): rename it"
-        )
+    first: dict[tuple[int, ...], str] = {}
+    for name, ids in zip(names, labels, strict=True):
+        if not ids:
+            raise RequestError(f"label {name!r} has no tokens in this model's tokenizer: rename it")
+        if (other := first.setdefault(ids, name)) is not name:
+            raise RequestError(
+                f"labels {other!r} and {name!r} have the same tokens in this model's tokenizer: rename one of them"
+            )
     in_order = sorted(labels)  # what begins with a label stands right behind it
     if not any(b[: len(a)] == a for a, b in itertools.pairwise(in_order)):
         return tuple(labels)

@@ -99,6 +99,20 @@ def check_packages(config: PreTrainedConfig, folder: Path) -> None:
         return
 
 
+def answer_ends(folder: Path, config: PreTrainedConfig) -> list[int]:
+    """Tokens at which servers end an answer, as the checkpoint says: chat models often end a turn with another than
+    a text. Raises ModelError if its generation_config.json cannot be read.
+    """
+    file = folder / "generation_config.json"
+    ends = getattr(config.get_text_config(), "eos_token_id", None)
+    if file.is_file():
+        try:
+            ends = dict(json.loads(file.read_text(encoding="utf-8"))).get("eos_token_id", ends)
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(f"{file} cannot be read ({_first_line(error)}): restore the file.") from error
+    return [token for token in (ends if isinstance(ends, list) else [ends]) if isinstance(token, int)]
+
+
 def kind_of(config: PreTrainedConfig) -> Kind:
     """Whether the model is adapted as a causal language model or as an encoder with a classification head.
 
@@ -365,4 +379,4 @@ def _unloadable(folder: Path, error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")

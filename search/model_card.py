@@ -38,7 +38,7 @@ A text is cut at its end where prompt and longest label are more than {max_token
 
 _TEXT = """\
 The prompt is {prompt} with the row's text, tokenised without special tokens, behind the tokens {first_ids}.
-Decoding is greedy, up to the end of sequence or {max_new_tokens} tokens. A prompt is scored once, by {metric} against
+Decoding is greedy, up to {end} or {max_new_tokens} tokens. A prompt is scored once, by {metric} against
 all its completions; it is cut at its end where it and the longest completion are more than {max_tokens} tokens."""
 
 _HEAD = """\
@@ -108,7 +108,8 @@ def _scoring(manifest: dict[str, Any]) -> str:
         how = _LABELS.format(base=manifest["base_model"], trusted=trusted, max_tokens=scoring["max_tokens"])
     else:
         prompt = _code(repr(scoring["template"]))
-        how = _TEXT.format(**scoring, prompt=prompt, metric=metric_name(manifest["metric"]))
+        end = f"one of the tokens {scoring['end_ids']}" if "end_ids" in scoring else "the end of sequence"
+        how = _TEXT.format(**scoring, prompt=prompt, end=end, metric=metric_name(manifest["metric"]))
     notes = "\n".join(f"- {note}" for note in manifest["notes"])
     return "\n\n".join([how, *([_SAMPLE.format(seed=manifest["provenance"]["seed"]), notes] if notes else [])])
 

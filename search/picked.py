@@ -19,7 +19,10 @@ def picked(document: dict[str, Any], pick: str) -> int:
     which = outside.pick(pick)
     if isinstance(which, int):
         if all(point["trial"] != which for point in document["points"]):
-            raise RequestError(f"--pick {pick}: no trial of that number has ended in search {document['search']}")
+            raise RequestError(
+                f"--pick {pick}: no trial of that number has ended in search {document['search']}: "
+                f"`python -m search show {document['search']}` lists the front, with --json all that have"
+            )
         return which
     if not document["front"]:
         raise RequestError(f"search {document['search']} has no complete trial yet: nothing can be exported")

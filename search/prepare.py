@@ -60,6 +60,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
     from objectives.model import (
+        answer_ends,
         check_packages,
         check_weights,
         context_length,
@@ -112,7 +113,8 @@ def prepare(spec: SearchSpec) -> Prepared:
     max_tokens = min(spec.max_tokens, context_length(structure, kind, tokenizer))
     steps = spec.steps or (demo.STEPS if spec.data is None else _DEFAULT_STEPS[data.task])
     data = data.with_train_of(max(_TRAIN_ROWS, steps * spec.batch_size * spec.accumulate), spec.seed)
-    task = encode(data, tokenizer, kind, max_tokens=max_tokens, template=spec.template)
+    ends = answer_ends(folder, config)
+    task = encode(data, tokenizer, kind, max_tokens=max_tokens, template=spec.template, ends=ends)
     task = ended_once(within_vocabulary(task, config, folder), config)
     spec = replace(
         spec,
@@ -140,8 +142,15 @@ def prepare(spec: SearchSpec) -> Prepared:
         spec.ranks,
         (lambda p: space.adapter_bytes(p) + head <= limit * 1e6) if limit is not None else (lambda _: True),
     )
-    if placements.untried(()) is None:
-        raise RequestError(f"--max-adapter-mb {limit:g} allows no placement: even the smallest adapter is larger")
+    smallest = min(
+        (Placement.of([group], min(spec.ranks)) for group in placements.groups),
+        key=lambda placement: (space.adapter_bytes(placement), placement.groups),
+    )
+    if limit is not None and not placements.allowed(smallest):
+        raise RequestError(
+            f"--max-adapter-mb {limit:g} allows no placement: the smallest, {smallest.label}, has "
+            f"{(space.adapter_bytes(smallest) + head) / 1e6:.10g}; give that or more, or a lower one of --ranks"
+        )
     facts = {
         "model": model,
         "data": source,

@@ -218,6 +218,18 @@ def generated_alone(model: Any, tokenizer: Any, row: EncodedRow, task: EncodedTa
     return str(tokenizer.decode(ids[len(row.prompt) :], skip_special_tokens=True).strip())
 
 
+def test_what_a_model_says_behind_the_end_of_its_turn_does_not_count(zoo: Zoo) -> None:
+    tokenizer, model = zoo.tokenizer("llama"), zoo.base("llama")
+    task = encode(make_data("generation", {"train": DIALOGUES[:3]}), tokenizer, "causal", max_tokens=128)
+    task = replace(task, max_new_tokens=8)
+    row = task.splits["test"][0]
+    said = model.generate(torch.tensor([row.prompt]), max_new_tokens=8, do_sample=False)[0, len(row.prompt) :].tolist()
+    third = next(i for i in range(2, 8) if said[i] not in said[:i])
+    ended = replace(task, splits={"test": [row]}, other_ends=(said[third],))
+    found = evaluate(model, ended, "test", metric="rouge_l", tokenizer=tokenizer)
+    assert found.predictions == (tokenizer.decode(said[:third], skip_special_tokens=True).strip(),)
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_generation_in_padded_batches_gives_what_each_row_gives_alone(zoo: Zoo, name: str) -> None:
     tokenizer = zoo.tokenizer(name)

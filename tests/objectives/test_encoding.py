@@ -40,6 +40,19 @@ def test_prompt_and_label_make_the_tokens_of_the_whole_text() -> None:
         assert tuple(row.completion) == task.label_ids[row.label]
 
 
+def test_an_answer_ends_where_the_checkpoint_ends_a_turn_too() -> None:
+    """Only added tokens end one: numbers in a configuration that no tokenizer was made with are pieces of words."""
+    tokenizer = make_tokenizer(chat=CHAT)
+    bot, piece = tokenizer.convert_tokens_to_ids("<bot>"), ids(tokenizer, "cheap")[0]
+    rows = [("what?", "cheap"), ("who?", "cheap<bot>\n"), ("why?", "cheap</s>")]
+    task = encoded(rows, "generation", tokenizer=tokenizer, ends=[EOS, bot, piece])
+    assert task.ends == [EOS, bot] and task.scoring()["end_ids"] == [EOS, bot]
+    assert [row.completion[-1] for row in task.splits["train"]] == [EOS, bot, EOS]
+    assert {tuple(row.completion[:-1]) for row in task.splits["train"]} == {tuple(ids(tokenizer, "cheap"))}
+    assert [row.references for row in task.splits["test"]] == [("cheap",)] * 3 and not task.notes()
+    assert "end_ids" not in encoded(rows[::2], "generation", tokenizer=tokenizer, ends=[EOS]).scoring()
+
+
 def test_a_completion_is_tokenised_behind_its_context_not_alone() -> None:
     class SpaceInFront:
         """As SentencePiece with its dummy prefix: a text that stands alone gets a space in front."""
@@ -316,8 +329,11 @@ def test_labels_of_equal_tokens_are_refused() -> None:
             max_tokens=64,
         )
     assert str(caught.value) == (
-        "label 'Person' has the same tokens as another label in this model's tokenizer (or none): rename it"
+        "labels 'Person' and 'person' have the same tokens in this model's tokenizer: rename one of them"
     )
+    with pytest.raises(RequestError) as caught:
+        _prefix_free([(5,), ()], EOS, ["cat", "\u200b"])
+    assert str(caught.value) == "label '\\u200b' has no tokens in this model's tokenizer: rename it"
 
 
 def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:

@@ -34,6 +34,7 @@ from objectives.errors import ModelError
 from objectives.model import (
     SAFE_FILES,
     SECOND_COPIES,
+    answer_ends,
     check_packages,
     check_weights,
     context_length,
@@ -235,6 +236,17 @@ def test_what_a_checkpoint_would_rather_generate_with_is_left_out(folder: Path) 
     (folder / "generation_config.json").write_text(json.dumps(told))
     found = load_model(folder, "causal", torch.float32, "cpu").generate(ids, max_new_tokens=12, do_sample=False)
     assert found.tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize(("told", "ends"), [(None, [5]), ("{}", [5]), ('{"eos_token_id": [1, 7]}', [1, 7])])
+def test_the_ends_of_an_answer_are_the_checkpoint_s_own(folder: Path, told: str | None, ends: list[int]) -> None:
+    file = folder / "generation_config.json"
+    file.unlink(missing_ok=True)
+    if told is not None:
+        file.write_text(told)
+    assert answer_ends(folder, LlamaConfig(eos_token_id=5)) == ends
+    file.write_text("[")
+    assert message(answer_ends, folder, LlamaConfig()).startswith(f"{file} cannot be read (Expecting value")
 
 
 def test_a_loaded_model_is_frozen(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from objectives.encoding import EncodedTask, encode
 from objectives.errors import RequestError
 from objectives.template import Template
-from tests.objectives.tiny import make_data, make_tokenizer
+from tests.objectives.tiny import make_data, make_tokenizer, make_word_tokenizer
 
 QUESTIONS = [("where is the city of Rome?", "location"), ("who wrote this book?", "person")]
 CHAT = "{% for m in messages %}<user>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
@@ -155,3 +155,17 @@ def test_a_chat_template_that_does_not_say_the_text_is_refused(template: str, re
         f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
         "such as '{text}\\nAnswer:'"
     )
+
+
+@pytest.mark.parametrize(("kind", "share"), [("causal", 33), ("encoder", 25)])
+def test_inputs_of_a_script_that_the_tokenizer_does_not_know_are_told(kind: Any, share: int) -> None:
+    def notes(*texts: str) -> list[str]:
+        data = make_data("classification", {"train": list(zip(texts, ["yes", "no"], strict=True))})
+        template = "{text}" if kind == "causal" else None
+        return encode(data, make_word_tokenizer(), kind, max_tokens=64, template=template).notes()
+
+    assert notes("\u732b", "cat \u72ac city") == [
+        f"train: {share}% of the tokens of inputs are [UNK], which says nothing: the tokenizer does not know their "
+        "language or script; choose a model that was trained on it"
+    ]
+    assert not notes("cat", "the cat sat on the mat " * 3 + "\u72ac")

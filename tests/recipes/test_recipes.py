@@ -255,5 +255,5 @@ def test_what_a_tool_cannot_express_is_said(searched: Searched) -> None:
     banded, _ = searched.of("llama", ["o_proj@first"], bands=2)
     with pytest.raises(RequestError, match=r"its targets are paths of single layers.* Merge it into the base model"):
         searched.recipe(banded, "vllm")
-    with pytest.raises(RequestError, match="no trial of that number has ended"):
+    with pytest.raises(RequestError, match=f"in search {banded}: `python -m search show {banded}` lists"):
         searched.recipe(banded, "peft", "trial=7")

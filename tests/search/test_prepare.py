@@ -109,18 +109,28 @@ def test_quantised_weights_without_their_package_are_refused_before_any_worker_s
         prepare(SearchSpec(model=str(folder), workers=1))
 
 
+def test_an_answer_ends_where_the_model_s_folder_says(tmp_path: Path) -> None:
+    folder = Zoo(tmp_path).folder("llama")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [1, 4]}')
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "cat {n}", "completion": "{n}"}}\n' for n in range(60)))
+    asked = prepare(SearchSpec(model=str(folder), data=str(tmp_path / "rows.jsonl"), workers=1))
+    assert asked.assignment.task.ends == [1, 4] and asked.facts["scoring"]["end_ids"] == [1, 4]
+
+
 def test_the_head_of_an_encoder_counts_for_the_size_of_an_adapter(tmp_path: Path) -> None:
     zoo = Zoo(tmp_path)
     rows = "".join(f'{{"text": "where is the cat {n}", "label": "{n % 3}"}}\n' for n in range(60))
     (tmp_path / "rows.jsonl").write_text(rows)
     spec = SearchSpec(model=str(zoo.folder("bert")), data=str(tmp_path / "rows.jsonl"), ranks=(4,), workers=1)
-    smallest = min(4 * 4 * group.parameters_per_rank for group in zoo.space("bert").groups)  # bytes
+    least = min(zoo.space("bert").groups, key=lambda group: (group.parameters_per_rank, group.name))
+    smallest = 4 * 4 * least.parameters_per_rank  # bytes
     head = 4 * (32 * 3 + 3)
     assert prepare(replace(spec, max_adapter_mb=(smallest + head) / 1e6)).space.untried(()) is not None
     with pytest.raises(RequestError) as caught:
         prepare(replace(spec, max_adapter_mb=(smallest + head - 1) / 1e6))
     assert str(caught.value) == (
-        f"--max-adapter-mb {(smallest + head - 1) / 1e6:g} allows no placement: even the smallest adapter is larger"
+        f"--max-adapter-mb {(smallest + head - 1) / 1e6:g} allows no placement: the smallest, {least.name} r4, has "
+        f"{(smallest + head) / 1e6}; give that or more, or a lower one of --ranks"
     )
 
 
