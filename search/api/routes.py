@@ -107,7 +107,7 @@ def submit_search(request: Request, settings: models.SearchRequest) -> models.Su
         if state.catalog.find(name) is not None:
             raise HTTPException(409, f"a search named {name!r} exists already: choose another name, or resume it")
         return _submitted(request, name, "run", given)
-    taken = {each.name for each in [*state.catalog.searches(), *submissions(state.catalog)]}
+    taken = state.catalog.names() | {each.name for each in submissions(state.catalog)}
     stem = "-".join(Path(given[key]).stem for key in ("model", "data") if key in given) or "demo"
     while True:
         name = free_name(stem, taken)

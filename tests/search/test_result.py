@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy import Engine, event
 
 from objectives.placement import Placement
 from search.catalog import Catalog
@@ -15,21 +11,7 @@ from search.home import Home
 from search.result import result_document, result_rows, standing
 from search.spec import SearchSpec
 from tests.api.conftest import FACTS, record_search
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """What this process asks of databases within the block."""
-    asked: list[str] = []
-
-    def note(_: object, __: object, statement: str, *___: object) -> None:
-        asked.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield asked
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
+from tests.statements import statements
 
 
 def home(catalog: Catalog, folder: Path) -> Home:
