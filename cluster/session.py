@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt is ours: the catalog knows how to go on
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's state of all trials, which nobody reads, was written every ten seconds
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
@@ -103,6 +105,16 @@ def has_ended() -> bool:
 
     node = ray._private.worker._global_node  # Ray has no public name for what it started
     return node is not None and any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
+
+
+def drop_files(run: str) -> None:
+    """What Tune wrote of its run of that name into the folder of the session, which Ray keeps for good."""
+    import ray
+
+    node = ray._private.worker._global_node
+    if node is not None:
+        for folder in Path(node.get_session_dir_path()).glob(f"artifacts/*/{run}"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _connect(cpus: int, address: str | None) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from pathlib import Path
 
 from cluster.jobs import Plan
-from cluster.session import has_ended
+from cluster.session import drop_files, has_ended
 from objectives.workbench import Assignment
 
 
@@ -42,13 +43,16 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
                 search_alg=searcher, scheduler=searcher.scheduler, num_samples=-1, reuse_actors=True
             ),
             run_config=RunConfig(
-                name="search",
+                name=Path(scratch).name,
                 storage_path=scratch,  # Tune insists on writing a state; ours is in the catalog
                 verbose=0,
                 failure_config=FailureConfig(max_failures=0),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        finally:
+            drop_files(Path(scratch).name)
     if has_ended():
         ray.shutdown()  # else it ends this process, before the reason is written and said
     if searcher.error is not None:
