@@ -33,6 +33,7 @@ class KeptWorkers(FIFOScheduler):  # type: ignore[misc]  # Ray publishes no type
         super().__init__()
         self._number = number
         self._kept = False
+        self._told: Any = None  # the trial that the searcher was told of last
         self.causes: dict[str, str] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -42,6 +43,13 @@ class KeptWorkers(FIFOScheduler):  # type: ignore[misc]  # Ray publishes no type
         if not self._kept:
             tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self._number)
             self._kept = True
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        # Tune keeps the results of all trials. This one's goes to the searcher next, and then nobody asks for it.
+        if self._told is not None:
+            kept = {key: value for key, value in self._told.last_result.items() if key != "outcomes"}
+            self._told.run_metadata.last_result = kept
+        self._told = trial
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         report = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from cluster.cores import cores
 from objectives.errors import RequestError
@@ -21,6 +23,7 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt is ours: the catalog knows how to go on
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's state of all trials, which nobody reads, was written every ten seconds
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
@@ -103,11 +106,23 @@ def has_ended() -> bool:
 
     Whatever is asked of it then may end this process, without a word.
     """
+    node = _node()
+    return node is not None and any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
+
+
+def drop_files(run: str) -> None:
+    """What Tune wrote of its run of that name into the folder of the session, which Ray keeps for good."""
+    node = _node()
+    if node is not None:
+        for folder in Path(node.get_session_dir_path()).glob(f"artifacts/*/{run}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _node() -> Any:
+    """What this process started of Ray, which has no public name for it: None of a version that has it elsewhere."""
     import ray
 
-    # Ray has no public name for what it started; a version that has it elsewhere tells nothing of its end.
-    node = getattr(ray._private.worker, "_global_node", None)
-    return node is not None and any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
+    return getattr(ray._private.worker, "_global_node", None)
 
 
 def _connect(cpus: int, address: str | None) -> None:

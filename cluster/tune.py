@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from cluster.jobs import Plan
-from cluster.session import has_ended
+from cluster.session import drop_files, has_ended
 from objectives.errors import SearchError
 from objectives.workbench import Assignment
 
@@ -54,7 +55,7 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
                 search_alg=searcher, scheduler=searcher.scheduler, num_samples=-1, reuse_actors=True
             ),
             run_config=RunConfig(
-                name="search",
+                name=Path(scratch).name,
                 storage_path=scratch,  # Tune insists on writing a state; ours is in the catalog
                 verbose=0,
                 failure_config=FailureConfig(max_failures=0),
@@ -68,6 +69,8 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
                 "Ray on this machine has ended: a process of it was killed, or memory ran out; nothing is lost: resume "
                 "the search"
             )
+        finally:
+            drop_files(Path(scratch).name)
     if has_ended():
         ray.shutdown()  # else it ends this process, before the reason is written and said
     if searcher.error is not None:

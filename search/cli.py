@@ -154,12 +154,12 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
       python -m search list
     """
     from search.catalog.store import Catalog
-    from search.result import result_row
+    from search.result import result_rows
 
     rows, place = [], (home, storage, tracking_uri)
     if has_catalog(place_of(*place)):
         with closing(Catalog(home_of(*place).storage)) as catalog:
-            rows = [result_row(catalog, search) for search in catalog.searches()]
+            rows = result_rows(catalog, catalog.searches())
     if as_json:
         print_json(rows)
     else:

@@ -171,7 +171,7 @@ def history(
 
     with _opened(known_home(home, storage, tracking_uri)) as catalog:
         nights = schedules.nights(catalog, name, last)
-        names = {search.id: search.name for search in catalog.searches()}
+        names = {search.id: search.name for search in catalog.searches(name)}
         decided = {names[each.search_id]: each for each in champions(catalog, name)}
     rows = []
     for night in nights:

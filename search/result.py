@@ -9,6 +9,7 @@ from typing import Any
 
 from objectives.latency.paired import Ratio
 from search.catalog.champions import decided_in, registered
+from search.catalog.figures import TrialFigures, figures
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.effects import effects
@@ -16,6 +17,8 @@ from search.latency_check import latency_check, predicted_ratios
 from search.pareto import front, hypervolume, knee
 from search.recommend import Candidate, recommend
 
+#: Searches that one statement names; of more all are read, since databases take so many values and no more.
+_NAMED = 1000
 _LATENCY = ("tpot_p50_ms", "tpot_p95_ms", "tpot_p99_ms", "ttft_p50_ms", "ttft_p95_ms", "ttft_p99_ms")
 
 
@@ -99,7 +102,7 @@ def _complete(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [t for t in trials if t.status == "complete" and t.measurement and t.adapter]
 
 
-def _counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
+def _counts(trials: Sequence[TrialRecord] | Sequence[TrialFigures]) -> dict[str, int]:
     counts = Counter(t.status for t in trials)
     return {status: counts[status] for status in ("complete", "stopped", "failed", "infeasible")}
 
@@ -219,10 +222,14 @@ def _status(catalog: Catalog, search: SearchRecord) -> str:
     return "interrupted" if search.status == "running" and catalog.holder(search.id) is None else search.status
 
 
-def result_row(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
-    """One line of ``list``, without what only the whole document needs: there may be a search for each night."""
-    trials = catalog.trials(search.id)
-    points = [_point(t) for t in _complete(trials)]
+def result_rows(catalog: Catalog, searches: Sequence[SearchRecord]) -> list[dict[str, Any]]:
+    """The lines of ``list``, from one look at all trials of `searches`: there may be a search for each night."""
+    found = figures(catalog, None if len(searches) > _NAMED else [search.id for search in searches])
+    return [_row(catalog, search, found.get(search.id, ())) for search in searches]
+
+
+def _row(catalog: Catalog, search: SearchRecord, trials: Sequence[TrialFigures]) -> dict[str, Any]:
+    points = [t.point for t in trials if t.point]
     return {
         "search": search.name,
         "status": _status(catalog, search),
@@ -234,4 +241,29 @@ def result_row(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "model": search.facts["model"],
         "data": search.facts["data"],
         "started": search.created_at.isoformat(timespec="seconds"),
+    }
+
+
+def standing(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
+    """What may change from one second to the next while it runs, for those who watch: of 1000 trials the whole document
+    takes a second."""
+    trials = figures(catalog, [search.id]).get(search.id, [])
+    complete = [(trial, trial.point) for trial in trials if trial.point]
+    members = [complete[i] for i in front([point for _, point in complete])]
+    counts = _counts(trials)
+    return {
+        "status": _status(catalog, search),
+        "trials": counts,
+        "done": sum(counts.values()),
+        "budget": search.spec["budget"],
+        "front": [
+            {
+                "trial": trial.number,
+                "label": trial.placement.label,
+                "validation_accuracy": accuracy,
+                "accuracy": trial.test_accuracy,
+                "tpot_ratio": ratio,
+            }
+            for trial, (accuracy, ratio) in members
+        ],
     }

@@ -372,7 +372,7 @@ def _served(catalog: Catalog, prepared: Prepared) -> Iterator[ServedProfiles | N
 
 def _free_name(catalog: Catalog, spec: SearchSpec, prepared: Prepared) -> str:
     stem = "demo" if spec.data is None else f"{Path(prepared.facts['model']).name}-{Path(prepared.facts['data']).stem}"
-    return free_name(stem, {search.name for search in catalog.searches()})
+    return free_name(stem, catalog.names())
 
 
 def free_name(stem: str, taken: Collection[str]) -> str:

@@ -108,8 +108,11 @@ class Daemon:
             if night.schedule in known:
                 self._start(known[night.schedule], night, again=True)
         for schedule in known.values():
+            now = self._now()
+            if schedule.paused or schedule.next_at > now:
+                continue  # a claim writes, and of hundreds of schedules few are due
             try:
-                night = schedules.claim(self._catalog, schedule.name, self._owner, self._now())
+                night = schedules.claim(self._catalog, schedule.name, self._owner, now)
             except StoreError:
                 raise
             except RequestError as error:  # as where this machine's time zones are older; other schedules go on

@@ -109,12 +109,12 @@ def seeded(catalog: Catalog, spec: SearchSpec) -> SearchSpec:
     """
     if spec.series is None:
         return spec
-    earlier = _searches(catalog, spec.series)
-    for search in earlier:
-        if holder := catalog.holder(search.id):
-            raise RequestError(
-                f"search {search.name} of series {spec.series} is being run by {holder}: wait for it, or stop it first"
-            )
+    if held := catalog.held_in(spec.series):
+        name, holder = held
+        raise RequestError(
+            f"search {name} of series {spec.series} is being run by {holder}: wait for it, or stop it first"
+        )
+    earlier = catalog.searches(spec.series)
     if spec.training_seed is not None:
         return spec
     had = {search.spec.get("training_seed", search.spec["seed"]) for search in earlier}
@@ -126,17 +126,11 @@ def following(catalog: Catalog, prepared: Prepared, began: datetime | None = Non
     """With what is known from the searches of its series that began before it; notes say what that is."""
     if prepared.spec.series is None:
         return prepared
-    earlier = [
-        search for search in _searches(catalog, prepared.spec.series) if began is None or search.created_at < began
-    ]
+    series = catalog.searches(prepared.spec.series)
+    earlier = [search for search in series if began is None or search.created_at < began]
     before = _before(catalog, earlier[:_LOOK_BACK], _question(prepared.facts, prepared.spec.to_json()))
     notes = before.notes(prepared.spec.series, prepared.spec.budget)
     return replace(prepared, before=before, facts=prepared.facts | {"notes": [*prepared.facts["notes"], *notes]})
-
-
-def _searches(catalog: Catalog, series: str) -> list[SearchRecord]:
-    """Newest first."""
-    return [search for search in catalog.searches() if search.spec.get("series") == series]
 
 
 def _before(catalog: Catalog, earlier: Sequence[SearchRecord], question: Mapping[str, str]) -> Before:

@@ -120,7 +120,7 @@ def _named(specs: Sequence[SearchSpec], home: Home, kind: str) -> list[SearchSpe
     if twice := [source for source in sources if sources.count(source) > 1]:
         raise RequestError(f"data set {twice[0]} is given twice: give each data set once")
     with closing(Catalog(home.storage)) as catalog:
-        taken = {search.name for search in catalog.searches()}
+        taken = catalog.names()
         named: list[SearchSpec] = []
         for spec in specs:
             model = Path(spec.model).name if spec.model else "demo"

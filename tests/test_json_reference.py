@@ -18,7 +18,7 @@ from search.catalog import Catalog
 from search.catalog.records import SearchRecord
 from search.cli import cli
 from search.inspection import modules_document
-from search.result import result_document, result_row
+from search.result import result_document, result_rows
 from search.spec import SearchSpec
 from tests.faults.replayed import FACTS, GROUPS, SPEC
 from tests.json_reference import described, undescribed, unseen
@@ -47,7 +47,7 @@ def test_one_search(tmp_path: Path) -> None:
         night(catalog, "s-1", {"o_proj": 60}, budget=2)
         night(catalog, "s-2", {"o_proj": 60, "k_proj": 90})
         documents = [result_document(catalog, search) for search in (catalog.search("s-2"), _large(catalog))]
-        rows = [result_row(catalog, search) for search in catalog.searches()]
+        rows = result_rows(catalog, catalog.searches())
     assert documents[1]["latency_check"]["drift"]["ratio_change"] is not None
     assert [found for document in documents for found in undescribed("show", document)] == []
     assert unseen("show", *documents) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from fastapi.responses import JSONResponse
 
 from objectives.errors import RequestError, StoreError, UnknownSearch
 from search.api.auth import token_of
-from search.api.routes import anyone, reads, writes
+from search.api.events import Watched
+from search.api.routes import anyone, reads, state_of, writes
 from search.api.supervisor import Supervisor
 from search.catalog.store import Catalog
 from search.home import Home
@@ -41,6 +43,7 @@ def application(
     )
     app.state.catalog, app.state.home, app.state.supervisor = catalog, home, supervisor
     app.state.roots, app.state.endpoints = tuple(roots), tuple(endpoints)
+    app.state.watched = Watched(partial(state_of, catalog))
     for router in (anyone, reads, writes):
         app.include_router(router)
     app.middleware("http")(_guard)

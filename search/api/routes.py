@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +26,10 @@ from search.api import models
 from search.api.auth import requires
 from search.api.events import events
 from search.catalog.records import SearchRecord
+from search.catalog.store import Catalog
 from search.catalog.submissions import OPEN, SubmissionRecord, submission, submissions, submit
 from search.export import export_adapter
-from search.result import result_document, result_row
+from search.result import result_document, result_rows, standing
 from search.run import free_name
 from search.spec import SearchSpec, with_absolute_paths
 
@@ -105,7 +107,7 @@ def submit_search(request: Request, settings: models.SearchRequest) -> models.Su
         if state.catalog.find(name) is not None:
             raise HTTPException(409, f"a search named {name!r} exists already: choose another name, or resume it")
         return _submitted(request, name, "run", given)
-    taken = {each.name for each in [*state.catalog.searches(), *submissions(state.catalog)]}
+    taken = state.catalog.names() | {each.name for each in submissions(state.catalog)}
     stem = "-".join(Path(given[key]).stem for key in ("model", "data") if key in given) or "demo"
     while True:
         name = free_name(stem, taken)
@@ -153,7 +155,7 @@ def _shown(record: SubmissionRecord) -> models.Submission:
 @reads.get("/searches", summary="All searches, newest first")
 def list_searches(request: Request) -> list[models.SearchRow]:
     catalog = request.app.state.catalog
-    return [models.SearchRow(**result_row(catalog, search)) for search in catalog.searches()]
+    return [models.SearchRow(**row) for row in result_rows(catalog, catalog.searches())]
 
 
 @reads.get("/submissions", summary="What was submitted, oldest first")
@@ -180,6 +182,21 @@ def front(request: Request, name: Name) -> models.Front:
     return models.Front(**{field: document[field] for field in models.Front.model_fields})
 
 
+def state_of(catalog: Catalog, name: str) -> dict[str, Any]:
+    """What those who watch a search are told; ``over`` once nothing more will come."""
+    asked = submission(catalog, name)
+    try:
+        search = catalog.search(name)
+    except UnknownSearch:
+        if asked is None:
+            raise
+        return {"status": asked.status, "error": asked.error, "over": asked.status not in OPEN}
+    stands = standing(catalog, search)
+    waiting = asked is not None and asked.status in OPEN
+    over = stands["status"] != "running" and not waiting
+    return stands | {"error": asked.error if asked else None, "over": over}
+
+
 @reads.get(
     "/searches/{name}/events",
     summary="Watch a search",
@@ -195,29 +212,7 @@ def watch(
     ] = None,
 ) -> StreamingResponse:
     """Events `progress` and, at last, `end`: status, how many trials are done, and the front so far."""
-    catalog = request.app.state.catalog
-
-    def look() -> dict[str, Any]:
-        asked = submission(catalog, name)
-        try:
-            search = catalog.search(name)
-        except UnknownSearch:
-            if asked is None:
-                raise
-            return {"status": asked.status, "error": asked.error, "over": asked.status not in OPEN}
-        document = result_document(catalog, search)
-        waiting = asked is not None and asked.status in OPEN
-        members = ("trial", "label", "validation_accuracy", "accuracy", "tpot_ratio")
-        return {
-            "status": document["status"],
-            "error": asked.error if asked else None,
-            "trials": document["trials"],
-            "done": sum(document["trials"].values()),
-            "budget": document["budget"],
-            "front": [{key: member[key] for key in members} for member in document["front"]],
-            "over": document["status"] != "running" and not waiting,
-        }
-
+    look = partial(request.app.state.watched, name)
     look()  # an unknown search is refused before the stream begins
     stream: AsyncIterator[str] = events(look, last_event_id)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})

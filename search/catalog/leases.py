@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from search.catalog.clock import database_now
-from search.catalog.models import Lease, Trial
+from search.catalog.models import Lease, Search, Trial
 
 EXPIRY_S = 30.0
 
@@ -42,6 +42,14 @@ def holder(session: Session, search_id: str) -> str | None:
     """Who holds the search now, in words."""
     row = session.get(Lease, search_id)
     return None if row is None else _living(row, database_now(session))
+
+
+def held_in(session: Session, series: str) -> tuple[str, str] | None:
+    """A search of the series that is held now, by its name, and by whom."""
+    now = database_now(session)
+    named = select(Search.name, Lease).join(Search, Search.id == Lease.search_id).where(Search.series == series)
+    held = ((name, _living(lease, now)) for name, lease in session.execute(named))
+    return next(((name, holder) for name, holder in held if holder), None)
 
 
 def renew(session: Session, search_id: str, lease_id: str) -> bool:

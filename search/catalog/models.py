@@ -68,10 +68,13 @@ class Base(DeclarativeBase):
 
 class Search(Base):
     __tablename__ = "catalog_searches"
+    __table_args__ = (Index(None, "series", "created_at"),)
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(255), unique=True)
     spec: Mapped[dict[str, Any]]
+    #: As in `spec`: to be found by, which JSON of any origin is not on PostgreSQL.
+    series: Mapped[str | None] = mapped_column(String(100))
     facts: Mapped[dict[str, Any]]
     status: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None]
@@ -165,6 +168,7 @@ class Night(Base):
     """One tick of a schedule: the key lets no two daemons run the same one."""
 
     __tablename__ = "catalog_nights"
+    __table_args__ = (Index(None, "status", "tick"),)
 
     schedule: Mapped[str] = mapped_column(ForeignKey("catalog_schedules.name"), primary_key=True)
     tick: Mapped[datetime] = mapped_column(primary_key=True)
@@ -213,6 +217,7 @@ class Submission(Base):
     """What the API was asked to run, under the name of its search; it outlives the server."""
 
     __tablename__ = "catalog_submissions"
+    __table_args__ = (Index(None, "status", "submitted_at"),)
 
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     kind: Mapped[str] = mapped_column(String(8))

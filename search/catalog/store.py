@@ -103,6 +103,12 @@ class Catalog:
         with self.reading() as session:
             return leases.holder(session, search_id)
 
+    @retried
+    def held_in(self, series: str) -> tuple[str, str] | None:
+        """The name of a search of the series that is being run, and who holds it, in words."""
+        with self.reading() as session:
+            return leases.held_in(session, series)
+
     def holder_of(self, name: str) -> str | None:
         """The same of the search of that name, if there is one."""
         search = self.find(name)
@@ -142,7 +148,8 @@ class Catalog:
     @retried
     def create_search(self, name: str, spec: dict[str, Any], facts: dict[str, Any]) -> SearchRecord:
         """Raises RequestError if the name is taken."""
-        row = Search(id=uuid.uuid4().hex, name=name, spec=spec, facts=facts, status="running", created_at=_now())
+        about = {"spec": spec, "series": spec.get("series"), "facts": facts}
+        row = Search(id=uuid.uuid4().hex, name=name, **about, status="running", created_at=_now())
         try:
             with self.writing() as session:
                 session.add(row)
@@ -195,11 +202,18 @@ class Catalog:
             return record_of(SearchRecord, _get(session, Search, search_id))
 
     @retried
-    def searches(self) -> list[SearchRecord]:
-        """Newest first."""
+    def searches(self, series: str | None = None) -> list[SearchRecord]:
+        """Newest first; of all, or of one series."""
+        wanted = select(Search).order_by(Search.created_at.desc())
         with self.reading() as session:
-            rows = session.scalars(select(Search).order_by(Search.created_at.desc()))
+            rows = session.scalars(wanted if series is None else wanted.where(Search.series == series))
             return [record_of(SearchRecord, row) for row in rows]
+
+    @retried
+    def names(self) -> set[str]:
+        """Of all searches."""
+        with self.reading() as session:
+            return set(session.scalars(select(Search.name)))
 
     @retried
     def set_status(self, search_id: str, status: str, reason: str | None = None, elapsed_s: float = 0.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import threading
@@ -17,6 +18,8 @@ from safetensors.torch import load
 from sqlalchemy import create_engine
 
 from objectives import demo
+from objectives.errors import UnknownSearch
+from search.api.events import Watched
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submissions
@@ -331,3 +334,32 @@ def test_what_cannot_be_started_fails_alone(service: Service) -> None:
     assert client.get("/submissions/first").json()["error"].startswith("cannot be started (File exists: ")
     assert supervisor._thread.is_alive(), "and what comes after it is looked at"
     supervisor.stop()
+
+
+def test_all_who_watch_a_search_share_a_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty who watched a search of a thousand trials kept the server busy with them alone."""
+    monkeypatch.setattr("search.api.events.POLL_S", 3600.0)
+    looks: list[str] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def look(name: str) -> dict[str, Any]:
+        looks.append(name)
+        begun.set()
+        may_end.wait(60)
+        if name == "unknown":
+            raise UnknownSearch("no search is named 'unknown'")
+        return {"status": "running", "over": name == "ended"}
+
+    watched = Watched(look)
+    with ThreadPoolExecutor(20) as threads:
+        first = threads.submit(watched, "demo")
+        begun.wait(60)
+        others = [threads.submit(watched, "demo") for _ in range(19)]
+        may_end.set()
+        assert all(each.result() == {"status": "running", "over": False} for each in (first, *others))
+    assert looks == ["demo"]
+    for name in ("ended", "unknown"):  # may be resumed, or begin, in the next moment
+        for _ in range(2):
+            with contextlib.suppress(UnknownSearch):
+                watched(name)
+    assert looks == ["demo", "ended", "ended", "unknown", "unknown"]

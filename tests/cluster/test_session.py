@@ -88,8 +88,10 @@ def test_a_ray_that_has_no_such_name_tells_nothing_of_its_end(monkeypatch: pytes
 
 
 def test_the_ray_of_a_notebook_or_of_another_search_is_left_alone() -> None:
-    """It was shut down at the end of a search that could not even begin. And what fits on it is known."""
+    """It was shut down at the end of a search that could not even begin. And what fits on it is known, and what Tune
+    left of a run in its folder, which stays for good, is deleted."""
     program = """
+import pathlib
 from cluster import session
 
 def refused():
@@ -104,6 +106,11 @@ with session.ray_session(1, None) as ready:
     refused()
     ready()
     import ray
+    artifacts = pathlib.Path(ray._private.worker._global_node.get_session_dir_path(), "artifacts", "now")
+    for run in ("mine", "another"):
+        (artifacts / run / "working_dirs").mkdir(parents=True)
+    session.drop_files("mine")
+    said.append([run.name for run in artifacts.iterdir()])
 ray.init("local", num_cpus=1, num_gpus=1, include_dashboard=False, _node_ip_address="127.0.0.1")
 refused()
 print(*said, sep="\\n")
@@ -119,6 +126,7 @@ print(ray.is_initialized(), [session.has_room(gpus) for gpus in (0, 0.5, 1, 2)])
         )
     assert done.stdout.splitlines() == [
         "another search runs in this process: wait for its end, or search in another process",
+        "['another']",
         "this process uses Ray already: call ray.shutdown() first, or search in another process",
         "True [True, True, True, False]",
     ], done.stderr

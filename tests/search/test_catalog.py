@@ -328,6 +328,7 @@ def test_searches_of_earlier_versions_have_the_settings_that_they_ran_under(stor
     engine = create_engine(catalog.url)
     catalog.close()
     with engine.begin() as connection:
+        command.downgrade(config(connection), "0006")
         connection.execute(text("UPDATE catalog_version SET version_num = '0005'"))
     catalog = Catalog(storage)
     assert catalog.search("old").spec == {"budget": 7, "alpha": "2r", "label_weight": 0.0}

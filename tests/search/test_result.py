@@ -1,0 +1,60 @@
+"""What lists and watchers read of searches, beside the whole document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from objectives.placement import Placement
+from search.catalog import Catalog
+from search.home import Home
+from search.result import result_document, result_rows, standing
+from search.spec import SearchSpec
+from tests.api.conftest import FACTS, record_search
+from tests.statements import statements
+
+
+def home(catalog: Catalog, folder: Path) -> Home:
+    return Home.at(folder / "home", catalog.url, None)
+
+
+def end(catalog: Catalog, search_id: str, number: int, status: str, measurement: dict[str, Any] | None) -> None:
+    catalog.add_trial(search_id, number, Placement.of(["k_proj", f"{number}_proj"], 8), None)
+    assert catalog.record(search_id, number, status, reason="why", measurement=measurement)
+
+
+def test_lists_and_watchers_are_told_what_the_document_says(catalog: Catalog, tmp_path: Path) -> None:
+    trials = (("q_proj", 0.1 + 0.2, 1.3), ("o_proj", 0.6, 1.1), ("v_proj", 0.5, 1 / 0.9), ("k_proj", 0.7, 1.3))
+    record_search(catalog, home(catalog, tmp_path), "demo", trials)
+    search = catalog.search("demo")
+    catalog.record_test(search.id, 1, {"accuracy": 0.55, "accuracy_ci": [0.5, 0.6]})
+    latency = {"ratio": 1.05}
+    end(catalog, search.id, 4, "failed", None)
+    end(catalog, search.id, 5, "infeasible", {"latency": latency})
+    end(catalog, search.id, 6, "complete", {"validation": {"accuracy": 0.9}, "latency": latency})  # has no adapter
+    catalog.add_trial(search.id, 7, Placement.of(["up_proj"], 8), None)
+    catalog.create_search("empty", SearchSpec(steps=200, budget=3).to_json(), FACTS)
+
+    document = result_document(catalog, search)
+    told = standing(catalog, search)
+    assert [member["trial"] for member in told["front"]] == [1, 3]
+    assert told["front"] == [{key: member[key] for key in told["front"][0]} for member in document["front"]]
+    assert {key: document[key] for key in ("status", "trials", "budget")} == {
+        key: told[key] for key in ("status", "trials", "budget")
+    }
+    empty, demo = result_rows(catalog, catalog.searches())
+    assert demo | {"front": 2, "best": 0.7, "trials": document["trials"]} == demo
+    assert (empty["search"], empty["front"], empty["best"], sum(empty["trials"].values())) == ("empty", 0, None, 0)
+
+
+def test_a_list_reads_all_trials_in_one_statement(catalog: Catalog, tmp_path: Path) -> None:
+    """One for each search made 500 of them wait for seconds, most of it for samples and scores that no list shows."""
+    asked = []
+    for names in (["a"], ["b", "c", "d", "e"]):
+        for name in names:
+            record_search(catalog, home(catalog, tmp_path), name)
+        with statements() as found:
+            rows = result_rows(catalog, catalog.searches())
+        assert all(row["front"] == 2 for row in rows)
+        asked.append(len(found))
+    assert asked[0] == asked[1]
