@@ -96,7 +96,8 @@ def encode(
 ) -> EncodedTask:
     """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays,
     be it one that all rows of train bring. ``ends`` are tokens at which the checkpoint ends an answer, as servers have
-    it; those that are pieces of text are left out.
+    it; those that are pieces of text are left out. Completions are trained to end as the chat template ends an answer,
+    if that is one of them, else with the end of sequence.
 
     What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
     completion, which is taken from the references too.
@@ -130,13 +131,15 @@ def encode(
     marks = {tokenizer.convert_ids_to_tokens(token): token for token in other_ends}
     if tokenizer.eos_token:
         marks[tokenizer.eos_token] = eos
+    # Chat models go on to end their turns as they know to, where servers take that for an end.
+    usual_end = next((token for mark, token in marks.items() if chosen.end.lstrip().startswith(mark)), eos)
 
     def ended(text: str) -> tuple[str, int | None]:
-        """Without the end that it brings, and that end."""
-        for mark, token in marks.items():
-            if text.rstrip().endswith(mark):
-                return text.rstrip().removesuffix(mark), token
-        return text, eos
+        """Without the ends that it brings, and the first of them."""
+        first_end = usual_end
+        while mark := next((mark for mark in marks if text.rstrip().endswith(mark)), None):
+            text, first_end = text.rstrip().removesuffix(mark), marks[mark]
+        return text, first_end
 
     def completions(texts: Sequence[str]) -> list[list[int]]:
         return _continuations(tokenizer, "a" + after, [chosen.lead + text for text in texts])

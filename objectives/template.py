@@ -25,6 +25,7 @@ class Template:
     after: str
     lead: str
     special: bool  # whether the tokenizer adds its own first tokens; a chat template brings them itself
+    end: str = ""  # what a chat template has behind an answer
 
     @classmethod
     def choose(cls, tokenizer: Any, template: str | None) -> Template:
@@ -40,9 +41,9 @@ class Template:
             )
         if template in (None, "auto", "chat"):
             if has_chat:
-                turn, lead = _chat(tokenizer)
+                turn, lead, end = _chat(tokenizer)
                 before, _, after = turn.partition(_MARK)
-                return cls(before, after, lead, special=False)
+                return cls(before, after, lead, special=False, end=end)
             template = PLAIN_TEMPLATE
         if template.count("{text}") != 1:
             raise RequestError(f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
@@ -54,12 +55,12 @@ class Template:
         return cls(before, after, lead, special=True)
 
     def behind(self, end: str, tokenizer: Any) -> Template:
-        """Where rows bring the chat template, and all end with ``end`` as that does: led as it has it."""
+        """Where rows bring the chat template, and all end with ``end`` as that does: led and ended as it has it."""
         if self.special and not self.after:
             with suppress(RequestError):  # none; or a template of one's own is the remedy for one that cannot be used
                 chat = Template.choose(tokenizer, "chat")
                 if chat.after and end.endswith(chat.after):
-                    return replace(self, lead=chat.lead)
+                    return replace(self, lead=chat.lead, end=chat.end)
         return self
 
     @property
@@ -78,8 +79,9 @@ def _clock() -> str:
     return f"{{% macro strftime_now(format) %}}{{{{ format{known} }}}}{{% endmacro %}}{{{{ '' }}}}"
 
 
-def _chat(tokenizer: Any) -> tuple[str, str]:
-    """A user's turn that says the mark, as the chat template has it, and the white space that it has before an answer.
+def _chat(tokenizer: Any) -> tuple[str, str, str]:
+    """A user's turn that says the mark, as the chat template has it, the white space that it has before an answer, and
+    what it has behind one.
 
     Raises RequestError where it does not say the mark.
     """
@@ -110,7 +112,8 @@ def _chat(tokenizer: Any) -> tuple[str, str]:
         except (TemplateError, TypeError, ValueError):  # it has no answers
             both = turn
         lead = both[len(turn) :].partition(_MARK)[0] if both.startswith(turn) else ""
-        return turn, lead if lead.isspace() else ""
+        end = both.rpartition(_MARK)[2] if both.count(_MARK) == 2 else ""
+        return turn, lead if lead.isspace() else "", end
     raise RequestError(
         f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
         f"such as {PLAIN_TEMPLATE!r}"

@@ -30,19 +30,19 @@ def encoded(template: str | None = None, chat: str | None = None) -> EncodedTask
 
 
 @pytest.mark.parametrize(
-    ("answer", "lead"),
+    ("answer", "lead", "end"),
     [
-        (" {{ m.content }}</s>", " "),
-        ("{{ '\n' + m.content }}", "\n"),
-        ("{{ m.content }}", ""),
-        ("<bot> {{ m.content }}", ""),
+        (" {{ m.content }}</s>", " ", "</s>"),
+        ("{{ '\n' + m.content }}", "\n", ""),
+        ("{{ m.content }}", "", ""),
+        ("<bot> {{ m.content }}", "", ""),
     ],
 )
-def test_a_completion_stands_behind_the_prompt_as_the_chat_template_has_it(answer: str, lead: str) -> None:
+def test_a_completion_stands_behind_the_prompt_as_the_chat_template_has_it(answer: str, lead: str, end: str) -> None:
     """Llama 2 and Mistral have a space there: without it labels are other tokens than those that they know."""
     turns = "{% for m in messages %}{% if m.role == 'user' %}[ {{ m.content }} ]{% else %}" + answer + "{% endif %}"
     chat = turns + "{% endfor %}"
-    assert Template.choose(make_tokenizer(chat=chat), None) == Template("[ ", " ]", lead=lead, special=False)
+    assert Template.choose(make_tokenizer(chat=chat), None) == Template("[ ", " ]", lead, special=False, end=end)
     assert encoded(chat=chat).label_ids[1] == tuple(ids(make_tokenizer(), f"]{lead}person")[1:])
 
 
