@@ -220,6 +220,8 @@ def _marked(template: Template, tokenizer: Any, rows: Sequence[Row]) -> Iterator
 
 def _unknown(tokenizer: Any, rows: Sequence[EncodedRow]) -> Iterator[str]:
     """Inputs that the tokenizer has no pieces for, as of another script than its own: the model cannot read them."""
+    if tokenizer.unk_token in (tokenizer.bos_token, tokenizer.eos_token):
+        return  # every prompt may begin with it, as with OPT's, which knows all there is
     tokens = sum(len(row.prompt) for row in rows)
     unknown = sum(row.prompt.count(tokenizer.unk_token_id) for row in rows)
     if unknown > tokens / 10:

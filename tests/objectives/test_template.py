@@ -169,3 +169,11 @@ def test_inputs_of_a_script_that_the_tokenizer_does_not_know_are_told(kind: Any,
         "language or script; choose a model that was trained on it"
     ]
     assert not notes("cat", "the cat sat on the mat " * 3 + "\u72ac")
+
+
+def test_the_token_that_begins_each_input_is_no_unknown_one() -> None:
+    """OPT's is its unknown token as well, and tokenizers of bytes know every script."""
+    tokenizer = make_tokenizer()
+    tokenizer.unk_token = tokenizer.bos_token
+    short = make_data("classification", {"train": [("hi", "yes"), ("who", "no")]})
+    assert not encode(short, tokenizer, "causal", max_tokens=64, template="{text}").notes()
