@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 KNOWN = dict(known_commands())
 #: Options of programs that are not the command line.
-FOREIGN = {"--check", "--detach", "--enable-lora", "--generate", "--lora-target-modules", "--max-lora-rank"}
+FOREIGN = {"--check", "--detach", "--enable-lora", "--force", "--generate", "--lora-target-modules", "--max-lora-rank"}
 FOREIGN |= {"--no-deps", "--profile", "--scale", "--wheel-dir"}
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
