@@ -85,7 +85,7 @@ def _not_begun(specs: Sequence[SearchSpec], position: int, home: Home) -> list[s
     """The data sets that have no search yet; what ended the one at ``position`` may have come before its search."""
     begun = {spec.name for spec in specs[:position]}
     with suppress(StoreError), closing(Catalog(home.storage)) as catalog:
-        begun &= {search.name for search in catalog.searches()}
+        begun &= catalog.names()
     return [str(spec.data) for spec in specs if spec.name not in begun]
 
 
