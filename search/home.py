@@ -58,16 +58,23 @@ class Home:
 
         return storage_at(f"{search.spec.get('adapters') or self.folder / 'adapters'}/{search.id}")
 
-    def flags(self) -> str:
+    def flags(self, *, anywhere: bool = False) -> str:
         """What has to follow a command of ours, one that is printed for a person, to find this home; nothing for the
-        one that is found without."""
+        one that is found without.
+
+        ``anywhere``: it is read later and by others, who have neither this folder nor this environment, which is a
+        daemon's if that began this process.
+        """
         usual = None
-        with suppress(RequestError):  # the current folder was deleted, and a long search may end in it all the same
-            usual = _folder(None)
+        if not anywhere:
+            with suppress(RequestError):  # the current folder was deleted, and a long search may end in it all the same
+                usual = _folder(None)
         flags = "" if self.folder == usual else f" --home {shlex.quote(str(self.folder))}"
+        shown = redacted(self.storage)
         # A password is not printed, so that the environment's own URL is left to it.
-        found = place_of(str(self.folder), None, None).storage == self.storage
-        return flags if found else f"{flags} --storage {shlex.quote(redacted(self.storage))}"
+        alone = anywhere and shown == self.storage
+        expected = Home.at(self.folder, None, None) if alone else place_of(str(self.folder), None, None)
+        return flags if expected.storage == self.storage else f"{flags} --storage {shlex.quote(shown)}"
 
     def environment(self) -> dict[str, str]:
         """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs

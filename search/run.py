@@ -130,8 +130,8 @@ def tracker_of(catalog: Catalog, home: Home) -> Tracker:
     def document(search_id: str) -> dict[str, Any]:
         return result_document(catalog, catalog.search_of(search_id))
 
-    artifacts = home.folder / "mlartifacts"
-    return Tracker(catalog, home.mlflow(), artifacts, document, only=home.mlflow_kept(), flags=home.flags())
+    artifacts, flags = home.folder / "mlartifacts", home.flags(anywhere=True)
+    return Tracker(catalog, home.mlflow(), artifacts, document, only=home.mlflow_kept(), flags=flags)
 
 
 def _is_finished(catalog: Catalog, search: SearchRecord, spec: SearchSpec, home: Home) -> bool:

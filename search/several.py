@@ -19,8 +19,8 @@ from search.prepare import prepare
 from search.run import free_name, start
 from search.spec import SearchSpec
 
-#: Hours, of which there have to be some.
-_NO_TIME = 1e-6
+#: Of an hour, which people are shown: a third of a second, and the least that a search is given.
+_DIGITS = 4
 
 
 def run_each(
@@ -57,8 +57,8 @@ def run_each(
     began = time.monotonic()
     for position, spec in enumerate(specs, start=1):
         if spec.max_hours is not None:
-            hours = spec.max_hours - (time.monotonic() - began) / 3600
-            spec = replace(spec, max_hours=max(hours, _NO_TIME) / (len(specs) - position + 1))
+            share = (spec.max_hours - (time.monotonic() - began) / 3600) / (len(specs) - position + 1)
+            spec = replace(spec, max_hours=max(round(share, _DIGITS), 10**-_DIGITS))
         print(f"search {position} of {len(specs)}: {spec.name}", file=stream, flush=True)
         try:
             documents.append(start(spec, home, progress_stream))
@@ -85,7 +85,7 @@ def _not_begun(specs: Sequence[SearchSpec], position: int, home: Home) -> list[s
     """The data sets that have no search yet; what ended the one at ``position`` may have come before its search."""
     begun = {spec.name for spec in specs[:position]}
     with suppress(StoreError), closing(Catalog(home.storage)) as catalog:
-        begun &= {search.name for search in catalog.searches()}
+        begun &= catalog.names()
     return [str(spec.data) for spec in specs if spec.name not in begun]
 
 

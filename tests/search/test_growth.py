@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
+from alembic import command
+from sqlalchemy import create_engine, make_url
 
 from objectives.errors import RequestError
 from search.catalog import Catalog
+from search.catalog.migrate import config
 from search.catalog.schedules import add_schedule, adopt
 from search.catalog.submissions import submissions
 from search.lease import Lease
@@ -80,3 +82,16 @@ def test_what_is_asked_often_walks_no_table_that_grows(
         for statement, parameters in about:
             plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
             assert not [step for step in plan if step.startswith(f"SCAN {table}")], plan
+
+
+def test_searches_of_earlier_versions_are_found_by_their_series(storage: str) -> None:
+    with closing(Catalog(storage)) as catalog:
+        for name, settings in (("of", {"series": "s"}), ("none", {"series": None}), ("older", {})):
+            catalog.create_search(name, {"seed": 0, **settings}, {"labels": ["\0", "\ud800"]})
+        engine = create_engine(catalog.url)
+    with engine.begin() as connection:
+        command.downgrade(config(connection), "0006")
+    with closing(Catalog(storage)) as catalog:
+        assert [search.name for search in catalog.searches("s")] == ["of"]
+        assert len(catalog.searches()) == 3
+    engine.dispose()

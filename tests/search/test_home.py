@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from objectives.errors import RequestError
 from search import outside
 from search.catalog import Catalog
 from search.home import Home, home_of, place_of
+from search.run import tracker_of
 
 
 @pytest.mark.parametrize(
@@ -85,9 +88,39 @@ def test_a_printed_command_finds_the_home_that_it_is_about(
     monkeypatch.chdir(tmp_path)
     home = place_of(*place, None)
     assert home.flags() == flags.format(here=tmp_path)
-    monkeypatch.setenv("SEARCH_HOME", str(home.folder))
-    monkeypatch.setenv("SEARCH_STORAGE", home.storage)
+    for name, value in home.environment().items():
+        monkeypatch.setenv(name, value)
     assert home.flags() == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "flags"),
+    [
+        ((None, None), " --home {here}/.search"),
+        (("h", "sqlite:///x.db"), " --home {here}/h --storage sqlite:///{here}/x.db"),
+        (("h", "postgresql://host/d"), " --home {here}/h --storage postgresql://host/d"),
+        (("h", "postgresql://me:secret@host/d"), " --home {here}/h"),
+    ],
+)
+def test_a_command_that_others_read_later_takes_nothing_from_a_daemons_environment(
+    place: tuple[str | None, str | None], flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's descriptions of nights and of what the API was asked for named no home."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in place_of(*place, None).environment().items():
+        monkeypatch.setenv(name, value)
+    assert place_of(None, None, None).flags(anywhere=True) == flags.format(here=tmp_path)
+
+
+def test_mlflow_is_told_such_commands(sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("search.tracking.Tracker", lambda *_, **named: given.update(named))
+    home = Home.at(tmp_path, None, None)
+    for name, value in home.environment().items():
+        monkeypatch.setenv(name, value)
+    with closing(Catalog(sqlite)) as catalog:
+        tracker_of(catalog, home)
+    assert given["flags"] == f" --home {tmp_path}"
 
 
 def test_a_folder_that_was_deleted_holds_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
