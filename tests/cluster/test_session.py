@@ -24,20 +24,25 @@ def has_ipv6() -> bool:
     return True
 
 
+def run(program: str, folder: str) -> subprocess.CompletedProcess[str]:
+    """To its end, with Ray's files in the folder, whose name is short, since sockets lie in it."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"RAY_TMPDIR": folder},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 def test_a_search_of_this_machine_needs_no_cluster_that_ran_here() -> None:
     """`ray start` leaves a note of its cluster; Ray's own default would join that, and fail."""
     program = "import cluster.session as s\nwith s.ray_session(1, None) as ready: ready()\nprint('ready')"
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short, since sockets lie in it
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         note = Path(folder) / "ray" / "ray_current_cluster"
         note.parent.mkdir()
         note.write_text("127.0.0.1:1")
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"RAY_TMPDIR": folder},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = run(program, folder)
         assert done.stdout.strip() == "ready", done.stderr
 
 
@@ -117,13 +122,7 @@ print(*said, sep="\\n")
 print(ray.is_initialized(), [session.has_room(gpus) for gpus in (0, 0.5, 1, 2)])
 """
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env=os.environ | {"RAY_TMPDIR": folder},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = run(program, folder)
     assert done.stdout.splitlines() == [
         "another search runs in this process: wait for its end, or search in another process",
         "['another']",
