@@ -39,8 +39,9 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     """The one-standard-error rule (Breiman et al., 1984, section 3.4.3) with latency as the cost.
 
     Of the front's members whose expected accuracy is within one standard error of the highest one, the fastest; of
-    those that are slower by no more than one standard error of the difference, the one of the highest expected
-    accuracy. Where trials have estimates, luck weighs less: the best of many measured figures is mostly the luckiest.
+    those that are slower by no more than one standard error of the difference, and no slower than the best, the one of
+    the highest expected accuracy. Where trials have estimates, luck weighs less: the best of many measured figures is
+    mostly the luckiest. None without candidates.
     """
     if not candidates:
         return None
@@ -52,12 +53,12 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     expected, error = found or ([c.accuracy for c in ordered], [c.standard_error for c in ordered])
     best = max(members, key=lambda i: expected[i])
     bar = min(e for e, c in zip(error, ordered, strict=True) if _same_point(c, ordered[best]))
-    within = [i for i in members if expected[i] >= expected[best] - bar - _ROUNDING]
+    # What is slower than the best has nothing to be taken for.
+    no_slower = members[: members.index(best) + 1]
+    within = [i for i in no_slower if expected[i] >= expected[best] - bar - _ROUNDING]
     fastest = within[0]
     # A latency that is lower by luck alone is worth no accuracy: of two ranks it is as often that of the worse one.
-    picked = max(
-        (i for i in members if not ordered[i].ratio.exceeds(ordered[fastest].ratio)), key=lambda i: expected[i]
-    )
+    picked = max((i for i in within if not ordered[i].ratio.exceeds(ordered[fastest].ratio)), key=lambda i: expected[i])
     chosen = ordered[picked]
     cost = f"{latency_name(axis)} {chosen.ratio.value:.2f} times the base model's"
     metric = metric_name(metric)

@@ -11,6 +11,7 @@ from objectives.latency.paired import Ratio
 from objectives.placement import Placement
 from search.recommend import Candidate, recommend
 from search.shrinkage import estimates
+from search.strategy.linear import LinearPosterior, features
 
 GROUPS = "qkvogud"
 ROWS = 400
@@ -27,6 +28,13 @@ def made(seed: int, scatter: float = 0.0) -> tuple[list[Placement], np.ndarray, 
     measured = random.binomial(ROWS, truth) / ROWS
     loss = 1.5 - 2 * ease + 0.01 * random.standard_normal(40)
     return placements, truth, measured, np.sqrt(measured * (1 - measured) / ROWS), loss
+
+
+def candidates(
+    placements: list[Placement], measured: np.ndarray, error: np.ndarray, loss: np.ndarray, ratios: list[Ratio]
+) -> list[Candidate]:
+    rows = zip(placements, measured.tolist(), error.tolist(), ratios, loss.tolist(), strict=True)
+    return [Candidate(number, *row) for number, row in enumerate(rows)]
 
 
 def test_estimates_are_nearer_the_truth_than_counts() -> None:
@@ -98,13 +106,68 @@ def test_the_luckiest_is_not_what_others_are_measured_by() -> None:
     order = np.argsort(-measured)
     lucky = int(order[10])
     measured[lucky] = measured.max() + 0.03
-    rows = zip(placements, measured, error, loss, strict=True)
-    ratios = [1.0 + 0.1 * len(placement.groups) for placement in placements]
-    candidates = [
-        Candidate(i, p, float(a), float(e), Ratio.exact(r), float(v))
-        for i, ((p, a, e, v), r) in enumerate(zip(rows, ratios, strict=True))
-    ]
-    chosen = recommend(candidates, 0.1, "accuracy", "tpot")
+    ratios = [Ratio.exact(1.0 + 0.1 * len(placement.groups)) for placement in placements]
+    chosen = recommend(candidates(placements, measured, error, loss, ratios), 0.1, "accuracy", "tpot")
     assert chosen is not None
     assert "expected accuracy" in chosen.why
     assert f"best expected accuracy: {measured[lucky]:.3f}" not in chosen.why
+
+
+def test_what_is_slower_than_the_best_by_estimates_is_no_choice() -> None:
+    """Luckier, it is on the front; and as vague as its latency is, it may be as fast as the fastest."""
+    placements, _, measured, error, loss = made(3)
+    best, fast, lucky = np.argsort(loss)[:3]
+    measured[[fast, best, lucky]] = measured.max() + np.array([0.010, 0.015, 0.020])
+    ratios = [Ratio.exact(2.0)] * 40
+    ratios[fast], ratios[best], ratios[lucky] = Ratio.exact(1.2), Ratio.exact(1.3), Ratio(1.4, 0.4, 2.4)
+    found = estimates(placements, measured, error, loss)
+    assert found is not None
+    assert found[0][best] > found[0][lucky] > found[0][fast] > found[0][best] - found[1][best]
+    chosen = recommend(candidates(placements, measured, error, loss, ratios), 0.1, "accuracy", "tpot")
+    assert chosen is not None
+    assert chosen.trial == fast
+    assert "whose lower latency" not in chosen.why
+
+
+def posterior(line: np.ndarray, own: np.ndarray, noise: np.ndarray, own_loss: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of what ``own`` figures are of, with their whole covariance for each scatter."""
+    free = 1e3
+    found = []
+    for scatter in np.append(0.0, np.geomspace(0.1, 10.0, 15)) * np.sqrt(np.median(noise)):
+        prior = line @ np.diag([free**2, free**2, own_loss**2]) @ line.T + scatter**2 * np.eye(len(own))
+        gain = np.linalg.solve(prior + np.diag(noise), prior).T
+        likelihood = -0.5 * (
+            np.linalg.slogdet(prior + np.diag(noise))[1] + own @ np.linalg.solve(prior + np.diag(noise), own)
+        )
+        found.append((likelihood, gain @ own, (prior - gain @ prior).diagonal()))
+    likelihoods, means, variances = map(np.array, zip(*found, strict=True))
+    chance = np.exp(likelihoods - likelihoods.max())
+    chance /= chance.sum()
+    mean = chance @ means
+    return mean, np.sqrt(chance @ (variances + means**2) - mean**2)
+
+
+@pytest.mark.parametrize("scatter", [0.0, 0.03])
+def test_estimates_are_those_of_the_whole_covariance(scatter: float) -> None:
+    """Of the joint normal distribution of line, scatter and counts, which is averaged over how large the scatter is."""
+    for seed in range(5):
+        placements, _, measured, error, loss = made(seed, scatter)
+        found = estimates(placements, measured, error, loss)
+        assert found is not None
+        near = found[1] != error
+        rows = features(placements, sorted(GROUPS))
+        explained = LinearPosterior(rows, -1 / loss).expected(rows)
+        line = np.column_stack([np.ones(40), explained, -1 / loss - explained])[near]
+        line[:, 1:] = (line - line.mean(0))[:, 1:] / line[:, 1].std()
+        mean, deviation = posterior(line, measured[near], error[near] ** 2, 0.5 * measured[near].std())
+        assert found[0][near] == pytest.approx(mean, abs=1e-5)
+        assert found[1][near] == pytest.approx(deviation, rel=1e-3)
+
+
+def test_at_least_the_best_eight_have_estimates_however_far_behind_they_are() -> None:
+    placements, _, measured, error, loss = made(0)
+    order = np.argsort(-measured)
+    measured[order[1:]] -= 0.3  # over six standard errors behind the best
+    found = estimates(placements, measured, error, loss)
+    assert found is not None
+    assert set(np.flatnonzero(found[1] != error)) == set(np.flatnonzero(measured >= measured[order[7]]))
