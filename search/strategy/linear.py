@@ -18,7 +18,7 @@ LEVEL = 1e-4
 
 
 def features(placements: Sequence[Placement], groups: Sequence[str]) -> Array:
-    """(placements, 4 + groups): constant, square root of the count, log2 of the rank, their product, a flag a group."""
+    """(placements, 4 + groups): constant, square root of the count, log2 of rank / 8, their product, a flag a group."""
     index = {name: 4 + i for i, name in enumerate(groups)}
     rows = np.zeros((len(placements), 4 + len(groups)))
     count = np.sqrt([len(placement.groups) for placement in placements])
