@@ -133,13 +133,12 @@ def _to_accuracy(learned: Sequence[Observation], courses: Array) -> Array:
 def explains(seen: Sequence[Observation], groups: Sequence[str]) -> bool:
     """Whether the model may predict losses that it is not shown, as far as these trials tell.
 
-    Asked of the level that most trials have reached. Leave-one-out residuals of a linear model follow from one fit
+    Asked of the first losses, which all trials have. Leave-one-out residuals of a linear model follow from one fit
     (Allen's PRESS, 1974).
     """
-    reached = max(range(1, 1 + max(len(o.course) for o in seen)), key=lambda n: sum(len(o.course) >= n for o in seen))
-    known = [o for o in seen if len(o.course) >= reached]
+    known = [o for o in seen if o.course]
     rows = features([o.placement for o in known], groups)
-    values = np.array([o.course[reached - 1] for o in known])
+    values = np.array([o.course[0] for o in known])
     predicted = LinearPosterior(rows, values).left_out(rows, values)
     return _may_rank(predicted, values, _USEFUL)
 
