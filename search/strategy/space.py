@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -56,7 +56,3 @@ class PlacementSpace:
             for rank in self.ranks
         )
         return (placement for placement in itertools.islice(listed, _LISTED) if self.allowed(placement))
-
-    def untried(self, tried: Collection[Placement]) -> Placement | None:
-        """The first placement that is not among ``tried``; None if there is none left."""
-        return next((placement for placement in self if placement not in tried), None)

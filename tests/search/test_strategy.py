@@ -16,6 +16,7 @@ from search.names import STRATEGIES
 from search.strategy.nsga2 import population
 from search.strategy.sampler import PlacementSampler, make_sampler
 from search.strategy.space import PlacementSpace
+from search.strategy.tried import KNOWN, Tried
 
 GROUPS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj")
 SPACES = st.builds(
@@ -78,11 +79,25 @@ def test_parameters_and_placements_are_two_ways_to_write_one_thing(space: Placem
 
 
 @given(SPACES, st.data())
-def test_untried_is_what_was_not_tried(space: PlacementSpace, data: st.DataObject) -> None:
+@settings(deadline=None)
+def test_untried_is_what_was_neither_tried_nor_known(space: PlacementSpace, data: st.DataObject) -> None:
+    """Whatever the trials of other searches say, which only know."""
     everything = list(space)
-    tried = data.draw(st.sets(st.sampled_from(everything)))
-    left = [placement for placement in everything if placement not in tried]
-    assert space.untried(tried) == (left[0] if left else None)
+    some = st.sets(st.sampled_from(everything), max_size=8)
+    tried, known, elsewhere = data.draw(some), data.draw(some), data.draw(some)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for placements, attributes in ((elsewhere, {KNOWN: [1]}), (tried, {})):
+        for placement in placements:
+            params, distributions = space.params(placement), dict(space.distributions)
+            study.add_trial(
+                optuna.create_trial(
+                    params=params, distributions=distributions, values=worth(placement), user_attrs=attributes
+                )
+            )
+    found = Tried(space, known)
+    found.read(study)
+    assert {placement for placement in everything if placement in found} == tried
+    assert found.untried() == next((each for each in everything if each not in tried | known), None)
 
 
 def test_an_unknown_strategy_is_refused() -> None:
