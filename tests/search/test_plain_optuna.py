@@ -11,7 +11,7 @@ import pytest
 
 from objectives.placement import Placement
 from search.pareto import area
-from search.strategy.additive_sampler import COURSE, AdditiveSampler, Decision
+from search.strategy.additive_sampler import COURSE, RATIO, AdditiveSampler, Decision
 from search.strategy.space import PlacementSpace
 from tests.search.test_additive_sampler import GROUPS, SPACE, Never, noisy, propose, some, truth
 
@@ -129,3 +129,24 @@ def test_a_space_too_large_to_list_gets_proposals_that_are_allowed() -> None:
     proposed = space.placement(study.ask(dict(space.distributions)).params)
     assert space.allowed(proposed)
     assert not proposed.is_base
+
+
+def test_what_is_too_slow_comes_last_and_of_it_the_fastest_first() -> None:
+    """Above the cap nothing is trained; what may have been misjudged is what is nearest to it."""
+    space = PlacementSpace(GROUPS[:5], (8,))
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.sampler = AdditiveSampler(space, otherwise=Never, seed=0, max_ratio=1.12)
+    sizes = []
+    for _ in range(space.size):
+        trial = study.ask(dict(space.distributions))
+        sizes.append(len(space.placement(trial.params).groups))
+        ratio = 1.05 ** sizes[-1]
+        if ratio > 1.12:
+            trial.set_user_attr(RATIO, ratio)
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            study.tell(trial, (0.3 + 0.1 * sizes[-1] ** 0.5, ratio))
+    known = 2  # latencies that it takes to expect others
+    assert sorted(sizes) == [1] * 5 + [2] * 10 + [3] * 10 + [4] * 5 + [5]
+    assert max(sizes[known : known + 13]) <= 2
+    assert sizes[known + 15 :] == sorted(sizes[known + 15 :])
