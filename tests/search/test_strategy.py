@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import optuna
 import pytest
@@ -16,6 +17,7 @@ from search.names import STRATEGIES
 from search.strategy.nsga2 import population
 from search.strategy.sampler import PlacementSampler, make_sampler
 from search.strategy.space import PlacementSpace
+from search.strategy.tpe import TPESampler
 from search.strategy.tried import KNOWN, Tried
 
 GROUPS = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj")
@@ -186,6 +188,34 @@ def test_the_second_generation_of_nsga2_has_parents() -> None:
     by_chance, bred = (ask_all(name, space, limit=12, budget=24) for name in ("random", "nsga2"))
     assert bred[:8] == by_chance[:8]
     assert bred != by_chance
+
+
+def test_tpe_proposes_what_optunas_does_and_fits_once_for_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A placement that was tried is proposed again and again; Optuna's fits all trials anew for each proposal."""
+    space = PlacementSpace(GROUPS, (4, 8))
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    params, distributions = space.params, dict(space.distributions)
+    for placement in list(space)[::3]:
+        study.add_trial(
+            optuna.create_trial(params=params(placement), distributions=distributions, values=worth(placement))
+        )
+    fits: list[TPESampler] = []
+    build = TPESampler._build_parzen_estimator
+
+    def counted(self: TPESampler, *args: Any, **kwargs: Any) -> Any:
+        fits.append(self)
+        return build(self, *args, **kwargs)
+
+    monkeypatch.setattr(TPESampler, "_build_parzen_estimator", counted)
+    settings = {"multivariate": True, "constant_liar": True, "n_startup_trials": 8, "seed": 3}
+    ours, optunas = TPESampler(**settings), optuna.samplers.TPESampler(**settings)
+    for _ in range(2):
+        trial = study.ask()._get_latest_trial()
+        for _ in range(5):
+            assert ours.sample_relative(study, trial, distributions) == optunas.sample_relative(
+                study, trial, distributions
+            )
+    assert len(fits) == 2 * 2, "good trials and bad ones, for each of two trials"
 
 
 def test_what_is_known_is_measured_again_only_where_it_is_to_be() -> None:
