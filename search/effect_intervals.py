@@ -24,11 +24,11 @@ NEGLIGIBLE = 1e-4
 
 @dataclass(frozen=True)
 class Weights:
-    """Means and variances, each (m,), of a t distribution with ``freedom`` degrees, under one prior."""
+    """Means and squared scales, each (m,), of a t distribution with ``freedom`` degrees, under one prior."""
 
     log_evidence: float
     means: Array
-    variances: Array
+    squared_scales: Array
     freedom: float
 
 
@@ -44,19 +44,22 @@ def column_weights(rows: Array, values: Array, first: int, share: float = 1.0) -
     found = []
     for spread in SPREADS:
         log_evidence, mean, root, shape, rate = fit(rows, scaled, spread)
-        variances = (np.linalg.inv(root) ** 2).sum(0)[first:] * rate / shape
+        squared_scales = (np.linalg.inv(root) ** 2).sum(0)[first:] * rate / shape
         unit = scale * share
-        found.append(Weights(log_evidence, unit * mean[first:], unit**2 * variances, 2 * shape))
+        found.append(Weights(log_evidence, unit * mean[first:], unit**2 * squared_scales, 2 * shape))
     return found
 
 
-def intervals(weights: Sequence[Weights], level: float = 0.95) -> tuple[Array, Array, Array]:
-    """(m,) means, lower and upper bounds."""
+def intervals(weights: Sequence[Weights]) -> tuple[Array, Array, Array]:
+    """(m,) means, lower and upper bounds of 95% intervals: a t distribution again, as wide as its parts together.
+
+    ``weights`` of one model under several priors, all of the same freedom.
+    """
     counted = list(zip(chances([each.log_evidence for each in weights]), weights, strict=True))
     none = np.zeros_like(weights[0].means)
     mean = sum((chance * each.means for chance, each in counted), none)
-    variance = sum((chance * (each.variances + (each.means - mean) ** 2) for chance, each in counted), none)
-    reach = np.sqrt(variance) * float(stdtrit(weights[0].freedom, (1 + level) / 2))
+    squared = sum((chance * (each.squared_scales + (each.means - mean) ** 2) for chance, each in counted), none)
+    reach = np.sqrt(squared) * float(stdtrit(weights[0].freedom, 0.975))
     return mean, mean - reach, mean + reach
 
 

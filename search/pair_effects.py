@@ -44,8 +44,8 @@ def pair_weights(main: Array, flags: Array, values: Array) -> list[Weights]:
             (solve_triangular(root, flags[:, [a]] * flags[:, a + 1 :], lower=True) ** 2).sum(0)
             for a in range(flags.shape[1] - 1)
         ]
-        variances = (prior - prior**2 * np.concatenate(told)) * rate / shape
-        return Weights(log_evidence, scale * means, scale**2 * variances, 2 * shape)
+        squared_scales = (prior - prior**2 * np.concatenate(told)) * rate / shape
+        return Weights(log_evidence, scale * means, scale**2 * squared_scales, 2 * shape)
 
     priors = list(product(SPREADS, PAIR_SHARES))
     counts = chances([fit(*prior)[0] for prior in priors]) > 0

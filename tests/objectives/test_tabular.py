@@ -14,6 +14,7 @@ import pytest
 from objectives.errors import RequestError
 from objectives.placement import Placement
 from objectives.tabular import Table
+from objectives.training import LOSS_EVERY
 
 GROUPS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 GAIN = dict(zip(GROUPS, (0.02, 0.01, 0.03, 0.06, 0.02, 0.09, 0.08), strict=True))
@@ -28,6 +29,7 @@ def rows() -> list[dict[str, Any]]:
                 row = {"groups": list(groups), "rank": 8, "seed": seed, "step": step, "standard_error": 0.02}
                 row |= {"accuracy": 0.4 + gain * step / 200 + 0.01 * seed, "loss": 2 - 3 * gain, "test_loss": None}
                 row |= {"ratio": 1 + 0.1 * count + 0.01 * seed, "test_accuracy": 0.5 if step == 200 else None}
+                row |= {"losses": [3 - 0.1 * entry for entry in range(step // LOSS_EVERY)]}
                 found.append(row)
     return found
 
@@ -50,6 +52,15 @@ def test_figures_are_those_of_full_fidelity_and_the_truth_is_over_seeds_and_spli
     assert [row["step"] for row in table.curve(placement, 0)] == [100, 200]
     assert table.truth(placement) == pytest.approx((0.555 * 300 + 0.5 * 100) / 400)
     assert (len(table.placements), table.ranks, table.seeds, table.steps) == (127, (8,), [0, 1], 200)
+
+
+@pytest.mark.parametrize(("until", "steps"), [(20, 20), (199, 199), (200, 200), (500, 200), (None, 200)])
+def test_a_trial_that_stops_on_the_way_has_the_losses_until_there(table: Table, until: int | None, steps: int) -> None:
+    outcome = table.outcome(Placement.of(["o_proj"], 8), 0, until)
+    assert (outcome["status"], outcome["steps"]) == ("complete" if steps == 200 else "stopped", steps)
+    losses = outcome["measurement"]["losses"]
+    assert losses == [(LOSS_EVERY * (i + 1), 3 - 0.1 * i) for i in range(steps // LOSS_EVERY)]
+    assert ("validation" in outcome["measurement"]) == ("adapter" in outcome) == (steps == 200)
 
 
 def test_trainings_of_other_lengths_are_refused(tmp_path: Path) -> None:
