@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dashboards.format import decimal, interval, latency_name, metric_name, with_interval
+from dashboards.words import export_command
 from search.catalog import champions
 from search.catalog.records import ChampionRecord, SearchRecord, TrialRecord
 from search.catalog.store import Catalog
@@ -60,7 +61,7 @@ def _decided(
     why = f"unchanged: {old}, measured again; recommended is {new}, which is "
     why += f"worse ({on_rows})" if lead.high < 0 else f"not better beyond the interval ({on_rows})"
     if lead.high >= 0 and _is_faster(challenger, again):
-        why += ", but faster: `python -m search export` takes it"
+        why += f", but faster: `{export_command(document)}` takes it"
     return "kept", why, lead
 
 

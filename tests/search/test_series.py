@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -53,8 +53,10 @@ def night(
     budget: int = 3,
     alpha: str = "2r",
     gpus: float = 0.0,
+    ratios: Mapping[str, float] | None = None,
 ) -> tuple[Prepared, ChampionRecord]:
-    """One search of the series; placements that ``right`` does not name have 20 of 100 rows right."""
+    """One search of the series; placements that ``right`` does not name have 20 of 100 rows right, and those that
+    ``ratios`` does not name a latency by the number of their groups."""
     spec = seeded(
         catalog,
         SearchSpec(
@@ -91,7 +93,9 @@ def night(
             assert job.placement is not None
             measurement = {
                 "validation": evaluation(rows) | {"loss": 1 - rows / 100},
-                "latency": latency(1 + 0.1 * len(job.placement.groups)),
+                "latency": latency(
+                    (ratios or {}).get("+".join(job.placement.groups), 1 + 0.1 * len(job.placement.groups))
+                ),
                 "losses": [],
                 "parameters": 1,
             }
@@ -183,6 +187,21 @@ def test_a_champion_stays_while_the_lead_is_within_its_interval(catalog: Catalog
     assert changed.verdict == "changed"
     assert changed.figures["difference_ci"][0] > 0
     assert "the adapter stays" not in changed.why
+
+
+def test_a_champion_that_stays_although_another_is_faster_says_how_to_take_that_one(catalog: Catalog) -> None:
+    ratios = {"o_proj": 1.3}
+    night(catalog, "s-1", {"o_proj": 60}, budget=2, ratios=ratios)
+    _, kept = night(catalog, "s-2", {"o_proj": 60, "k_proj": 60}, budget=3, ratios=ratios)
+    assert kept.verdict == "kept"
+    assert (
+        "recommended is k_proj r8 (test accuracy 0.600 [0.502, 0.691], TPOT x1.10), which is not better beyond the "
+        "interval (+0.000 [-0.020, 0.020] on the same 100 rows), but faster: "
+        "`python -m search export s-2 --pick recommended --out DIR` takes it; the adapter stays that of s-1"
+    ) in kept.why
+    _, as_fast = night(catalog, "s-3", {"o_proj": 60, "k_proj": 60}, budget=3, ratios={"o_proj": 1.13})
+    assert "recommended is k_proj r8" in as_fast.why
+    assert "but faster" not in as_fast.why, "the intervals of the latencies, 0.02 to each side, overlap"
 
 
 def test_what_is_said_of_a_champion_that_was_trained_again_is_not_said_of_its_adapter(catalog: Catalog) -> None:
