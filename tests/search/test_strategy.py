@@ -47,9 +47,10 @@ def ask_all(
     limit: int = 1000,
     seed: int = 0,
     budget: int = 40,
+    max_ratio: float | None = None,
 ) -> list[Placement]:
     """Every placement that the strategy gives out, told at once what it is worth, until it has no more."""
-    sampler = make_sampler(strategy, space, references, budget=budget, seed=seed)
+    sampler = make_sampler(strategy, space, references, budget=budget, seed=seed, max_ratio=max_ratio)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     given_out: list[Placement] = []
     while len(given_out) < limit:
@@ -335,3 +336,16 @@ def test_the_inner_sampler_learns_of_every_trial() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     study.tell(study.ask(space.distributions), (0.5, 1.1))
     assert calls == ["before", "after"]
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "nsga2", "random"])
+def test_what_is_too_slow_comes_last_and_of_it_the_fastest_first(strategy: str) -> None:
+    space = PlacementSpace(GROUPS, (8,))
+    sizes = [len(placement.groups) for placement in ask_all(strategy, space, max_ratio=1.12)]
+    after = sizes[6:]  # latencies of so many tell what the others will be
+    fast = sum(size <= 2 for size in after)
+    assert max(after[:fast]) == 2
+    assert after[fast:] == sorted(after[fast:])
+    assert sorted(sizes) == [1] * 5 + [2] * 10 + [3] * 10 + [4] * 5 + [5]
+    slowest = max(worth(placement)[1] for placement in space)
+    assert ask_all(strategy, space, max_ratio=1.1 * slowest) == ask_all(strategy, space), "a cap above all is none"
