@@ -67,6 +67,29 @@ def test_another_seed_gives_other_weights(zoo: Zoo) -> None:
     assert not any(torch.equal(weights[key], other[key]) for key in weights)
 
 
+def test_the_seed_decides_the_order_of_rows_and_what_dropout_draws(zoo: Zoo) -> None:
+    """Beside the adapter's own beginning, which is the same here; and no ten steps draw what others drew."""
+    space, task = zoo.space("gpt2"), make_task(zoo, "gpt2")
+
+    def seen(seed: int) -> tuple[list[list[list[int]]], set[int]]:
+        model = attach(zoo.base("gpt2"), space, all_groups(space), seed=0).get_base_model()
+        batches: list[list[list[int]]] = []
+        drawn: set[int] = set()
+
+        def note(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            batches.append(kwargs["input_ids"].tolist())
+            drawn.add(torch.initial_seed())
+
+        model.register_forward_pre_hook(note, with_kwargs=True)
+        train(model, task, replace(FAST, steps=30, seed=seed))
+        return batches, drawn
+
+    (first, drawn), (other, others) = seen(0), seen(1)
+    assert first != other
+    assert len(drawn) == len(others) == 3
+    assert not drawn & others
+
+
 def test_the_loss_is_on_the_completion_alone(zoo: Zoo) -> None:
     rows = [EncodedRow([5, 6, 7], [8, 9]), EncodedRow([5], [6, 1])]
     ids, positions, targets = completion_batch(rows, pad_id=2, device=torch.device("cpu"))
