@@ -25,6 +25,7 @@ from objectives.adapter import check_adapter
 from objectives.errors import ModelError, StoreError
 from objectives.heads import head_parameters, head_parameters_of
 from objectives.latency import LatencySettings
+from objectives.metrics import score
 from objectives.model import kind_of, load_config, load_tokenizer, meta_model
 from objectives.modules import module_space
 from objectives.placement import Alpha, Placement
@@ -155,14 +156,18 @@ def test_the_test_split_with_a_stored_adapter_is_that_of_the_trained_model(zoo: 
     assert bench.test(None) == bench.measure_base()["validation"] != figures
 
 
-def test_generation(zoo: Zoo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("metric", ["rouge_l", "bleu"])
+def test_generation(zoo: Zoo, tmp_path: Path, metric: str) -> None:
     task = replace(make_task(zoo, "llama", "generation"), max_new_tokens=8)
-    bench = Workbench(assignment(zoo, "llama", tmp_path, task=task, metric="rouge_l"))
+    bench = Workbench(assignment(zoo, "llama", tmp_path, task=task, metric=metric))
     outcome = plain(bench.measure([Request(all_groups(zoo.space("llama")), "0")])[0])
     base = bench.measure_base()["validation"]
     assert outcome["status"] == "complete"
     assert outcome["measurement"]["validation"]["accuracy"] > base["accuracy"]
     assert outcome["measurement"]["validation"]["loss"] < base["loss"]
+    said = evaluate(bench.base, task, "validation", metric=metric, tokenizer=bench.tokenizer).predictions
+    rows = task.splits["validation"]
+    assert base["scores"] == [score(metric, text, row.references) for text, row in zip(said, rows, strict=True)]
 
 
 def test_a_placement_over_the_latency_cap_is_not_trained(zoo: Zoo, tmp_path: Path) -> None:
