@@ -175,6 +175,7 @@ def test_short_attention_is_attention(
     expected = (scores.masked_fill(future, -torch.inf).softmax(-1) @ v).transpose(1, 2)
     assert weights is None
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    assert out.is_contiguous(), "as what transformers' own functions return, which some models take views of"
 
 
 @pytest.mark.parametrize("case", ["mask", "not causal", "long", "cached"])
