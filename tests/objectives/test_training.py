@@ -79,6 +79,7 @@ def test_the_seed_decides_the_order_of_rows_and_what_dropout_draws(zoo: Zoo) -> 
         def note(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
             batches.append(kwargs["input_ids"].tolist())
             drawn.add(torch.initial_seed())
+            assert all(module.training for module in model.modules()), "else nothing would be dropped"
 
         model.register_forward_pre_hook(note, with_kwargs=True)
         train(model, task, replace(FAST, steps=30, seed=seed))
@@ -143,7 +144,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(zoo: Zoo, name: str) -> Non
         torch.testing.assert_close(close[key], weight, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "mamba"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "mamba", "bert"])
 def test_checkpoints_of_activations_change_no_loss(zoo: Zoo, name: str) -> None:
     settings = replace(FAST, steps=10)
     plain, _ = trained(zoo, name, settings)

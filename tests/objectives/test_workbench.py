@@ -188,6 +188,7 @@ def test_a_profile_that_is_known_is_not_measured_again(zoo: Zoo, tmp_path: Path)
     assert outcome["status"] == "infeasible"
     assert outcome["measurement"]["latency"] == profile
     assert "latency_context" not in outcome, "it may have been measured elsewhere"
+    assert bench.measure_base(profile)["latency"] == profile
 
 
 @pytest.mark.parametrize(("steps", "step"), [(30, 10), (1, 1)])
