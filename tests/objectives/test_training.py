@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from objectives.accuracy import evaluate
 from objectives.backbone import attach
+from objectives.batches import pad
 from objectives.cut import Cut
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.training import (
@@ -23,6 +24,7 @@ from objectives.training import (
     completion_batch,
     default_learning_rate,
     learning_rate_at,
+    step_batches,
     train,
 )
 from tests.objectives.tiny import CONFIGURATIONS, ENCODERS, Zoo, all_groups, make_task
@@ -142,6 +144,30 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(zoo: Zoo, name: str) -> Non
     assert parts.losses[0][1] == pytest.approx(whole.losses[0][1], rel=1e-4)
     for key, weight in weights.items():
         torch.testing.assert_close(close[key], weight, rtol=1e-2, atol=1e-3)
+
+
+def test_a_training_is_that_of_a_plain_loop_with_the_loss_of_transformers(zoo: Zoo) -> None:
+    """Every part of a step at work: warm-up, several batches, clipping and decay of weights."""
+    settings = replace(
+        FAST, steps=8, batch_size=4, accumulate=2, warmup=0.3, weight_decay=0.1, clip=0.5, label_weight=0
+    )
+    task = make_task(zoo, "llama")
+    _, weights = trained(zoo, "llama", settings, task)
+    model = attach(zoo.base("llama"), zoo.space("llama"), all_groups(zoo.space("llama")), seed=0).get_base_model()
+    parameters = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    optimiser = torch.optim.AdamW(parameters.values(), weight_decay=0.1)
+    for step, batches in enumerate(step_batches(task, settings)):
+        targets = sum(len(row.completion) for rows, _ in batches for row in rows)
+        for rows, _ in batches:
+            ids, _ = pad([row.prompt + row.completion for row in rows], 2)
+            labels, _ = pad([[-100] * len(row.prompt) + row.completion for row in rows], -100)
+            model(input_ids=ids, labels=labels, num_items_in_batch=targets).loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 0.5)
+        optimiser.param_groups[0]["lr"] = learning_rate_at(step, settings)
+        optimiser.step()
+        optimiser.zero_grad()
+    for key, weight in weights.items():
+        torch.testing.assert_close(weight, parameters[key], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "mamba", "bert"])
