@@ -90,7 +90,8 @@ def short_attention(
 ) -> tuple[Tensor, None]:
     """Causal self-attention by plain products; query (rows, heads, tokens, width), key and value may have fewer heads.
 
-    Falls back to transformers' own function for all but the plain case. Returns (rows, tokens, heads, width).
+    Falls back to transformers' own function for all but the plain case. Returns (rows, tokens, heads, width),
+    contiguous as of that function: JetMoe takes a view of it.
     """
     rows, heads, tokens, width = query.shape
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
@@ -113,4 +114,4 @@ def short_attention(
         alpha=width**-0.5 if scaling is None else scaling,
     )
     out = torch.bmm(scores.softmax(-1), value.reshape(rows * shared, tokens, value.shape[-1]))
-    return out.view(rows, heads, tokens, value.shape[-1]).transpose(1, 2), None
+    return out.view(rows, heads, tokens, value.shape[-1]).transpose(1, 2).contiguous(), None

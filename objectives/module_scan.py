@@ -32,7 +32,7 @@ def scan(model: nn.Module, config: PreTrainedConfig, kind: Kind, bands: int) -> 
     if bands > max(1, blocks):
         raise ModelError(f"--bands {bands} is more than this model has layers ({blocks}): give {blocks} or less")
     groups = [
-        _group(name + band, name, part, targets)
+        _group(name + band, name, part, whole, targets)
         for name, whole in name_groups(layers).items()
         for band, part in split_bands(whole, bands)
     ]
@@ -77,8 +77,9 @@ def _as_peft_reaches(layer: Layer, targets: Targets) -> Layer:
     return layer
 
 
-def _group(name: str, suffix: str, layers: list[Layer], targets: Targets) -> ModuleGroup:
-    paths = tuple(layer.path for layer in layers)
+def _group(name: str, suffix: str, layers: list[Layer], whole: list[Layer], targets: Targets) -> ModuleGroup:
+    """``layers`` are those of a band of the ``whole``."""
+    paths, all_paths = (tuple(layer.path for layer in some) for some in (layers, whole))
     kind: Literal["linear", "parameter"] = "linear" if layers[0].kind == "linear" else "parameter"
     if kind == "parameter" and paths[0].endswith(".weight"):
         suffix += ".weight"
@@ -91,6 +92,7 @@ def _group(name: str, suffix: str, layers: list[Layer], targets: Targets) -> Mod
         parameters_per_rank=sum(layer.experts * (layer.inputs + layer.outputs) for layer in layers),
         products=sum(layer.products for layer in layers),
         targets=targets.shortest(suffix, paths, kind),
+        whole=targets.shortest(suffix, all_paths, kind),
     )
 
 

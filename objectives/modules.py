@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +27,8 @@ class ModuleGroup:
     """All layers of the repeated blocks that share a name, or one band of them.
 
     ``paths`` are full module names (kind "linear") or full parameter names (kind "parameter"). ``targets`` is the
-    shortest list that PEFT takes and that matches exactly these paths in the whole model.
+    shortest list that PEFT takes and that matches exactly these paths in the whole model, ``whole`` that of all bands
+    of the name.
     """
 
     name: str
@@ -37,6 +39,12 @@ class ModuleGroup:
     parameters_per_rank: int  # adapter parameters at rank 1, all layers together
     products: int  # multiply-adds per token in the base layers; of fused experts only those that a token visits
     targets: tuple[str, ...]
+    whole: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        """The name without its band."""
+        return self.name.partition("@")[0]
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,11 @@ class ModuleSpace:
         return self._targets(placement, "parameter")
 
     def _targets(self, placement: Placement, kind: str) -> list[str]:
-        groups = [self.group(name) for name in placement.groups]
-        return sorted(target for group in groups if group.kind == kind for target in group.targets)
+        groups = [group for name in placement.groups if (group := self.group(name)).kind == kind]
+        # With all its bands a group is what it is without them, and servers that know no paths of layers take its name.
+        bands, taken = (Counter(group.stem for group in some) for some in (self.groups, groups))
+        whole = {stem for stem, count in taken.items() if count == bands[stem]}
+        return sorted({target for g in groups for target in (g.whole if g.stem in whole else g.targets)})
 
     def parameters(self, placement: Placement) -> int:
         """Of the LoRA layers: rank x (inputs + outputs), summed over layers and experts; no encoder's head."""

@@ -153,8 +153,7 @@ def train(
     the training goes on as if nobody had looked. ``keep`` is called every ten steps on the way with what a later call
     takes as ``before``: to be written at once, since its tensors are those that the next step changes.
 
-    Raises TrainingDiverged; lets out-of-memory errors of the device
-    through.
+    Raises TrainingDiverged; lets out-of-memory errors of the device through.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     parameters = list(named.values())

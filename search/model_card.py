@@ -20,13 +20,16 @@ import torch
 from transformers import AutoTokenizer
 
 scoring = json.load(open("manifest.json"))["scoring"]
+first = scoring["first_ids"]
 tokenizer = AutoTokenizer.from_pretrained({base!r}{trusted})
 
 
 @torch.inference_mode()
 def classify(text):
     prompt = scoring["template"].replace("{{text}}", text)
-    prompt = scoring["first_ids"] + tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    prompt = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    if prompt[: len(first)] != first:  # the text may bring them
+        prompt = first + prompt
     scores = {{}}
     for label, ids in scoring["label_ids"].items():
         logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].float()
@@ -37,7 +40,8 @@ def classify(text):
 A text is cut at its end where prompt and longest label are more than {max_tokens} tokens."""
 
 _TEXT = """\
-The prompt is {prompt} with the row's text, tokenised without special tokens, behind the tokens {first_ids}.
+The prompt is {prompt} with the row's text, tokenised without special tokens, behind the tokens {first_ids} unless
+it begins with them.
 Decoding is greedy, up to {end} or {max_new_tokens} tokens. A prompt is scored once, by {metric} against
 all its completions; it is cut at its end where it and the longest completion are more than {max_tokens} tokens."""
 

@@ -40,6 +40,17 @@ def test_prompt_and_label_make_the_tokens_of_the_whole_text() -> None:
         assert tuple(row.completion) == task.label_ids[row.label]
 
 
+def test_a_longer_completion_of_validation_has_room_and_is_not_waited_for() -> None:
+    """No row is longer than the model's context; and how much is generated is learned from train alone."""
+    long = "the cat sat on the mat. " * 9
+    rows = {"train": [(long, "cheap"), ("price", "cheap")], "validation": [(long, "cheap"), ("price", long[:50])]}
+    task = encode(make_data("generation", rows), make_tokenizer(), "causal", max_tokens=60)
+    of_train, of_validation = (max(len(row.completion) for row in task.splits[s]) for s in ("train", "validation"))
+    assert of_train < of_validation < 29
+    assert task.max_new_tokens == of_train
+    assert task.longest_prompt == max(len(row.prompt) for row in task.splits["train"]) == 60 - of_validation
+
+
 def test_a_completion_is_tokenised_behind_its_context_not_alone() -> None:
     class SpaceInFront:
         """As SentencePiece with its dummy prefix: a text that stands alone gets a space in front."""

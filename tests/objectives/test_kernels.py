@@ -16,15 +16,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from objectives.backbone import attach
 from objectives.cut import logits_at
 from objectives.kernels import lean_training, short_attention
-from objectives.placement import Placement
+from objectives.placement import CUSTOMARY_ALPHA, Alpha, Placement
 from tests.objectives.tiny import CONFIGURATIONS, VOCABULARY, Zoo, all_groups, shake
 
 SHORT, LONG = 20, 130  # on either side of the limit up to which attention is computed by plain products
 
 
-def adapted(zoo: Zoo, name: str, placement: Placement | None = None) -> Any:
+def adapted(zoo: Zoo, name: str, placement: Placement | None = None, alpha: Alpha = CUSTOMARY_ALPHA) -> Any:
     space = zoo.space(name)
-    model = attach(zoo.base(name), space, placement or all_groups(space), seed=0).get_base_model()
+    model = attach(zoo.base(name), space, placement or all_groups(space), seed=0, alpha=alpha).get_base_model()
     shake(model)
     return model.train()
 
@@ -84,7 +84,7 @@ def test_loss_and_gradients_are_those_of_peft(zoo: Zoo, name: str, tokens: int) 
 @pytest.mark.parametrize("rank", [1, 16])
 @pytest.mark.parametrize("group", ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
 def test_each_group_of_a_llama_alone(zoo: Zoo, group: str, rank: int) -> None:
-    model = adapted(zoo, "llama", Placement.of([group], rank))
+    model = adapted(zoo, "llama", Placement.of([group], rank), Alpha(3))
     loss, gradients = loss_and_gradients(model, SHORT)
     with lean_training(model):
         patched = [m for m in model.modules() if "forward" in vars(m)]
@@ -175,6 +175,7 @@ def test_short_attention_is_attention(
     expected = (scores.masked_fill(future, -torch.inf).softmax(-1) @ v).transpose(1, 2)
     assert weights is None
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    assert out.is_contiguous(), "as what transformers' own functions return, which some models take views of"
 
 
 @pytest.mark.parametrize("case", ["mask", "not causal", "long", "cached"])

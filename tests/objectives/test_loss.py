@@ -64,6 +64,15 @@ def test_without_labels_or_weight_it_is_the_likelihood_alone(labels: list[tuple[
     assert torch.equal(objective, cross_entropy)
 
 
+def test_of_logits_in_half_precision_losses_are_in_single() -> None:
+    labels, rows = [(1, 4), (2, 4)], [EncodedRow([0], [1, 4], 0)]
+    logits = (3 * torch.randn(2, 6, generator=torch.Generator().manual_seed(0))).bfloat16()
+    of_half, of_single = (
+        CompletionLoss(labels, 4.0)(some, torch.tensor([1, 4]), rows) for some in (logits, logits.float())
+    )
+    assert all(torch.equal(half, single) for half, single in zip(of_half, of_single, strict=True))
+
+
 def test_where_all_labels_go_on_alike_no_gradient_comes_from_the_choice() -> None:
     labels = [(1, 2, 3), (1, 2, 4)]
     logits = torch.randn(3, 6, requires_grad=True)

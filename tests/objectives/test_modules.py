@@ -128,6 +128,20 @@ def test_a_band_is_targeted_by_full_paths() -> None:
     ]
 
 
+def test_a_group_in_all_its_bands_is_targeted_by_its_name() -> None:
+    """As without bands: vLLM takes names of layers alone."""
+    space = space_of(LLAMA, bands=2)
+    some = ["o_proj@first", "o_proj@last", "v_proj@first"]
+    assert space.target_modules(Placement.of(some, 8)) == [
+        "model.layers.0.self_attn.v_proj",
+        "model.layers.1.self_attn.v_proj",
+        "o_proj",
+    ]
+    every = Placement.of((group.name for group in space.groups), 8)
+    plain = space_of(LLAMA)
+    assert space.target_modules(every) == plain.target_modules(Placement.of((g.name for g in plain.groups), 8))
+
+
 def test_no_bands_are_refused() -> None:
     with pytest.raises(ModelError, match=r"^0 bands are not possible: give 1 or more\.$"):
         space_of(LLAMA, bands=0)

@@ -20,7 +20,7 @@ from objectives.backbone import attach, twin
 from objectives.cut import narrowest_cut
 from objectives.packable import why_not_packed
 from objectives.packed import train_packed
-from objectives.placement import Placement
+from objectives.placement import Alpha, Placement
 from objectives.training import TrainingDiverged, TrainingResult, TrainingSettings, train, update
 from tests.objectives.tiny import Zoo, all_groups, make_task
 
@@ -46,7 +46,8 @@ def placements(zoo: Zoo, name: str) -> list[Placement]:
 
 
 def attached(zoo: Zoo, name: str, base: Any) -> list[Any]:
-    return [attach(base, zoo.space(name), p, seed=0).get_base_model() for p in placements(zoo, name)]
+    """With one alpha for all, so that each slot has a scale of its own."""
+    return [attach(base, zoo.space(name), p, seed=0, alpha=Alpha(6)).get_base_model() for p in placements(zoo, name)]
 
 
 def both_ways(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from objectives.accuracy import evaluate
 from objectives.backbone import attach
+from objectives.batches import pad
 from objectives.cut import Cut
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.training import (
@@ -23,6 +24,7 @@ from objectives.training import (
     completion_batch,
     default_learning_rate,
     learning_rate_at,
+    step_batches,
     train,
 )
 from tests.objectives.tiny import CONFIGURATIONS, ENCODERS, Zoo, all_groups, make_task
@@ -65,6 +67,30 @@ def test_another_seed_gives_other_weights(zoo: Zoo) -> None:
     _, weights = trained(zoo, "llama", FAST)
     _, other = trained(zoo, "llama", replace(FAST, seed=1))
     assert not any(torch.equal(weights[key], other[key]) for key in weights)
+
+
+def test_the_seed_decides_the_order_of_rows_and_what_dropout_draws(zoo: Zoo) -> None:
+    """Beside the adapter's own beginning, which is the same here; and no ten steps draw what others drew."""
+    space, task = zoo.space("gpt2"), make_task(zoo, "gpt2")
+
+    def seen(seed: int) -> tuple[list[list[list[int]]], set[int]]:
+        model = attach(zoo.base("gpt2"), space, all_groups(space), seed=0).get_base_model()
+        batches: list[list[list[int]]] = []
+        drawn: set[int] = set()
+
+        def note(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            batches.append(kwargs["input_ids"].tolist())
+            drawn.add(torch.initial_seed())
+            assert all(module.training for module in model.modules()), "else nothing would be dropped"
+
+        model.register_forward_pre_hook(note, with_kwargs=True)
+        train(model, task, replace(FAST, steps=30, seed=seed))
+        return batches, drawn
+
+    (first, drawn), (other, others) = seen(0), seen(1)
+    assert first != other
+    assert len(drawn) == len(others) == 3
+    assert not drawn & others
 
 
 def test_the_loss_is_on_the_completion_alone(zoo: Zoo) -> None:
@@ -120,7 +146,31 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(zoo: Zoo, name: str) -> Non
         torch.testing.assert_close(close[key], weight, rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "mamba"])
+def test_a_training_is_that_of_a_plain_loop_with_the_loss_of_transformers(zoo: Zoo) -> None:
+    """Every part of a step at work: warm-up, several batches, clipping and decay of weights."""
+    settings = replace(
+        FAST, steps=8, batch_size=4, accumulate=2, warmup=0.3, weight_decay=0.1, clip=0.5, label_weight=0
+    )
+    task = make_task(zoo, "llama")
+    _, weights = trained(zoo, "llama", settings, task)
+    model = attach(zoo.base("llama"), zoo.space("llama"), all_groups(zoo.space("llama")), seed=0).get_base_model()
+    parameters = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    optimiser = torch.optim.AdamW(parameters.values(), weight_decay=0.1)
+    for step, batches in enumerate(step_batches(task, settings)):
+        targets = sum(len(row.completion) for rows, _ in batches for row in rows)
+        for rows, _ in batches:
+            ids, _ = pad([row.prompt + row.completion for row in rows], 2)
+            labels, _ = pad([[-100] * len(row.prompt) + row.completion for row in rows], -100)
+            model(input_ids=ids, labels=labels, num_items_in_batch=targets).loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 0.5)
+        optimiser.param_groups[0]["lr"] = learning_rate_at(step, settings)
+        optimiser.step()
+        optimiser.zero_grad()
+    for key, weight in weights.items():
+        torch.testing.assert_close(weight, parameters[key], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "mamba", "bert"])
 def test_checkpoints_of_activations_change_no_loss(zoo: Zoo, name: str) -> None:
     settings = replace(FAST, steps=10)
     plain, _ = trained(zoo, name, settings)

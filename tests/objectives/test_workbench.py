@@ -25,9 +25,10 @@ from objectives.adapter import check_adapter
 from objectives.errors import ModelError, StoreError
 from objectives.heads import head_parameters, head_parameters_of
 from objectives.latency import LatencySettings
+from objectives.metrics import score
 from objectives.model import kind_of, load_config, load_tokenizer, meta_model
 from objectives.modules import module_space
-from objectives.placement import Placement
+from objectives.placement import Alpha, Placement
 from objectives.storage import Folder
 from objectives.training import TrainingSettings
 from objectives.workbench import Assignment, Request, Workbench
@@ -87,6 +88,32 @@ def test_an_adapter_names_the_model_of_the_hub_and_not_its_snapshot(zoo: Zoo, tm
     assert "base_model: acme/tiny" in card and str(zoo.folder("llama")) not in card
 
 
+def test_an_adapter_has_the_alpha_of_the_search_and_begins_by_its_seed(zoo: Zoo, tmp_path: Path) -> None:
+    """It is trained by so little here that it is what it began as."""
+    training = replace(TRAINING, steps=1, learning_rate=1e-12)
+    begun = []
+    for seed in (0, 1):
+        given = assignment(zoo, "llama", tmp_path, training=replace(training, seed=seed), alpha=Alpha(3))
+        outcome = Workbench(given).measure([Request(Placement.of(["o_proj"], 4), str(seed), {"ratio": 1.2})])[0]
+        adapter = Path(outcome["adapter"])
+        assert json.loads((adapter / "adapter_config.json").read_text())["lora_alpha"] == 3
+        begun.append(load_file(adapter / "adapter_model.safetensors"))
+    first, other = begun
+    for key in (key for key in first if "lora_A" in key):
+        assert (first[key] - other[key]).abs().max() > 0.1 * first[key].abs().max()
+
+
+def test_the_head_of_an_encoder_is_the_same_in_every_worker_of_a_seed(zoo: Zoo, tmp_path: Path) -> None:
+    def head(seed: int) -> torch.Tensor:
+        torch.rand(3)  # whatever a process drew before
+        bench = Workbench(assignment(zoo, "bert", tmp_path, training=replace(TRAINING, seed=seed)))
+        weight: torch.Tensor = bench.base.classifier.weight
+        return weight
+
+    assert torch.equal(head(0), head(0))
+    assert not torch.equal(head(0), head(1))
+
+
 def test_the_base_model_is_measured_against_itself(zoo: Zoo, tmp_path: Path) -> None:
     base = Workbench(assignment(zoo, "llama", tmp_path)).measure_base()
     assert json.loads(json.dumps(base, allow_nan=False)) == base
@@ -129,14 +156,18 @@ def test_the_test_split_with_a_stored_adapter_is_that_of_the_trained_model(zoo: 
     assert bench.test(None) == bench.measure_base()["validation"] != figures
 
 
-def test_generation(zoo: Zoo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("metric", ["rouge_l", "bleu"])
+def test_generation(zoo: Zoo, tmp_path: Path, metric: str) -> None:
     task = replace(make_task(zoo, "llama", "generation"), max_new_tokens=8)
-    bench = Workbench(assignment(zoo, "llama", tmp_path, task=task, metric="rouge_l"))
+    bench = Workbench(assignment(zoo, "llama", tmp_path, task=task, metric=metric))
     outcome = plain(bench.measure([Request(all_groups(zoo.space("llama")), "0")])[0])
     base = bench.measure_base()["validation"]
     assert outcome["status"] == "complete"
     assert outcome["measurement"]["validation"]["accuracy"] > base["accuracy"]
     assert outcome["measurement"]["validation"]["loss"] < base["loss"]
+    said = evaluate(bench.base, task, "validation", metric=metric, tokenizer=bench.tokenizer).predictions
+    rows = task.splits["validation"]
+    assert base["scores"] == [score(metric, text, row.references) for text, row in zip(said, rows, strict=True)]
 
 
 def test_a_placement_over_the_latency_cap_is_not_trained(zoo: Zoo, tmp_path: Path) -> None:
@@ -157,6 +188,7 @@ def test_a_profile_that_is_known_is_not_measured_again(zoo: Zoo, tmp_path: Path)
     assert outcome["status"] == "infeasible"
     assert outcome["measurement"]["latency"] == profile
     assert "latency_context" not in outcome, "it may have been measured elsewhere"
+    assert bench.measure_base(profile)["latency"] == profile
 
 
 @pytest.mark.parametrize(("steps", "step"), [(30, 10), (1, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -71,7 +72,9 @@ def test_trials_measured_together_are_those_measured_alone(
 ) -> None:
     sizes = spied(monkeypatch)
     bench = workbench_of(assignment(zoo, "llama", tmp_path))
+    start = time.perf_counter()
     together = bench.measure(requests(zoo, "a"))
+    assert sum(each["measurement"]["seconds"]["training"] for each in together) < time.perf_counter() - start
     assert sizes == [3]
     assert_alike(together, alone(bench, requests(zoo, "b")))
     assert [outcome["measurement"]["packed"] for outcome in together] == [3] * 3

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from objectives.encoding import encode
 from objectives.errors import RequestError, StoreError
 from search import inspection
 from search.export import export_adapter, verify_adapter
@@ -17,6 +20,7 @@ from search.prepare import prepare
 from search.spec import SearchSpec
 from tests.api.conftest import Service, service
 from tests.disks import Disk, disk
+from tests.objectives.tiny import Zoo, make_data
 
 __all__ = ["disk", "service"]  # fixtures
 
@@ -93,6 +97,33 @@ def test_the_card_loads_the_base_model_as_the_search_did(service: Service, tmp_p
     card = model_card(manifest | {"scoring": scoring, "provenance": provenance})
     assert "AutoModelForCausalLM.from_pretrained('models/tiny', trust_remote_code=True, dtype=\"float32\")\n" in card
     assert "AutoTokenizer.from_pretrained('models/tiny', trust_remote_code=True)\n" in card
+
+
+@pytest.mark.parametrize("template", ["{text}\nAnswer:", "<s>{text}\nAnswer:"])
+def test_the_code_of_the_card_reads_a_prompt_as_the_search_did(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    """A beginning of sequence stands once, whether a row or the template brings it or none does."""
+    zoo, seen = Zoo(tmp_path), []
+    rows = [("<s>who wrote this book?", "yes"), ("where is the city of Rome?", "no")]
+    tokenizer = zoo.tokenizer("llama")
+    task = encode(make_data("classification", {"train": rows}), tokenizer, "causal", max_tokens=64, template=template)
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    manifest |= {"base_model": str(zoo.folder("llama")), "scoring": task.scoring()}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.chdir(tmp_path)
+
+    def model(ids: torch.Tensor) -> Any:
+        seen.append(ids[0].tolist())
+        return zoo.base("llama")(ids)
+
+    _, code = re.findall(r"```python\n(.*?)```", model_card(manifest), re.DOTALL)
+    names: dict[str, Any] = {"model": model}
+    exec(code, names)  # what a reader would run
+    for row, (text, _) in zip(task.splits["test"], rows, strict=True):
+        assert names["classify"](text) in task.labels
+        assert seen == [row.prompt + list(ids) for ids in task.label_ids]
+        seen.clear()
 
 
 def test_the_card_keeps_classes_apart(service: Service, tmp_path: Path) -> None:
