@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, inspect, text
 
-from search.catalog.connect import clear_errors, connect, parse, sole, sqlite_file
+from search.catalog.connect import WRITES, clear_errors, connect, parse, sole, sqlite_file
 from search.catalog.migrate import MIGRATING
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _PAGE = 1000
+#: Where MLflow's database keeps full paths, or URLs made of them.
+_PLACES = {
+    "experiments": ("artifact_location",),
+    "runs": ("artifact_uri",),
+    "model_versions": ("source", "storage_location"),
+}
 #: What a server, or a proxy before it, answers where another request may do: 413 is an adapter too large for it.
 _REFUSED = (400, 404, 409, 413, 422)
 
@@ -70,6 +76,43 @@ def open_store(tracking_uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri)
 
 
+def follow_artifacts(tracking_uri: str, folder: Path) -> None:
+    """Has MLflow find and write the artifacts of a home that was moved, or copied, where its folder is now: it keeps
+    full paths.
+
+    For ``folder`` beside MLflow's own SQLite file; any other database may be that of several homes, and is left alone.
+    Raises StoreError where the file is none of SQLite, or cannot be written.
+    """
+    if not tracking_uri.startswith("sqlite"):
+        return
+    url = parse(tracking_uri)
+    file = sqlite_file(url)
+    if not file.exists() or file.parent.resolve() != folder.parent.resolve():
+        return
+    engine = connect(url)
+    try:
+        with clear_errors(url):
+            with engine.connect() as reading:
+                tables = inspect(reading).get_table_names()
+                named = text("SELECT artifact_location FROM experiments WHERE name = :name")
+                before = reading.scalar(named, {"name": EXPERIMENT}) if "experiments" in tables else None
+            places = {"before": before, "now": folder.resolve().as_uri()}
+            if before in (None, places["now"]):
+                return
+            with engine.execution_options(**WRITES).begin() as writing:
+                for table, column in ((each, column) for each in _PLACES if each in tables for column in _PLACES[each]):
+                    # MLflow has no call for it. Not by LIKE, which a folder's name may have patterns for.
+                    writing.execute(
+                        text(
+                            f"UPDATE {table} SET {column} = :now || substr({column}, length(:before) + 1) "
+                            f"WHERE substr({column} || '/', 1, length(:before) + 1) = :before || '/'"
+                        ),
+                        places,
+                    )
+    finally:
+        engine.dispose()
+
+
 def server_environment(tracking_uri: str) -> dict[str, str]:
     """For MLflow's server on a database, whose URL may hold a password: any user of the machine reads command lines.
 
@@ -98,7 +141,7 @@ def runs_of(client: MlflowClient, experiment_id: str, condition: str = "") -> It
 def run_states(tracking_uri: str, search: str | None = None) -> dict[str, list[RunState]]:
     """The runs of all searches, or of those of one name, by key and newest first. Raises as :func:`open_store`.
 
-    None where nothing was ever written; nothing is made then.
+    Empty where nothing was ever written; nothing is made then.
     """
     if tracking_uri.startswith("sqlite") and not sqlite_file(parse(tracking_uri)).exists():
         return {}

@@ -141,6 +141,16 @@ def test_a_ui_tells_nobody_the_password_of_its_database(monkeypatch: pytest.Monk
     assert variables["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://me:s3cret@db/mlflow"
 
 
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "http://127.0.0.1:5000"), ("::1", "http://[::1]:5000")])
+def test_a_ui_names_an_address_that_a_browser_opens(
+    host: str, address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.execve", lambda *_: None)
+    monkeypatch.setattr("search.listening.listening", lambda host, port: [])  # IPv6 is not everywhere
+    main(["ui", "--home", str(tmp_path), "--host", host])
+    assert capsys.readouterr().err == f"MLflow UI at {address} (Ctrl-C ends it)\n"
+
+
 @pytest.mark.parametrize(
     ("manifest", "sentence"),
     [
