@@ -72,9 +72,10 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     Example:
       python -m search ui --port 5001
     """
+    from search.catalog.connect import clear_errors, is_there, parse
     from search.catalog.store import Catalog
     from search.listening import listening
-    from search.mlflow_store import follow_artifacts, server_environment
+    from search.mlflow_store import follow_artifacts, open_store, server_environment
     from search.tracking import page_of, refuse_unknown_kind
 
     place = home_of(home, storage, tracking_uri)
@@ -85,6 +86,9 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     if uri.startswith(("http://", "https://")):
         click.echo(f"the searches are at {page_of(uri, searches)}")
         return
+    if uri.startswith("sqlite") and is_there(url := parse(uri)):
+        with clear_errors(url):  # what is wrong with the file MLflow would tell by a traceback
+            open_store(uri)
     for listener in listening(host, port):  # MLflow would tell of a port that is taken among all else that it tells
         listener.close()
     server = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

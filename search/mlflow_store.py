@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, event, inspect, text
 
+from objectives.errors import StoreError
+from objectives.secrets import redacted
 from search.catalog.connect import WRITES, clear_errors, connect, parse, sole, sqlite_file
 from search.catalog.migrate import MIGRATING
 
@@ -60,20 +64,33 @@ class RunState:
 def open_store(tracking_uri: str) -> MlflowClient:
     """Migrates MLflow's database if it is new, which takes seconds; on PostgreSQL whoever comes first, the others wait.
 
-    Raises what MLflow, the network or the disk raise.
+    Raises StoreError for a database that another version of MLflow has made, which only its owner should migrate, and
+    what MLflow, the network or the disk raise.
     """
     os.environ.update(_ENVIRONMENT)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient, MlflowException
 
     if tracking_uri.startswith("sqlite"):
         _make_file(tracking_uri)
     elif tracking_uri.startswith("postgres"):
         tracking_uri = _with_driver(tracking_uri)
-        with _first(tracking_uri):
-            MlflowClient(tracking_uri).search_experiments(max_results=1)
-    return MlflowClient(tracking_uri)
+    else:
+        return MlflowClient(tracking_uri)
+    try:
+        with nullcontext() if tracking_uri.startswith("sqlite") else _first(tracking_uri):
+            client = MlflowClient(tracking_uri)
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        if "out-of-date database schema" not in str(error):
+            raise
+        uri = redacted(tracking_uri)
+        raise StoreError(
+            f"MLflow's database {uri!r} was made by another version of MLflow than the {version('mlflow')} that is "
+            f"installed: copy it, then run `mlflow db upgrade {shlex.quote(uri)}`, or install that version."
+        ) from error
+    return client
 
 
 def follow_artifacts(tracking_uri: str, folder: Path) -> None:

@@ -107,6 +107,11 @@ def test_a_ui_that_cannot_be_served_is_told_in_one_line(
         assert said(capsys, monkeypatch, *asked, "--port", port) == (
             f"error: cannot listen on 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
         )
+    (tmp_path / "mlflow.db").write_text("something else, and long enough to be looked at" * 9)
+    assert said(capsys, monkeypatch, *asked) == (
+        f"error: database 'sqlite:///{tmp_path}/mlflow.db': the file is something else than a SQLite database: choose "
+        "another --home or --storage.\n"
+    )
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64])

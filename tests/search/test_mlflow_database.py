@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, StoreError
+from search.__main__ import main
 from search.catalog import Catalog
 from search.catalog.connect import is_same_database, parse
 from search.catalog.migrate import MIGRATING
@@ -138,3 +141,29 @@ def test_artifacts_of_a_database_that_homes_share_stay(tmp_path: Path) -> None:
     another = client.get_experiment_by_name("another")
     assert another is not None
     assert another.artifact_location == f"{first}-of-another"
+
+
+def test_a_database_of_another_mlflow_is_told_with_the_command_that_migrates_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where MLflow was upgraded since the home was made; `ui` ended in a traceback of MLflow's."""
+    home = tmp_path / "a home"
+    uri = f"sqlite:///{home}/mlflow.db"
+    home.mkdir()
+    open_store(f"sqlite:///{tmp_path}/made.db")
+    (tmp_path / "made.db").rename(home / "mlflow.db")  # MLflow looks at a database once a process
+    with closing(sqlite3.connect(home / "mlflow.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = '75868b020152'")
+        database.commit()
+    sentence = (
+        f"MLflow's database '{uri}' was made by another version of MLflow than the {mlflow.__version__} that is "
+        f"installed: copy it, then run `mlflow db upgrade '{uri}'`, or install that version."
+    )
+    with pytest.raises(StoreError) as refusal:
+        open_store(uri)
+    assert str(refusal.value) == sentence
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["ui", "--home", str(home)])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {sentence}\n"
