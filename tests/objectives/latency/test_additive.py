@@ -51,7 +51,7 @@ def test_predictions_lie_in_their_intervals_with_noise() -> None:
             found = model.predict(parts)
             inside.append(found.low <= again <= found.high)
             reaches.append((found.high - found.low) / 2)
-    assert np.mean(inside) > 0.9
+    assert np.mean(inside) > 0.94, "without the noise of the measurement to come 0.91 would be"
     assert np.median(reaches) < 0.04, "endless ones would hold everything"
 
 
