@@ -70,6 +70,12 @@ def add(
     outside.schedule(name)
     if notify is not None:
         outside.webhook(notify)
+    if tracking_uri is not None:
+        click.echo(
+            "note: --tracking-uri is not kept with the schedule: give it to `python -m search schedule run`, whose "
+            "MLflow the nights of all schedules write to",
+            err=True,
+        )
     _check(flags)
     from search.catalog import schedules
     from search.schedule import utc_now

@@ -57,7 +57,12 @@ def serve(
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. A name under which others reach it has to stand in MLFLOW_SERVER_ALLOWED_HOSTS.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @stores
 def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri: str | None, debug: bool) -> None:
@@ -67,9 +72,10 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     Example:
       python -m search ui --port 5001
     """
+    from search.catalog.connect import clear_errors, is_there, parse
     from search.catalog.store import Catalog
     from search.listening import listening
-    from search.mlflow_store import server_environment
+    from search.mlflow_store import follow_artifacts, open_store, server_environment
     from search.tracking import page_of, refuse_unknown_kind
 
     place = home_of(home, storage, tracking_uri)
@@ -80,10 +86,16 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     if uri.startswith(("http://", "https://")):
         click.echo(f"the searches are at {page_of(uri, searches)}")
         return
+    if uri.startswith("sqlite") and is_there(url := parse(uri)):
+        with clear_errors(url):  # what is wrong with the file MLflow would tell by a traceback
+            open_store(uri)
     for listener in listening(host, port):  # MLflow would tell of a port that is taken among all else that it tells
         listener.close()
-    click.echo(f"MLflow UI at {page_of(f'http://{host}:{port}', searches)} (Ctrl-C ends it)", err=True)
-    command = [sys.executable, "-m", "mlflow", "server", "--default-artifact-root", str(place.folder / "mlartifacts")]
+    server = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    click.echo(f"MLflow UI at {page_of(server, searches)} (Ctrl-C ends it)", err=True)
+    artifacts = place.folder / "mlartifacts"
+    follow_artifacts(uri, artifacts)
+    command = [sys.executable, "-m", "mlflow", "server", "--default-artifact-root", str(artifacts)]
     command += ["--host", host, "--port", str(port)]
     sys.stdout.flush()
     os.execve(sys.executable, command, os.environ | server_environment(uri))

@@ -19,7 +19,7 @@ from search.catalog.champions import registered
 from search.catalog.outbox import AGAIN
 from search.mlflow_agreement import key_of, status_of
 from search.mlflow_registry import make_champion
-from search.mlflow_store import EXPERIMENT, KEY, PARENT, open_store, runs_of
+from search.mlflow_store import EXPERIMENT, KEY, PARENT, follow_artifacts, open_store, runs_of
 from search.spec import CHANGEABLE
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class MlflowRuns:
         self._document = document
         self._flags = flags
         self._client = open_store(tracking_uri)
+        follow_artifacts(tracking_uri, artifact_root)
         server = tracking_uri.startswith(("http:", "https:", "databricks"))
         self._experiment = self._prepare_experiment(None if server else artifact_root.resolve().as_uri())
 

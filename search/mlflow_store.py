@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, inspect, text
 
-from search.catalog.connect import clear_errors, connect, parse, sole, sqlite_file
+from objectives.errors import StoreError
+from objectives.secrets import redacted
+from search.catalog.connect import WRITES, clear_errors, connect, parse, sole, sqlite_file
 from search.catalog.migrate import MIGRATING
 
 if TYPE_CHECKING:
@@ -38,6 +42,12 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _PAGE = 1000
+#: Where MLflow's database keeps full paths, or URLs made of them.
+_PLACES = {
+    "experiments": ("artifact_location",),
+    "runs": ("artifact_uri",),
+    "model_versions": ("source", "storage_location"),
+}
 #: What a server, or a proxy before it, answers where another request may do: 413 is an adapter too large for it.
 _REFUSED = (400, 404, 409, 413, 422)
 
@@ -54,20 +64,70 @@ class RunState:
 def open_store(tracking_uri: str) -> MlflowClient:
     """Migrates MLflow's database if it is new, which takes seconds; on PostgreSQL whoever comes first, the others wait.
 
-    Raises what MLflow, the network or the disk raise.
+    Raises StoreError for a database that another version of MLflow has made, which only its owner should migrate, and
+    what MLflow, the network or the disk raise.
     """
     os.environ.update(_ENVIRONMENT)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient, MlflowException
 
     if tracking_uri.startswith("sqlite"):
         _make_file(tracking_uri)
     elif tracking_uri.startswith("postgres"):
         tracking_uri = _with_driver(tracking_uri)
-        with _first(tracking_uri):
-            MlflowClient(tracking_uri).search_experiments(max_results=1)
-    return MlflowClient(tracking_uri)
+    else:
+        return MlflowClient(tracking_uri)
+    try:
+        with nullcontext() if tracking_uri.startswith("sqlite") else _first(tracking_uri):
+            client = MlflowClient(tracking_uri)
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        if "out-of-date database schema" not in str(error):
+            raise
+        uri = redacted(tracking_uri)
+        raise StoreError(
+            f"MLflow's database {uri!r} was made by another version of MLflow than the {version('mlflow')} that is "
+            f"installed: copy it, then run `mlflow db upgrade {shlex.quote(uri)}`, or install that version."
+        ) from error
+    return client
+
+
+def follow_artifacts(tracking_uri: str, folder: Path) -> None:
+    """Has MLflow find and write the artifacts of a home that was moved, or copied, where its folder is now: it keeps
+    full paths.
+
+    For ``folder`` beside MLflow's own SQLite file; any other database may be that of several homes, and is left alone.
+    Raises StoreError where the file is none of SQLite, or cannot be written.
+    """
+    if not tracking_uri.startswith("sqlite"):
+        return
+    url = parse(tracking_uri)
+    file = sqlite_file(url)
+    if not file.exists() or file.parent.resolve() != folder.parent.resolve():
+        return
+    engine = connect(url)
+    try:
+        with clear_errors(url):
+            with engine.connect() as reading:
+                tables = inspect(reading).get_table_names()
+                named = text("SELECT artifact_location FROM experiments WHERE name = :name")
+                before = reading.scalar(named, {"name": EXPERIMENT}) if "experiments" in tables else None
+            places = {"before": before, "now": folder.resolve().as_uri()}
+            if before in (None, places["now"]):
+                return
+            with engine.execution_options(**WRITES).begin() as writing:
+                for table, column in ((each, column) for each in _PLACES if each in tables for column in _PLACES[each]):
+                    # MLflow has no call for it. Not by LIKE, which a folder's name may have patterns for.
+                    writing.execute(
+                        text(
+                            f"UPDATE {table} SET {column} = :now || substr({column}, length(:before) + 1) "
+                            f"WHERE substr({column} || '/', 1, length(:before) + 1) = :before || '/'"
+                        ),
+                        places,
+                    )
+    finally:
+        engine.dispose()
 
 
 def server_environment(tracking_uri: str) -> dict[str, str]:
@@ -98,7 +158,7 @@ def runs_of(client: MlflowClient, experiment_id: str, condition: str = "") -> It
 def run_states(tracking_uri: str, search: str | None = None) -> dict[str, list[RunState]]:
     """The runs of all searches, or of those of one name, by key and newest first. Raises as :func:`open_store`.
 
-    None where nothing was ever written; nothing is made then.
+    Empty where nothing was ever written; nothing is made then.
     """
     if tracking_uri.startswith("sqlite") and not sqlite_file(parse(tracking_uri)).exists():
         return {}

@@ -9,7 +9,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,7 +77,7 @@ class Endpoint:
                 response = self._send(connection, "POST", "/v1/completions", {**body, "stream": True})
                 if response.status != 200:
                     raise self.refused("/v1/completions", response.status, response.read().decode("utf-8", "replace"))
-                answer = _read(_events(response, self.url), sent, self.url)
+                answer = answer_of(_events(response, self.url), sent, self.url)
                 response.read()  # the end of the stream, so that the server sees no broken connection
                 return answer
         except (OSError, http.client.HTTPException) as error:
@@ -140,7 +140,11 @@ def _events(response: http.client.HTTPResponse, url: str) -> Iterator[tuple[floa
             yield arrived, event
 
 
-def _read(events: Iterator[tuple[float, dict[str, Any]]], sent: float, url: str) -> Answer:
+def answer_of(events: Iterable[tuple[float, dict[str, Any]]], sent: float, url: str) -> Answer:
+    """Of events with the times at which they were complete, in seconds on the clock of ``sent``.
+
+    Raises RequestError for an error among them, a broken stream or no text.
+    """
     chunks: list[float] = []
     ended, finished = sent, False
     usage: dict[str, Any] = {}

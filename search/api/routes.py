@@ -215,7 +215,9 @@ def watch(
     look = partial(request.app.state.watched, name)
     look()  # an unknown search is refused before the stream begins
     stream: AsyncIterator[str] = events(look, last_event_id)
-    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    # Else nginx gathers events until they fill a buffer, or the search ends.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
 @writes.post("/searches/{name}/cancel", status_code=202, summary="Stop a search", responses=_problems(404, 409, 422))

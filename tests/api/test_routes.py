@@ -292,6 +292,7 @@ def read_events(text: str) -> list[tuple[str, str, dict[str, Any]]]:
 def test_watching_ends_with_the_search(service: Service) -> None:
     answer = service.client("read").get("/searches/demo/events")
     assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-accel-buffering"] == "no", "or a proxy before the server would hold events back"
     ((kind, number, state),) = read_events(answer.text)
     assert (kind, state["status"], state["done"]) == ("end", "complete", 2)
     assert [member["trial"] for member in state["front"]] == [0, 1]

@@ -50,6 +50,17 @@ def test_nights_do_not_run_in_a_folder_whose_name_no_catalog_keeps(
     )
 
 
+def test_an_mlflow_that_is_not_kept_with_the_schedule_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add = ["add", "s", "--cron", "0 2 * * *", "--home", str(tmp_path)]
+    schedule.main([*add, "--tracking-uri", "http://mlflow:5000"], standalone_mode=False)
+    assert capsys.readouterr().err == (
+        "note: --tracking-uri is not kept with the schedule: give it to `python -m search schedule run`, whose MLflow "
+        "the nights of all schedules write to\n"
+    )
+
+
 def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path))
     add = ("schedule", "add", "s", "--cron", "0 2 * * *", *home)

@@ -107,6 +107,11 @@ def test_a_ui_that_cannot_be_served_is_told_in_one_line(
         assert said(capsys, monkeypatch, *asked, "--port", port) == (
             f"error: cannot listen on 127.0.0.1 port {port} (Address already in use): give another --host or --port\n"
         )
+    (tmp_path / "mlflow.db").write_text("something else, and long enough to be looked at" * 9)
+    assert said(capsys, monkeypatch, *asked) == (
+        f"error: database 'sqlite:///{tmp_path}/mlflow.db': the file is something else than a SQLite database: choose "
+        "another --home or --storage.\n"
+    )
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64])
@@ -139,6 +144,16 @@ def test_a_ui_tells_nobody_the_password_of_its_database(monkeypatch: pytest.Monk
     ((_, command, variables),) = begun
     assert not any("s3cret" in word for word in command)
     assert variables["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://me:s3cret@db/mlflow"
+
+
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "http://127.0.0.1:5000"), ("::1", "http://[::1]:5000")])
+def test_a_ui_names_an_address_that_a_browser_opens(
+    host: str, address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.execve", lambda *_: None)
+    monkeypatch.setattr("search.listening.listening", lambda host, port: [])  # IPv6 is not everywhere
+    main(["ui", "--home", str(tmp_path), "--host", host])
+    assert capsys.readouterr().err == f"MLflow UI at {address} (Ctrl-C ends it)\n"
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, StoreError
+from search.__main__ import main
 from search.catalog import Catalog
 from search.catalog.connect import is_same_database, parse
 from search.catalog.migrate import MIGRATING
-from search.mlflow_store import EXPERIMENT, open_store
+from search.home import Home
+from search.mlflow_store import EXPERIMENT, follow_artifacts, open_store
 from search.tracking import Tracker
 from tests import forked
 from tests.commands import environment
 from tests.dashboards.documents import document
-from tests.search.recorded import begin
+from tests.search.recorded import Reader, begin, end_trial
 from tests.waiting import wait_for
 
 
@@ -83,3 +88,82 @@ def test_mlflow_does_not_move_in_with_the_catalog(catalog: Catalog, tmp_path: Pa
 )
 def test_what_leads_to_one_database(one: str, other: str, same: bool) -> None:
     assert is_same_database(parse(one), other) == same
+
+
+def test_a_home_that_was_moved_takes_its_artifacts_along(tmp_path: Path) -> None:
+    """MLflow keeps full paths: what came after the move was written where the home had been."""
+    before, now = tmp_path / "100%_a home", tmp_path / "b"
+    names = [tell_mlflow(before, "one")]
+    before.rename(now)
+    names += [tell_mlflow(now, "two")]
+    assert not before.exists()
+    reader = Reader(f"sqlite:///{now}/mlflow.db")
+    assert reader.experiment.artifact_location == (now / "mlartifacts").as_uri()
+    trials = reader.runs("tags.trial = '2'")
+    assert [run.data.tags["search"] for run in trials] == names == ["one", "two"]
+    for run in trials:
+        assert run.info.artifact_uri == (now / "mlartifacts" / run.info.run_id / "artifacts").as_uri()
+        folder = reader.client.download_artifacts(run.info.run_id, "adapter", str(tmp_path))
+        assert (Path(folder) / "adapter_model.safetensors").read_text("utf-8") == run.data.tags["search"]
+    for name in names:
+        (version,) = reader.client.search_model_versions(f"name = '{name}'")
+        assert version.source.startswith((now / "mlartifacts").as_uri())
+        assert reader.client.get_model_version_download_uri(name, version.version) == version.source
+
+
+def tell_mlflow(home: Path, name: str) -> str:
+    """A search of one trial, with its adapter, in the home's own MLflow."""
+    adapter = home / "adapters" / name
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_text(name, "utf-8")
+    with closing(Catalog(f"sqlite:///{home}/search.db")) as catalog:
+        search = begin(catalog, name)
+        end_trial(catalog, search, 2, adapter=str(adapter))
+        catalog.set_status(search.id, "complete")
+        uri, result = Home.at(home, None, None).mlflow(), document() | {"registry_uri": f"models:/{name}@champion"}
+        assert Tracker(catalog, uri, home / "mlartifacts", lambda _: result).drain() == 3
+    return name
+
+
+def test_artifacts_of_a_database_that_homes_share_stay(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    follow_artifacts(uri, tmp_path / "mlartifacts")
+    assert not (tmp_path / "mlflow.db").exists(), "nothing is made"
+    client = open_store(uri)
+    follow_artifacts(uri, tmp_path / "mlartifacts")  # no experiment of ours yet
+    first = (tmp_path / "first" / "mlartifacts").as_uri()
+    client.create_experiment(EXPERIMENT, first)
+    client.create_experiment("another", f"{first}-of-another")
+    follow_artifacts(uri, tmp_path / "second" / "mlartifacts")
+    assert Reader(uri).experiment.artifact_location == first
+    follow_artifacts(uri, tmp_path / "mlartifacts")
+    assert Reader(uri).experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
+    another = client.get_experiment_by_name("another")
+    assert another is not None
+    assert another.artifact_location == f"{first}-of-another"
+
+
+def test_a_database_of_another_mlflow_is_told_with_the_command_that_migrates_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where MLflow was upgraded since the home was made; `ui` ended in a traceback of MLflow's."""
+    home = tmp_path / "a home"
+    uri = f"sqlite:///{home}/mlflow.db"
+    home.mkdir()
+    open_store(f"sqlite:///{tmp_path}/made.db")
+    (tmp_path / "made.db").rename(home / "mlflow.db")  # MLflow looks at a database once a process
+    with closing(sqlite3.connect(home / "mlflow.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = '75868b020152'")
+        database.commit()
+    sentence = (
+        f"MLflow's database '{uri}' was made by another version of MLflow than the {mlflow.__version__} that is "
+        f"installed: copy it, then run `mlflow db upgrade '{uri}'`, or install that version."
+    )
+    with pytest.raises(StoreError) as refusal:
+        open_store(uri)
+    assert str(refusal.value) == sentence
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["ui", "--home", str(home)])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {sentence}\n"

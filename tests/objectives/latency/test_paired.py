@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from objectives.latency.engine import measure
-from objectives.latency.paired import PairedRequest, ratio_of, reach_of, sample, value_of
+from objectives.latency.paired import PairedRequest, Ratio, ratio_of, reach_of, sample, value_of
 from objectives.latency.rounds import disagreement, measure_in_rounds, pooled
 from objectives.latency.settings import LatencySettings
 from objectives.placement import BASE, Placement
-from tests.objectives.latency.simulated import SimulatedEngine
+from tests.objectives.latency.simulated import SimulatedEngine, SimulatedPair
 
 GROUPS = ("q", "k", "v", "o", "gate", "up", "down")
 COSTS = dict(zip(GROUPS, (0.06, 0.07, 0.065, 0.08, 0.09, 0.1, 0.12), strict=True))
@@ -124,6 +125,14 @@ def test_requests_that_agree_by_luck_claim_no_more_than_the_others() -> None:
     assert ratios[3].half_width == pytest.approx(0.87 * ratios[0].half_width, rel=0.1)
 
 
+def test_what_all_let_expect_is_less_for_more_requests() -> None:
+    noisy, lucky = SimulatedEngine(COSTS, noise=0.05), SimulatedEngine(COSTS, noise=0.0)
+    asked = [(noisy, 8)] * 3 + [(lucky, 8), (lucky, 32)]
+    rounds = [[[engine.open(O_PROJ, seed).request() for seed in range(count)]] for engine, count in asked]
+    *_, few, many = (np.log(ratio.high / ratio.value) for ratio in pooled(rounds, seed=0))
+    assert few == pytest.approx(2 * many), "as the root of their number"
+
+
 def test_only_what_is_not_known_well_enough_is_visited_again() -> None:
     engine = SimulatedEngine(COSTS, noise=0.001)
     visits: list[tuple[Placement, int, float]] = []
@@ -143,6 +152,52 @@ def test_a_profile_that_runs_out_of_time_says_so() -> None:
     settings = replace(SETTINGS, half_width=0.0, max_seconds=0.0)
     found = measure_in_rounds(SimulatedEngine(COSTS), [O_PROJ], settings, seed=0)[O_PROJ]
     assert (found["settled"], found["rounds"], found["requests"]) == (False, 2, 6)
+
+
+def test_a_visit_warms_up_and_has_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first request behind a new adapter is slow, and would be counted once a round."""
+    clock = [0.0]
+    monkeypatch.setattr("objectives.latency.rounds.time.perf_counter", lambda: clock[0])
+    asked: list[Slow] = []
+
+    class Engine(SimulatedEngine):
+        def open(self, placement: Placement, seed: int) -> Any:
+            asked.append(Slow(super().open(placement, seed), clock))
+            return asked[-1]
+
+    settings = replace(SETTINGS, warmup=2, half_width=0.0, max_seconds=8.0)
+    found = measure_in_rounds(Engine(COSTS), [O_PROJ], settings, seed=0)[O_PROJ]
+    assert [each.requests for each in asked] == [6, 6], "two to warm up, four of a second each"
+    assert (found["rounds"], found["requests"]) == (2, 8)
+    assert found["ratio"] < 2, "without those that warm up"
+
+
+class Slow:
+    """A pair whose first two requests are out of all proportion, and each of which takes a second of the clock."""
+
+    axis = "tpot"
+
+    def __init__(self, pair: SimulatedPair, clock: list[float]) -> None:
+        self._pair, self._clock, self.requests = pair, clock, 0
+
+    def request(self) -> PairedRequest:
+        self.requests += 1
+        self._clock[0] += 1.0
+        request = self._pair.request()
+        return replace(request, ratios=request.ratios * 100) if self.requests <= 2 else request
+
+
+def test_one_latency_exceeds_another_by_more_than_one_standard_error_of_their_difference() -> None:
+    def ratio(value: float, error: float) -> Ratio:
+        reach = error * 1.96 * 2**0.5
+        return Ratio(value, value - reach, value + reach)
+
+    base = ratio(1.2, 0.03)
+    assert ratio(1.251, 0.04).exceeds(base), "0.051 is more than hypot(0.03, 0.04)"
+    assert not ratio(1.249, 0.04).exceeds(base)
+    assert not base.exceeds(ratio(1.251, 0.04))
+    assert Ratio.exact(1.3).exceeds(Ratio.exact(1.2))
+    assert not Ratio.exact(1.2).exceeds(Ratio.exact(1.2))
 
 
 def test_one_request_has_no_interval() -> None:

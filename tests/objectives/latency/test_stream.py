@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 
 from objectives.errors import RequestError
-from objectives.latency.stream import Endpoint
-from objectives.latency.timing import percentiles
+from objectives.latency.stream import Endpoint, answer_of
+from objectives.latency.timing import Timing, percentiles
 from tests.objectives.latency.scripted import Script, serving, truth
 
 #: Different from request to request, so that percentiles differ; long against what a loaded machine adds.
@@ -67,6 +67,28 @@ def test_a_gap_is_between_two_chunks_with_text(script: Script, gaps: int) -> Non
     with serving(script) as server:
         answer = Endpoint(server.url).complete({"model": "m", "prompt": "a"})
     assert len(answer.timing.itl) == gaps
+
+
+@pytest.mark.parametrize(
+    ("texts", "tokens", "ttft", "gaps"),
+    [
+        ([1, 2, 3], 3, 1, (1, 1)),
+        ([1, 2, 3], None, 1, (1, 1)),
+        ([1, 2, 3], 5, 1, (1, 8)),
+        ([1], 5, 1, ()),
+    ],
+    ids=["the end brings nothing", "nobody counts", "two tokens came without text", "all in one chunk"],
+)
+def test_the_end_has_time_only_for_tokens_without_text(
+    texts: list[float], tokens: int | None, ttft: float, gaps: tuple[float, ...]
+) -> None:
+    """Its chunk may be held back by a proxy; the count may come with it, or before it."""
+    usage = None if tokens is None else {"completion_tokens": tokens, "prompt_tokens": 7}
+    events = [(10.0 + at, {"choices": [{"text": "a"}, {"text": "of another row"}], "usage": usage}) for at in texts]
+    end = {"choices": [{"text": "", "finish_reason": "length"}], "usage": None}
+    answer = answer_of([*events, (20.0, end)], 10.0, "url")
+    assert answer.timing == Timing(ttft, gaps, tokens or len(texts))
+    assert (answer.counted, answer.prompt_tokens) == (tokens is not None, 7 if tokens else None)
 
 
 def test_a_refusal_is_passed_on_in_one_line() -> None:
