@@ -93,6 +93,8 @@ def test_roles_need_the_part_of_the_block() -> None:
     assert role_of("attention.value") == "value"
     assert role_of("feed_forward.value") == "down"
     assert role_of("self_attn.gate_proj") == "other"
+    assert role_of("bottleneck.attention.dense") == "other"
+    assert (role_of("mlp.dense1"), role_of("mlp.dense2")) == ("up", "down")
     assert role_of("mlp.shared_experts.gate_proj") == "gate"
     assert role_of("self_attn.q_proj.linear") == "query"
     assert [role_of(f"layer.DenseReluDense.{name}") for name in ("wi", "wi_0", "wi_1", "wo")] == [
