@@ -178,6 +178,33 @@ def test_a_model_without_blocks_says_so() -> None:
     assert reasons(space)["all blocks"] == "no linear layer in repeated blocks was found"
 
 
+class Chooser(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = torch.nn.Linear(8, 8)
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.score(x)
+        return scores
+
+
+class Block(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.chooser, self.gate = Chooser(), torch.nn.Linear(8, 8)
+
+
+def test_a_model_that_transformers_does_not_bring() -> None:
+    """Code of its own has classes of any name: one that computes without gradients is told by that, a router by the
+    experts beside it."""
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([Block(), Block()])
+    space = module_space(model, LLAMA, "causal")
+    assert [group.name for group in space.groups] == ["gate"]
+    assert reasons(space)["chooser.score"] == "no gradient reaches it: an adapter would never learn"
+
+
 def test_the_width_of_a_model_of_parts_is_that_of_most_of_its_layers() -> None:
     """BLT states none for the whole, and a learning rate is chosen by it."""
     around = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 48}
