@@ -135,12 +135,12 @@ def _connect(cpus: int, address: str | None) -> None:
         else:
             # Not where a cluster of someone else's happens to run, or ran, on this machine.
             ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # of no class of its own where Ray's processes are too slow to start
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         if address:
             remedy = "check that the cluster runs, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are the cluster's"
             raise RequestError(f"--ray-address {address} cannot be used ({reason}): {remedy}") from error
-        raise RequestError(f"Ray on this machine cannot be used ({reason}): check memory and disk") from error
+        raise RequestError(f"Ray on this machine cannot be used ({reason}): check memory, disk and load") from error
 
 
 def _check_reachable(address: str) -> None:

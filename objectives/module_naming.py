@@ -61,14 +61,17 @@ def _ends(path: str, suffix: str) -> bool:
 
 
 def split_bands(layers: list[Layer], bands: int) -> list[tuple[str, list[Layer]]]:
-    """(suffix of the name, layers) of each band, as even as the blocks that hold the group allow; none is empty."""
+    """(suffix of the name, layers) of each band, as even as can be; a group of fewer blocks has as many bands as those.
+
+    So a group of one block is whole, and what is called the last band is never the first layer of the model.
+    """
+    blocks = list(dict.fromkeys(layer.block for layer in layers))
+    bands = min(bands, len(blocks))
     if bands == 1:
         return [("", layers)]
-    blocks = list(dict.fromkeys(layer.block for layer in layers))
     titles = BAND_TITLES.get(bands) or [f"{i}of{bands}" for i in range(1, bands + 1)]
     parts = []
     for i, title in enumerate(titles):
         chosen = set(blocks[len(blocks) * i // bands : len(blocks) * (i + 1) // bands])
-        if chosen:
-            parts.append((f"@{title}", [layer for layer in layers if layer.block in chosen]))
+        parts.append((f"@{title}", [layer for layer in layers if layer.block in chosen]))
     return parts

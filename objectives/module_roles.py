@@ -7,15 +7,18 @@ import re
 from objectives.modules import Role
 
 ATTENTION = re.compile(r"attn|attention|(^|[._])att($|[._])")
+#: MobileBERT's narrows what its attention reads, and is called ``bottleneck.attention``.
+BOTTLENECK = "bottleneck"
 MLP = re.compile(r"(^|[._])(mlps?|ffns?|ff|feed_forward|experts?|moe)($|[._])")
 
 #: (part of the block, names, role): the first line that matches decides; "" stands for any part.
 NAMES: list[tuple[str, str, Role]] = [
     ("mlp", r"gate_up_proj|wi|input_linear", "gate_up"),
     ("mlp", r"gate_proj|w1|w_0|proj_up_gate", "gate"),
-    ("mlp", r"up_proj|c_fc|fc1|fc_in|lin1|w3|w_1|layer_1|linear_1|proj_up|key|intermediate|dense_h_to_4h|ffn\.0", "up"),
+    ("mlp", r"up_proj|c_fc|fc1|fc_in|lin1|w3|w_1|layer_1|linear_1|proj_up|key|intermediate|ffn\.0", "up"),
     ("mlp", r"down_proj|c_proj|fc2|fc_out|lin2|w2|w_out|layer_2|linear_2|proj_down|value|output|wo|ffn\.2", "down"),
-    ("mlp", r"dense_4h_to_h|output_linear", "down"),
+    ("mlp", r"dense_h_to_4h|dense1", "up"),
+    ("mlp", r"dense_4h_to_h|dense2|output_linear", "down"),
     ("attention", r"input_linear", "query"),
     ("attention", r"out_proj|post_proj|c_proj|wo|o|output|output_linear|proj|dense", "attention_output"),
     ("attention", r"in_proj", "qkv"),
@@ -38,6 +41,8 @@ NAMES: list[tuple[str, str, Role]] = [
 def role_of(inside: str) -> Role:
     """``inside`` is the path in the block, as ``self_attn.q_proj``. "qkv" is any fusion of two or three of them."""
     *around, leaf = inside.lower().split(".")
+    if BOTTLENECK in around:
+        return "other"
     # BERT's ``output.dense`` and Moshi's ``q_proj.linear`` carry their meaning one level up.
     if leaf in ("dense", "linear") and around and not ATTENTION.search(around[-1]):
         leaf = around.pop()

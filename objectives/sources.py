@@ -165,7 +165,7 @@ def _splits(title: str, loaded: Mapping[str, Any], columns: Collection[str]) -> 
     unused: list[str] = []
     found: dict[Split, RawRows] = {}
     for name, dataset in loaded.items():
-        if (split := _SPLIT_OF_NAME.get(name)) and split not in found:
+        if (split := _SPLIT_OF_NAME.get(name.lower())) and split not in found:
             features = dataset.features.items()
             classes = {
                 column: feature.names for column, feature in features if isinstance(feature, datasets.ClassLabel)

@@ -53,16 +53,17 @@ def read_config(file: Path) -> dict[str, Any]:
     try:
         loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
         written = loader.get_single_node()
-        if not isinstance(written, yaml.MappingNode):
-            raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
         # As they are written: YAML itself would take the last of two.
-        keys = Counter(str(key.value).replace("-", "_") for key, _ in written.value)
-        content = loader.construct_document(written)
+        pairs = written.value if isinstance(written, yaml.MappingNode) else None
+        keys = Counter(str(key.value).replace("-", "_") for key, _ in pairs or ())
+        content = {} if pairs is None else loader.construct_document(written)
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: of its encoding, or a date that there is not
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
             reason = f"line {error.problem_mark.line + 1}: {error.problem}"
         raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
+    if pairs is None:
+        raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
     if twice := [key for key, count in keys.items() if count > 1]:
         raise RequestError(f"--config {file}: {twice[0]} is given twice: give it once")
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}

@@ -86,6 +86,20 @@ def test_a_second_interrupt_while_ray_is_waited_for_locks_no_later_search_out(mo
             pass
 
 
+def test_a_ray_that_is_too_slow_to_start_is_no_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with much else to do; what Ray raises then is of no class of its own."""
+
+    def slow(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", slow)
+    with pytest.raises(RequestError) as refusal, ray_session(1, None) as ready:
+        ready()
+    assert str(refusal.value) == (
+        "Ray on this machine cannot be used (The current node timed out during startup): check memory, disk and load"
+    )
+
+
 def test_a_ray_that_has_no_such_name_tells_nothing_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is none that Ray promises."""
     monkeypatch.delattr("ray._private.worker._global_node")

@@ -60,3 +60,27 @@ def test_weights_that_were_trained_count(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({name: tensor + torch.tensor(1e-3) for name, tensor in weights.items()}, folder / "model.safetensors")
     assert model_digest(folder) != before
+
+
+@pytest.mark.parametrize("at", [0, 8192], ids=["beginning", "middle"])
+def test_one_number_that_is_read_counts(tmp_path: Path, at: int) -> None:
+    """Of a tensor of 64 KiB 4 KiB are read at each place; fine-tuning may move few rows of an embedding alone."""
+    (tmp_path / "config.json").write_text("{}")
+    weights = {"embed": torch.zeros(16_384), "last": torch.ones(4)}
+    save_file(weights, tmp_path / "model.safetensors")
+    before = model_digest(tmp_path)
+    for name, place in (("embed", at), ("embed", at + 1023), ("last", 3)):
+        changed = {key: tensor.clone() for key, tensor in weights.items()}
+        changed[name][place] = 2
+        save_file(changed, tmp_path / "model.safetensors")
+        assert model_digest(tmp_path) != before
+
+
+def test_the_name_of_a_tensor_counts_and_dropout_does_not(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"attention_dropout": 0.1, "use_cache": true}')
+    save_file({"a": torch.ones(4)}, tmp_path / "model.safetensors")
+    before = model_digest(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert model_digest(tmp_path) == before
+    save_file({"b": torch.ones(4)}, tmp_path / "model.safetensors")
+    assert model_digest(tmp_path) != before

@@ -192,6 +192,54 @@ def test_a_model_without_blocks_says_so() -> None:
     assert reasons(space)["all blocks"] == "no linear layer in repeated blocks was found"
 
 
+class Chooser(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = torch.nn.Linear(8, 8)
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.score(x)
+        return scores
+
+
+class Halved(torch.nn.Linear):
+    """As a linear layer in parts computes: PEFT would add an update of another shape."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).chunk(2, dim=-1)[0]
+
+
+class Block(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.chooser, self.gate, self.parts = Chooser(), torch.nn.Linear(8, 8), Halved(8, 8)
+
+
+def test_a_model_that_transformers_does_not_bring() -> None:
+    """Code of its own has classes of any name: one that computes without gradients is told by that, a router by the
+    experts beside it."""
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([Block(), Block()])
+    space = module_space(model, LLAMA, "causal")
+    assert [group.name for group in space.groups] == ["gate"]
+    assert reasons(space) == {
+        "chooser.score": "no gradient reaches it: an adapter would never learn",
+        "parts": "Halved is not a plain linear map",
+    }
+
+
+@pytest.mark.parametrize("name", ["vision_tower", "audio_encoder", "speech", "layout_embed", "image_newline"])
+def test_what_is_called_after_another_modality_is_left_out(name: str) -> None:
+    model = torch.nn.Module()
+    for part in ("text", name):
+        block = torch.nn.ModuleDict({"gate": torch.nn.Linear(8, 8)})
+        setattr(model, part, torch.nn.ModuleDict({"layers": torch.nn.ModuleList([block])}))
+    space = module_space(model, LLAMA, "causal")
+    assert [group.paths for group in space.groups] == [("text.layers.0.gate",)]
+    assert reasons(space) == {name: "not text: belongs to another modality"}
+
+
 def test_the_width_of_a_model_of_parts_is_that_of_most_of_its_layers() -> None:
     """BLT states none for the whole, and a learning rate is chosen by it."""
     around = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 48}

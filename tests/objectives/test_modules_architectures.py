@@ -40,6 +40,10 @@ GROUPS = {
     ("modernbert", "encoder"): "Wqkv attn.Wo Wi mlp.Wo",
     ("albert", "encoder"): "query key value dense ffn ffn_output",
     ("deberta", "encoder"): "in_proj attention.output.dense intermediate.dense output.dense",
+    ("bart", "encoder"): (
+        "self_attn.k_proj self_attn.v_proj self_attn.q_proj self_attn.out_proj fc1 fc2 "
+        "encoder_attn.k_proj encoder_attn.v_proj encoder_attn.q_proj encoder_attn.out_proj"
+    ),
     ("mt5", "encoder"): (
         "SelfAttention.q SelfAttention.k SelfAttention.v SelfAttention.o wi_0 wi_1 wo "
         "EncDecAttention.q EncDecAttention.k EncDecAttention.v EncDecAttention.o"

@@ -51,6 +51,14 @@ def test_bands_are_even_and_in_order(indices: list[int], bands: int) -> None:
     assert len({title for title, _ in parts}) == len(parts) == min(bands, len(layers))
 
 
+def test_a_group_of_fewer_layers_than_bands_has_fewer_bands() -> None:
+    """Of a hybrid model some groups have one layer, and that is often the first: it is not called the last band."""
+    one, two = layer(0, "mamba.in_proj"), [layer(index, "self_attn.q_proj") for index in (0, 3)]
+    assert split_bands([one], 2) == [("", [one])]
+    assert split_bands(two, 3) == [("@first", two[:1]), ("@last", two[1:])]
+    assert split_bands(two, 5) == [("@first", two[:1]), ("@last", two[1:])]
+
+
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), min_size=1, max_size=8), st.data())
 def test_targets_match_their_paths_and_nothing_else(paths: list[list[str]], data: st.DataObject) -> None:
     model = nn.Module()
@@ -85,6 +93,8 @@ def test_roles_need_the_part_of_the_block() -> None:
     assert role_of("attention.value") == "value"
     assert role_of("feed_forward.value") == "down"
     assert role_of("self_attn.gate_proj") == "other"
+    assert role_of("bottleneck.attention.dense") == "other"
+    assert (role_of("mlp.dense1"), role_of("mlp.dense2")) == ("up", "down")
     assert role_of("mlp.shared_experts.gate_proj") == "gate"
     assert role_of("self_attn.q_proj.linear") == "query"
     assert [role_of(f"layer.DenseReluDense.{name}") for name in ("wi", "wi_0", "wi_1", "wo")] == [

@@ -34,6 +34,8 @@ def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
     assert (data.name, data.labels) == ("both", ("neg", "pos"))
     assert data.rows("validation") == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in (3, 2, 1))
     assert data.notes[1] == ("not used, since only train, validation (valid, dev, val) and test are: unsupervised")
+    datasets.DatasetDict(Train=train, DEV=train.select([3, 2, 1])).save_to_disk(tmp_path / "capitals")
+    assert load_data(str(tmp_path / "capitals")).rows("validation") == data.rows("validation")
     train.save_to_disk(tmp_path / "one")
     one = load_data(str(tmp_path / "one"))
     assert {split: len(rows) for split, rows in one.splits.items()} == {"train": 32, "validation": 4, "test": 4}

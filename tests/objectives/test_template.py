@@ -146,6 +146,7 @@ def test_a_chat_template_of_parts_is_given_parts() -> None:
         ("{{ raise_exception('no system turn') }}", "no system turn"),
         ("{{ raise_exception('no system turn\\nin messages') }}", "no system turn"),
         ("{{ raise_exception('') }}", "TemplateError"),
+        ("{{ 1 // (messages | length - 1) }}", "integer division or modulo by zero"),
     ],
 )
 def test_a_chat_template_that_does_not_say_the_text_is_refused(template: str, reason: str) -> None:

@@ -74,6 +74,15 @@ def test_data_that_is_no_text_is_told_what_it_may_be(value: str, tmp_path: Path)
     assert str(refusal.value) == f"--config {file}: data is {yaml.safe_load(value)!r}: give {kind}"
 
 
+@pytest.mark.parametrize("content", ["", "- budget", "budget"])
+def test_what_holds_no_settings_is_refused_in_one_sentence(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(content)
+    with pytest.raises(RequestError) as refusal:
+        asked_for(str(file), (), {})
+    assert str(refusal.value) == f"--config {file} must hold settings, one 'name: value' a line"
+
+
 @pytest.mark.parametrize("command", ["run", "ablate"])
 def test_a_command_takes_several_data_sets_of_a_file(command: str, tmp_path: Path) -> None:
     file = tmp_path / "search.yaml"
