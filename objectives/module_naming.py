@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from objectives.module_layers import Layer
-
-BAND_TITLES = {2: ["first", "last"], 3: ["first", "middle", "last"]}
+from objectives.placement import BAND_TITLES
 
 
 def name_groups(layers: Iterable[Layer]) -> dict[str, list[Layer]]:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+#: The bands of layers that a group can be split into, from the first layers to the last; more of them are numbered,
+#: ``1of4`` and so on.
+BAND_TITLES = {2: ("first", "last"), 3: ("first", "middle", "last")}
 #: What :meth:`Alpha.parse` takes.
 ALPHA = "[1-9][0-9]{0,5}r?"
 
@@ -61,14 +64,39 @@ class Placement:
         return not self.groups
 
     @property
-    def label(self) -> str:
-        """Short, readable and unique: ``k_proj+o_proj r8``."""
+    def name(self) -> str:
+        """Unique, and the same for ever: ``k_proj@first+k_proj@last r8``. What is kept in a database is found by it."""
         return f"{'+'.join(self.groups)} r{self.rank}" if self.groups else "base"
+
+    @property
+    def label(self) -> str:
+        """For people; unique within a module space: the name with the bands of a group together, from the first layers
+        to the last, and without them where they are known to be all: ``k_proj@first,last+o_proj r8``."""
+        bands: dict[str, list[str]] = {}
+        for group in self.groups:
+            leaf, _, band = group.partition("@")
+            bands.setdefault(leaf, []).append(band)
+        groups = "+".join(leaf + _together(some) for leaf, some in bands.items())
+        return f"{groups} r{self.rank}" if groups else "base"
 
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that are the same on every machine and in every version."""
-        return hashlib.sha256(self.label.encode()).hexdigest()[:16]
+        return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+
+
+def _together(bands: list[str]) -> str:
+    """Of one group, what its label says of its bands; ``[""]`` is a group that was not split."""
+    ordered = sorted(bands, key=_depth)
+    _, _, number = ordered[-1].partition("of")
+    # The first and the last are all there are of two bands, but not of three: they are named.
+    whole = ordered in ([""], list(BAND_TITLES[3])) or number == str(len(ordered))
+    return "" if whole else "@" + ",".join(ordered)
+
+
+def _depth(band: str) -> int:
+    titles = BAND_TITLES[3]
+    return titles.index(band) if band in titles else int(band.partition("of")[0] or 0)
 
 
 BASE = Placement((), 0)

@@ -261,7 +261,7 @@ class SearchPlan:
             return self._served.of(placement)
         if self._base is None or placement == self._champion:
             return None
-        return good_profile(self._catalog, profile_key(self._base["latency_context"], placement.label))
+        return good_profile(self._catalog, profile_key(self._base["latency_context"], placement.name))
 
     def _to_test(self) -> list[int | None]:
         """Front members, base model and champion, as far as they have no figures on the test split yet."""
@@ -355,7 +355,7 @@ class SearchPlan:
     def _keep_profile(self, placement: Placement, outcome: Mapping[str, Any]) -> None:
         # Under the context of the worker that measured it: a search that goes on elsewhere has other than its base's.
         if (context := outcome.get("latency_context")) is not None:
-            store_profile(self._catalog, profile_key(context, placement.label), outcome["measurement"]["latency"])
+            store_profile(self._catalog, profile_key(context, placement.name), outcome["measurement"]["latency"])
 
     def _take_in(self, number: int, measurement: dict[str, Any]) -> None:
         """A trial that stopped on the way: what it says of others, and that it may go on."""

@@ -139,10 +139,10 @@ def print_latency(document: dict[str, Any], stream: TextIO) -> None:
     shown = [row for row in rows if row["source"] != "predicted"]
     table = [["base model", "", *_times(document["base"]), decimal(1.0), ""]]
     for profile in shown:
-        label = Placement.of(profile["targets"], profile["rank"]).label
+        placement = Placement.of(profile["targets"], profile["rank"])
         own_class = plain(profile.get("class") or "")
-        own_class = MISSING if own_class == label else own_class
-        label += f", {profile['concurrency']} at once" if several else ""
+        own_class = MISSING if own_class == placement.name else own_class
+        label = placement.label + (f", {profile['concurrency']} at once" if several else "")
         source = plain(profile["source"]) + (", kept from before" if profile.get("cached") else "")
         source += "" if profile.get("settled", True) else ", out of time"
         ratio = with_interval(profile.get("ratio"), profile.get("ratio_ci"))

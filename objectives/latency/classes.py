@@ -34,7 +34,7 @@ class LatencyClass:
 
     @property
     def name(self) -> str:
-        return Placement(self.parts, self.rank).label
+        return Placement(self.parts, self.rank).name
 
 
 def server_rank(rank: int) -> int:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from objectives.placement import BASE, CUSTOMARY_ALPHA, Alpha, Placement
 
-GROUPS = st.lists(st.sampled_from(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj@first"]), max_size=8)
+NAMES = ["q_proj", "k_proj@first", "k_proj@middle", "k_proj@last", "up_proj@first"]
+GROUPS = st.lists(st.sampled_from(NAMES), max_size=8)
 
 
 @given(GROUPS, st.integers(1, 512), st.randoms())
@@ -41,8 +42,24 @@ def test_a_label_names_groups_and_rank() -> None:
     assert not placement.is_base
 
 
+@pytest.mark.parametrize(
+    ("groups", "label"),
+    [
+        (["o_proj@last", "o_proj@first", "k_proj"], "k_proj+o_proj@first,last r8"),
+        (["o_proj@last", "o_proj@middle"], "o_proj@middle,last r8"),
+        (["o_proj@last", "o_proj@middle", "o_proj@first"], "o_proj r8"),
+        ([f"o_proj@{i}of12" for i in range(1, 13)], "o_proj r8"),
+        (["o_proj@10of12", "o_proj@9of12"], "o_proj@9of12,10of12 r8"),
+    ],
+)
+def test_a_label_has_the_bands_of_a_group_together(groups: list[str], label: str) -> None:
+    assert Placement.of(groups, 8).label == label
+
+
 def test_the_digest_stays_as_it_is_in_databases() -> None:
     assert Placement.of(["k_proj", "o_proj"], 8).digest == "c0e0e715a15409be"
+    banded = Placement.of(["k_proj@first", "k_proj@last", "k_proj@middle"], 8)
+    assert (banded.name, banded.digest) == ("k_proj@first+k_proj@last+k_proj@middle r8", "3e10496b1469b29f")
 
 
 @pytest.mark.parametrize("rank", [0, -4])
