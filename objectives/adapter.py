@@ -93,6 +93,20 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def adapted_layers(folder: Path) -> list[str]:
+    """Paths in the base model of the layers that have LoRA weights: what a list of targets, which PEFT may shorten to
+    the ends of paths, only lets guess. Raises RequestError if the weights cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            names = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"adapter {folder / WEIGHTS} cannot be read ({error}): train it again") from error
+    end = ".lora_A.weight"
+    return sorted(name.removeprefix("base_model.model.").removesuffix(end) for name in names if name.endswith(end))
+
+
 def refused(what: str, location: str, error: Exception) -> StoreError:
     reason = _FULL if _FULL in str(error) else getattr(error, "strerror", None) or str(error)
     return StoreError(f"{what} {location} could not be written ({reason}): free space or check the folder, then resume")

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from objectives.adapter import adapter_config, check_adapter
+from objectives.adapter import adapted_layers, adapter_config, check_adapter
 from objectives.errors import RequestError, StoreError
 from objectives.latency.deployment import deployment
 from search import outside
@@ -109,7 +109,15 @@ def _serving(adapter: Path, document: dict[str, Any], name: str) -> dict[str, An
     model = Path(document["model"])
     # The script changes to its own folder first.
     base = str(model.absolute()) if model.is_dir() else document["model"]
-    return deployment(config, base, name, trusts_code=document["provenance"]["trust_remote_code"])
+    provenance = document["provenance"]
+    return deployment(
+        config,
+        adapted_layers(adapter),
+        base,
+        name,
+        model_type=provenance["model_type"],
+        trusts_code=provenance["trust_remote_code"],
+    )
 
 
 def _serve_script(command: str) -> str:

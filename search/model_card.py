@@ -121,8 +121,8 @@ def _scoring(manifest: dict[str, Any]) -> str:
 def _served(serving: dict[str, Any]) -> str:
     if serving["loads"]:
         return (
-            "vLLM serves it unmerged with `sh serve.sh`, which wraps only the targeted layers, if its list of "
-            "supported models has LoRA for this architecture. Without `--lora-target-modules` every layer is wrapped, "
+            "vLLM serves it unmerged with `sh serve.sh`, which wraps only the targeted layers, if it has LoRA for this "
+            "architecture. Without `--lora-target-modules` every layer is wrapped, "
             "and all placements are equally slow. Merged (`model.merge_and_unload()`), it is as fast as the base model."
         )
     return (

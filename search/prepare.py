@@ -162,6 +162,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         "template": task.template,
         "scoring": task.scoring(),
         "kind": space.kind,
+        "model_type": config.model_type,
         "labels": list(task.labels),
         "notes": [*data.notes, *task.notes()],
         "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},

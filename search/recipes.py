@@ -7,14 +7,14 @@ Their names were read in PEFT 0.21, TRL 1.16, LLaMA-Factory 0.9.5, Axolotl 0.19 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from dashboards.words import base_class
-from objectives.adapter import adapter_config
+from objectives.adapter import adapted_layers, adapter_config
 from objectives.errors import RequestError
 from objectives.latency.deployment import deployment
 from search.catalog.records import SearchRecord
@@ -38,6 +38,7 @@ class Trained:
     model: str
     provenance: Mapping[str, Any]  # of the search
     config: Mapping[str, Any]  # adapter_config.json
+    layers: Sequence[str]  # paths of the adapted ones
     spec: Mapping[str, Any]
 
     @property
@@ -61,7 +62,7 @@ def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str, flags: 
     """
     document = result_document(catalog, search)
     with picked_adapter(catalog, search, document, pick) as (trial, folder):
-        config = adapter_config(folder)
+        config, layers = adapter_config(folder), adapted_layers(folder)
     trained = Trained(
         title=f"{trial.placement.label}: trial {trial.number} of search {search.name}",
         note=_LABELS.format(search.label_weight) + "\n" if _learned_labels(search, document) else "",
@@ -71,6 +72,7 @@ def recipe(catalog: Catalog, search: SearchRecord, pick: str, tool: str, flags: 
         model=document["model"],
         provenance=document["provenance"],
         config=config,
+        layers=layers,
         spec=search.spec,
     )
     return RECIPES[tool](trained)
@@ -199,7 +201,15 @@ def _yaml(trained: Trained, settings: dict[str, Any]) -> str:
 
 
 def _vllm(trained: Trained) -> str:
-    serving = deployment(trained.config, trained.model, trained.search, "./adapter", trusts_code=trained.trusts_code)
+    serving = deployment(
+        trained.config,
+        trained.layers,
+        trained.model,
+        trained.search,
+        "./adapter",
+        model_type=trained.provenance["model_type"],
+        trusts_code=trained.trusts_code,
+    )
     if not serving["loads"]:
         raise RequestError(
             f"vLLM does not load this adapter: {'; '.join(serving['why_not'])}. Merge it into the base model "

@@ -93,6 +93,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
             "batch_size": spec["batch_size"],
             "template": facts["template"],
             "kind": facts["kind"],
+            "model_type": facts.get("model_type"),  # searches of older versions lack it
             "labels": facts["labels"],
         },
     }

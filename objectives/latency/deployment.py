@@ -3,31 +3,54 @@
 Without ``--lora-target-modules`` vLLM wraps every linear layer that it supports, whatever an adapter targets, and at
 ``--max-lora-rank`` its kernels compute: both decide the latency more than the adapter does. Sources: vLLM's
 ``lora/peft_helper.py`` (what a configuration may hold) and ``lora/utils.py``, ``is_in_target_modules`` (what names
-match). No vLLM was run here.
+match). ``python -m benchmarks.vllm_loading`` gives adapters to vLLM's own code by these commands.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from objectives.latency.classes import FUSED, SERVER_RANKS
 
+_READ = "0.33"
+#: Types of causal models in that version's ``model_executor/models/registry.py`` whose class is no ``SupportsLoRA``.
+# fmt: off
+_WITHOUT_LORA = frozenset({
+    "beam", "bloom", "cohere2_moe", "dbrx", "deepseek_v4", "dory", "falcon", "falcon_mamba", "flint", "gemma3n_text",
+    "gpt-sw3", "gpt2", "gptj", "hrm_text", "kimi_linear", "mamba", "mamba2", "mimo_v2_flash", "stablelm", "zamba2",
+})
+# fmt: on
+#: Paths of single layers that vLLM has too, but for the fused ones: those of Llama and the many models built like it.
+#: Elsewhere its layers may have other paths, and an adapter whose layers are not wrapped is dropped without a word.
+_SAME_PATH = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)")
+
 
 def deployment(
-    config: Mapping[str, Any], base_model: str, name: str, folder: str = ".", *, trusts_code: bool = False
+    config: Mapping[str, Any],
+    layers: Sequence[str],
+    base_model: str,
+    name: str,
+    folder: str = ".",
+    *,
+    model_type: str | None = None,
+    trusts_code: bool = False,
 ) -> dict[str, Any]:
-    """``config`` is an adapter_config.json, ``name`` what requests will call the adapter, ``folder`` where it is;
-    with ``trusts_code`` the model's own code is run, as in the search.
+    """``config`` is an adapter_config.json and ``layers`` the paths of what it adapts
+    (:func:`objectives.adapter.adapted_layers`), ``name`` what requests will call the adapter, ``folder`` where it is,
+    ``model_type`` the base model's, if known; with ``trusts_code`` the model's own code is run, as in the search.
 
     Gives {"server", "loads", "why_not", "command"}: ``why_not`` holds a clause for each thing that vLLM refuses, and
     ``command`` is None if there is one.
     """
-    why_not = _obstacles(config)
+    why_not = _obstacles(config, layers)
+    if model_type in _WITHOUT_LORA:
+        why_not.insert(0, f"its base model is of type {model_type}, for which vLLM {_READ} has no LoRA")
     if why_not:
         return {"server": "vllm", "loads": False, "why_not": why_not, "command": None}
-    targets = sorted(config["target_modules"])
+    targets = config["target_modules"] if _are_names(config) else layers
     rank = next(allowed for allowed in SERVER_RANKS if config["r"] <= allowed)
     words = ["vllm", "serve", base_model, "--enable-lora", "--max-lora-rank", str(rank)]
     words += ["--trust-remote-code"] if trusts_code else []
@@ -36,13 +59,22 @@ def deployment(
 
 
 def wrapped_names(targets: Sequence[str]) -> list[str]:
-    """The targets, and the names of the fused layers that hold them: vLLM matches a fused layer by its own name and,
-    from some version on, by the names of its parts."""
-    parents = [parent for parent, parts in FUSED.items() if set(parts) & set(targets)]
+    """The targets, names or paths, and the fused layers that hold them: vLLM matches a fused layer by its own name or
+    path and, from some version on, by the names of its parts."""
+    parents = set()
+    for target in targets:
+        place, dot, name = target.rpartition(".")
+        parents |= {f"{place}{dot}{parent}" for parent, parts in FUSED.items() if name in parts}
     return sorted({*targets, *parents})
 
 
-def _obstacles(config: Mapping[str, Any]) -> list[str]:
+def _are_names(config: Mapping[str, Any]) -> bool:
+    """Whether every layer of a name is adapted; else the targets are paths, their ends, or a pattern."""
+    targets = config.get("target_modules") or []
+    return not isinstance(targets, str) and not any("." in target for target in targets)
+
+
+def _obstacles(config: Mapping[str, Any], layers: Sequence[str]) -> list[str]:
     found = []
     if config.get("peft_type") != "LORA":
         found.append(f"it is of type {config.get('peft_type')}, and vLLM loads LoRA alone")
@@ -63,11 +95,8 @@ def _obstacles(config: Mapping[str, Any]) -> list[str]:
             found.append(what)
     if config.get("bias", "none") != "none":
         found.append(f"it trains biases (bias={config['bias']!r})")
-    targets = config.get("target_modules")
-    if isinstance(targets, str):
-        found.append("its targets are a pattern, not a list of names")
-    elif any("." in target for target in targets or ()):
-        found.append("its targets are paths of single layers, which have other names in vLLM")
-    elif not targets:
+    if not config.get("target_modules"):
         found.append("it targets no module by name")
+    elif not _are_names(config) and not all(_SAME_PATH.fullmatch(path) for path in layers):
+        found.append("its targets are paths of single layers, which may have other names in vLLM")
     return found

@@ -51,7 +51,7 @@ class Searched:
     def of(self, model: str, groups: list[str], rank: int = 4, bands: int = 1) -> tuple[str, Path]:
         """The name of the search, and the folder of its adapter."""
         space, folder = self.space(model, bands), self.zoo.folder(model)
-        facts = FACTS | {"model": str(folder), "kind": space.kind}
+        facts = FACTS | {"model": str(folder), "kind": space.kind, "model_type": space.model_type}
         search = self.catalog.create_search(model, SearchSpec(steps=2, learning_rate=2e-3).to_json(), facts)
         placement, adapter = Placement.of(groups, rank), Path(self.home.adapters(search).at("0"))
         adapter.mkdir(parents=True)
@@ -237,6 +237,12 @@ def test_vllm_is_given_options_that_it_has(searched: Searched) -> None:
     assert words[:2] == ["vllm", "serve"] and words[-2:] == ["--lora-modules", f"{name}=./adapter"]
 
 
+def test_vllm_wraps_only_the_layers_of_a_band(searched: Searched) -> None:
+    name, _ = searched.of("llama", ["o_proj@first"], bands=2)
+    recipe = searched.recipe(name, "vllm")
+    assert " --lora-target-modules model.layers.0.self_attn.o_proj --lora-modules " in recipe
+
+
 def test_a_module_to_save_is_named_once(searched: Searched) -> None:
     name, adapter = searched.of("bert", ["query"])
     file = adapter / "adapter_config.json"
@@ -252,8 +258,8 @@ def test_what_a_tool_cannot_express_is_said(searched: Searched) -> None:
         with pytest.raises(RequestError, match=r"this one is an encoder: take --for peft$"):
             searched.recipe(name, tool)
     assert "AutoModelForSequenceClassification.from_pretrained" in searched.recipe(name, "peft")
-    banded, _ = searched.of("llama", ["o_proj@first"], bands=2)
-    with pytest.raises(RequestError, match=r"its targets are paths of single layers.* Merge it into the base model"):
-        searched.recipe(banded, "vllm")
-    with pytest.raises(RequestError, match=f"in search {banded}: `python -m search show {banded}` lists"):
-        searched.recipe(banded, "peft", "trial=7")
+    gpt2, _ = searched.of("gpt2", ["c_attn"])
+    with pytest.raises(RequestError, match=r"type gpt2, for which vLLM 0\.33 has no LoRA\. Merge it into the base"):
+        searched.recipe(gpt2, "vllm")
+    with pytest.raises(RequestError, match=f"in search {gpt2}: `python -m search show {gpt2}` lists"):
+        searched.recipe(gpt2, "peft", "trial=7")

@@ -1,22 +1,27 @@
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
+from objectives.adapter import WEIGHTS, adapted_layers, adapter_config
+from objectives.errors import RequestError
 from objectives.latency.deployment import deployment, wrapped_names
 from objectives.latency.server import write_random_adapter
+from objectives.model import load_config, meta_model
+from objectives.modules import module_space
 from objectives.placement import Placement
 from tests.objectives.tiny import Zoo, all_groups
 
+LAYERS = [f"model.layers.{i}.self_attn.{name}" for i in range(2) for name in ("q_proj", "o_proj")]
 CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "o_proj"]}
 
 
 def test_the_command_wraps_what_is_adapted_and_nothing_else() -> None:
-    found = deployment(CONFIG, "my models/llama", "tickets")
+    found = deployment(CONFIG, LAYERS, "my models/llama", "tickets")
     assert (found["server"], found["loads"], found["why_not"]) == ("vllm", True, [])
     assert shlex.split(found["command"]) == [
         "vllm", "serve", "my models/llama", "--enable-lora", "--max-lora-rank", "8",
@@ -26,13 +31,21 @@ def test_the_command_wraps_what_is_adapted_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(("rank", "served"), [(1, "1"), (4, "8"), (16, "16"), (20, "32"), (512, "512")])
 def test_the_rank_is_the_next_that_vllm_takes(rank: int, served: str) -> None:
-    words = shlex.split(deployment({**CONFIG, "r": rank}, "m", "a")["command"])
+    words = shlex.split(deployment({**CONFIG, "r": rank}, LAYERS, "m", "a")["command"])
     assert words[words.index("--max-lora-rank") + 1] == served
 
 
 def test_fused_layers_are_named_too() -> None:
     assert wrapped_names(["gate_proj", "down_proj"]) == ["down_proj", "gate_proj", "gate_up_proj"]
     assert wrapped_names(["c_attn"]) == ["c_attn"]
+
+
+@pytest.mark.parametrize("ends", [["0.self_attn.q_proj", "11.mlp.down_proj"], r".*\.(0.*q_proj|11.*down_proj)"])
+def test_layers_of_a_band_are_named_by_their_paths(ends: list[str] | str) -> None:
+    first, last = "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.down_proj"
+    words = shlex.split(deployment({**CONFIG, "target_modules": ends}, [first, last], "m", "a")["command"])
+    at = words.index("--lora-target-modules") + 1
+    assert words[at : words.index("--lora-modules")] == [first, "model.layers.0.self_attn.qkv_proj", last]
 
 
 @pytest.mark.parametrize(
@@ -50,16 +63,11 @@ def test_fused_layers_are_named_too() -> None:
         ({"alpha_pattern": {"q_proj": 4}}, "its scales differ between layers (alpha_pattern)"),
         ({"lora_bias": True}, "it trains biases (lora_bias)"),
         ({"bias": "all"}, "it trains biases (bias='all')"),
-        ({"target_modules": ".*proj"}, "its targets are a pattern, not a list of names"),
-        (
-            {"target_modules": ["model.layers.0.self_attn.q_proj"]},
-            "its targets are paths of single layers, which have other names in vLLM",
-        ),
         ({"target_modules": []}, "it targets no module by name"),
     ],
 )
 def test_what_vllm_refuses_is_said(change: dict[str, Any], why: str) -> None:
-    assert deployment({**CONFIG, **change}, "m", "a") == {
+    assert deployment({**CONFIG, **change}, LAYERS, "m", "a") == {
         "server": "vllm",
         "loads": False,
         "why_not": [why],
@@ -67,15 +75,48 @@ def test_what_vllm_refuses_is_said(change: dict[str, Any], why: str) -> None:
     }
 
 
+@pytest.mark.parametrize("path", ["model.language_model.layers.0.self_attn.q_proj", "transformer.h.0.attn.c_attn"])
+def test_paths_that_vllm_may_not_have_are_refused(path: str) -> None:
+    found = deployment({**CONFIG, "target_modules": [path]}, [path], "m", "a")
+    assert found["why_not"] == ["its targets are paths of single layers, which may have other names in vLLM"]
+    assert found["command"] is None
+
+
 @pytest.mark.parametrize(("name", "loads"), [("llama", True), ("mixtral", False)])
 def test_real_configurations(zoo: Zoo, name: str, loads: bool, tmp_path: Path) -> None:
     space = zoo.space(name)
     write_random_adapter(zoo.folder(name), space, all_groups(space), 0, tmp_path)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert deployment(config, "m", "a")["loads"] is loads
+    assert deployment(adapter_config(tmp_path), adapted_layers(tmp_path), "m", "a")["loads"] is loads
 
 
 def test_a_rank_of_one_layer_is_a_placement_that_loads(zoo: Zoo, tmp_path: Path) -> None:
     write_random_adapter(zoo.folder("llama"), zoo.space("llama"), Placement.of(["o_proj"], 4), 0, tmp_path)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert "--lora-target-modules o_proj --lora-modules" in deployment(config, "m", "a")["command"]
+    found = deployment(adapter_config(tmp_path), adapted_layers(tmp_path), "m", "a")
+    assert "--lora-target-modules o_proj --lora-modules" in found["command"]
+
+
+def test_a_band_is_served_by_the_layers_that_it_has(tmp_path: Path) -> None:
+    """From twenty targets on PEFT keeps the ends of paths alone, such as 11.mlp.up_proj."""
+    LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=12, num_attention_heads=4).save_pretrained(
+        tmp_path / "model"
+    )
+    config = load_config(tmp_path / "model")
+    space = module_space(meta_model(config, "causal"), config, "causal", bands=3)
+    last = [group.name for group in space.groups if group.name.endswith("@last")]
+    write_random_adapter(tmp_path / "model", space, Placement.of(last, 4), 0, tmp_path / "adapter")
+    layers = adapted_layers(tmp_path / "adapter")
+    assert layers == sorted(path for name in last for path in space.group(name).paths)
+    words = shlex.split(deployment(adapter_config(tmp_path / "adapter"), layers, "m", "a")["command"])
+    wrapped = words[words.index("--lora-target-modules") + 1 : words.index("--lora-modules")]
+    assert {path for path in wrapped if path.endswith(("qkv_proj", "gate_up_proj", "o_proj", "down_proj"))} == {
+        f"model.layers.{i}.{place}"
+        for i in range(8, 12)
+        for place in ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+    }
+    assert {*wrapped} >= {*layers}
+
+
+def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).write_bytes(b"no weights")
+    with pytest.raises(RequestError, match=rf"^adapter {tmp_path}/{WEIGHTS} cannot be read \(.+\): train it again$"):
+        adapted_layers(tmp_path)
