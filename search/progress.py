@@ -157,8 +157,12 @@ class Progress:
         if self._live is not None:
             self._live.stop()
         if self._before is not None and self._standing.done > self._before:
+            standing = self._standing
+            done = "done"
+            if standing.stops_early and standing.done < standing.begun:  # it was interrupted: the others may go on
+                done = f"begun, {standing.done} of them done,"
             took = duration(self._clock() - self._started)
-            self._line(f"{self._counter}trials done in {took}, {_points(self._standing.front)} on the front")
+            self._line(f"{self._counter}trials {done} in {took}, {_points(standing.front)} on the front")
 
     def _line(self, text: str) -> None:
         if self._live is not None:

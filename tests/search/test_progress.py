@@ -87,7 +87,7 @@ def test_the_time_left_is_counted_in_steps_where_trials_stop_on_the_way() -> Non
         "[3/4] q_proj r8  stopped at 20 of 200 steps, may go on  left at most ~6m10s",
         "[3/4] o_proj r8  goes on",
         "[3/4] o_proj r8  accuracy 0.612  TPOT x1.12  front 1 point  left at most ~4m40s",
-        "[3/4] trials done in 2m00s, 1 point on the front",
+        "[3/4] trials begun, 1 of them done, in 2m00s, 1 point on the front",
     ]
 
 
