@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,11 +18,16 @@ from objectives.latency.paired import Axis, PairedRequest
 from objectives.latency.prompts import Prompts
 from objectives.latency.settings import LatencySettings
 from objectives.latency.stream import Answer, Endpoint
+from objectives.latency.timing import Timing
 from objectives.modules import ModuleSpace
 from objectives.placement import Placement
 
 #: Prompts that are tried for one request before answers of one token are refused.
 _TRIES = 5
+#: A server, or this machine, that is too busy may send or read late for seconds; a proxy that gathers answers always.
+_HELD_BACK_TRIES = 20
+#: Seconds a token: whoever sends one needs longer for it, so chunks that come faster were not sent as they were made.
+_AT_ONCE = 5e-5
 
 
 class ServerEngine:
@@ -130,16 +136,19 @@ class ServerPair:
 
         Each row of a block has a prompt that was not asked before. The other model's block has the same ones, since
         what servers keep of a prefix is kept for each adapter apart; the base model against itself has others. Where
-        answers have no TPOT, since they end after one token, other prompts are tried; raises RequestError, which tells
-        the cause, if those give none either.
+        answers have no TPOT, since they end after one token or were held back on the way, other prompts are tried;
+        raises RequestError, which tells the cause, if those give none either.
         """
         self._turn += 1
-        for _ in range(_TRIES):
+        for number in range(1, _HELD_BACK_TRIES + 1):
             answers = self._asked((0, 1) if self._turn % 2 else (1, 0))
-            blocks = [tuple(answer.timing for answer in answers[which]) for which in (0, 1)]
+            timings = [[answer.timing for answer in answers[which]] for which in (0, 1)]
+            blocks = [tuple(each for each in block if not _held_back(each)) for block in timings]
             tpots = [[each.tpot for each in block if each.tpot] for block in blocks]
             if all(tpots):
                 return PairedRequest(np.array([np.mean(tpots[1]) / np.mean(tpots[0])]), *blocks)
+            if number >= _TRIES and not any(map(_held_back, itertools.chain(*timings))):
+                break
         raise RequestError(f"--endpoint {self._endpoint.url} {_untimed([*answers[0], *answers[1]])}")
 
     def _asked(self, order: tuple[int, int]) -> dict[int, list[Answer]]:
@@ -159,9 +168,20 @@ class ServerPair:
         return list(self._threads.map(self._endpoint.complete, bodies))
 
 
+def _held_back(timing: Timing) -> bool:
+    """Whether its chunks waited for each other: what the first came too late by is missing after it."""
+    return len(timing.itl) > 0 and timing.tpot is not None and timing.tpot < _AT_ONCE
+
+
 def _untimed(answers: Sequence[Answer]) -> str:
     """Why there is no time per output token."""
     most = max(answer.timing.output_tokens for answer in answers)
+    if any(_held_back(answer.timing) for answer in answers):
+        return (
+            f"sent {most} tokens one by one, but {_HELD_BACK_TRIES} times in a row all of an answer came at once, so "
+            "that they have no time per output token: let every proxy before the server stream token by token, or "
+            "measure while server and this machine do less"
+        )
     if most > 1:
         return (
             f"sent {most} tokens in one chunk, so that they have no time per output token: let the server, and every "

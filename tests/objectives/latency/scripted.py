@@ -25,6 +25,9 @@ class Script:
     answers: list[int] = field(default_factory=list)  # tokens of each answer in turn, instead of ``tokens``
     empty_first: bool = False  # a chunk without text before the first token, at once
     whole: bool = False  # the whole answer in one chunk
+    gathered: list[bool] = field(
+        default_factory=lambda: [False]
+    )  # whether a proxy sends all chunks at once, by request
     cut: bool = False  # the stream ends inside an event
     dropped: bool = False  # the stream ends behind an event, before the answer does
     error: dict[str, Any] = field(default_factory=dict)  # in place of the answer's end
@@ -88,6 +91,8 @@ class ScriptedServer:
 class _Handler(BaseHTTPRequestHandler):
     owner: ScriptedServer
     protocol_version = "HTTP/1.1"
+    gathers = False
+    waiting = b""
 
     def log_message(self, *args: Any) -> None:
         pass
@@ -134,6 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.owner.end()  # before the client can know that it has all, and ask anew
             if not (self.owner.script.cut or self.owner.script.dropped):
                 self._chunk(b"data: [DONE]\n\n")
+            self.gathers = False
             self._chunk(b"")
 
     def _stream(self, sent: Sent, number: int) -> None:
@@ -142,6 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.gathers = script.gathered[number % len(script.gathered)]
         adapted = sent.body["model"] in self.owner.loaded or sent.body.get("lora_path")
         times = script.slower if adapted else 1.0
         if script.empty_first:
@@ -179,8 +186,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._chunk(f"data: {json.dumps(event)}\n\n".encode())
 
     def _chunk(self, data: bytes) -> None:
-        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        self.wfile.flush()
+        self.waiting += f"{len(data):x}\r\n".encode() + data + b"\r\n"
+        if not self.gathers:
+            self.wfile.write(self.waiting)
+            self.waiting = b""
 
     def _json(self, status: int, answer: Any) -> None:
         data = json.dumps(answer).encode()

@@ -252,6 +252,41 @@ def test_a_prompt_whose_answer_ends_at_once_is_passed_over(zoo: Zoo) -> None:
     assert [each.output_tokens for each in (*request.base, *request.adapted)] == [8, 8]
 
 
+#: So many tokens that a pause while they are read, which a busy machine may make, is little for each of them.
+MANY: dict[str, Any] = {"first": [0.001], "tokens": 400}
+
+
+def test_an_answer_that_was_held_back_is_asked_for_again(zoo: Zoo) -> None:
+    with serving(Script(each=[0.0002], gathered=[True, False, False, True, False, False], **MANY)) as server:
+        opened = engine(zoo, server)
+        request = opened.open(BASE, seed=0).request()
+        opened.close()
+        assert len(server.sent) == 6, "first the base model's came late, then the adapted one's"
+    assert min(each.tpot or 0.0 for each in (*request.base, *request.adapted)) > 1.9e-4
+
+
+def test_of_answers_at_once_those_that_were_held_back_are_left_out(zoo: Zoo) -> None:
+    with serving(Script(each=[0.0002], gathered=[True, False, False, False], **MANY)) as server:
+        opened = engine(zoo, server, concurrency=2)
+        request = opened.open(BASE, seed=0).request()
+        opened.close()
+    assert sorted([len(request.base), len(request.adapted)]) == [1, 2]
+    assert min(each.tpot or 0.0 for each in (*request.base, *request.adapted)) > 1.9e-4
+
+
+def test_a_proxy_that_gathers_answers_is_told_of(zoo: Zoo) -> None:
+    with serving(Script(each=[0.0], gathered=[True], **MANY)) as server:
+        opened = engine(zoo, server)
+        with pytest.raises(RequestError) as caught:
+            opened.open(BASE, seed=0).request()
+        opened.close()
+    assert str(caught.value) == (
+        f"--endpoint {server.url} sent 400 tokens one by one, but 20 times in a row all of an answer came at once, so "
+        "that they have no time per output token: let every proxy before the server stream token by token, or measure "
+        "while server and this machine do less"
+    )
+
+
 def prompts_of(server: ScriptedServer) -> list[str]:
     return [sent.body["prompt"] for sent in server.sent]
 
