@@ -23,6 +23,8 @@ _WITHOUT_LORA = frozenset({
     "gpt-sw3", "gpt2", "gptj", "hrm_text", "kimi_linear", "mamba", "mamba2", "mimo_v2_flash", "stablelm", "zamba2",
 })
 # fmt: on
+#: By type, a layer that is one in the model, and two in that version's ``packed_modules_mapping`` of its class.
+_SPLIT = {"glm4": "gate_up_proj"}
 #: Paths of single layers that vLLM has too, but for the fused ones: those of Llama and the many models built like it.
 #: Elsewhere its layers may have other paths, and an adapter whose layers are not wrapped is dropped without a word.
 _SAME_PATH = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)")
@@ -45,9 +47,7 @@ def deployment(
     Gives {"server", "loads", "why_not", "command"}: ``why_not`` holds a clause for each thing that vLLM refuses, and
     ``command`` is None if there is one.
     """
-    why_not = _obstacles(config, layers)
-    if model_type in _WITHOUT_LORA:
-        why_not.insert(0, f"its base model is of type {model_type}, for which vLLM {_READ} has no LoRA")
+    why_not = [*_obstacles_of_type(model_type, layers), *_obstacles(config, layers)]
     if why_not:
         return {"server": "vllm", "loads": False, "why_not": why_not, "command": None}
     targets = config["target_modules"] if _are_names(config) else layers
@@ -66,6 +66,15 @@ def wrapped_names(targets: Sequence[str]) -> list[str]:
         place, dot, name = target.rpartition(".")
         parents |= {f"{place}{dot}{parent}" for parent, parts in FUSED.items() if name in parts}
     return sorted({*targets, *parents})
+
+
+def _obstacles_of_type(model_type: str | None, layers: Sequence[str]) -> list[str]:
+    if model_type in _WITHOUT_LORA:
+        return [f"its base model is of type {model_type}, for which vLLM {_READ} has no LoRA"]
+    split = _SPLIT.get(model_type or "")
+    if split and any(path.endswith(f".{split}") for path in layers):
+        return [f"it targets {split}, which vLLM {_READ} takes for two layers in models of type {model_type}"]
+    return []
 
 
 def _are_names(config: Mapping[str, Any]) -> bool:

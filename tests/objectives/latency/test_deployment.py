@@ -75,6 +75,25 @@ def test_what_vllm_refuses_is_said(change: dict[str, Any], why: str) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("model_type", "name", "why"),
+    [
+        ("gpt2", "q_proj", "its base model is of type gpt2, for which vLLM 0.33 has no LoRA"),
+        (
+            "glm4",
+            "gate_up_proj",
+            "it targets gate_up_proj, which vLLM 0.33 takes for two layers in models of type glm4",
+        ),
+        ("glm4", "q_proj", None),
+        ("phi3", "gate_up_proj", None),
+        (None, "gate_up_proj", None),
+    ],
+)
+def test_types_that_vllm_has_no_lora_for_are_refused(model_type: str | None, name: str, why: str | None) -> None:
+    found = deployment(CONFIG, [f"model.layers.0.mlp.{name}"], "m", "a", model_type=model_type)
+    assert found["why_not"] == ([why] if why else [])
+
+
 @pytest.mark.parametrize("path", ["model.language_model.layers.0.self_attn.q_proj", "transformer.h.0.attn.c_attn"])
 def test_paths_that_vllm_may_not_have_are_refused(path: str) -> None:
     found = deployment({**CONFIG, "target_modules": [path]}, [path], "m", "a")
