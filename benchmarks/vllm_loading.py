@@ -29,13 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.vllm_on_cpu import take_python_kernels
 from objectives.adapter import WEIGHTS, adapted_layers, adapter_config
 from objectives.latency.deployment import deployment
 from objectives.latency.server import write_random_adapter
@@ -141,7 +141,7 @@ def check(folder: Path) -> bool:
     served: list[Outcome] = []
     with tempfile.TemporaryDirectory() as scratch:
         cases, otherwise = _cases(folder, Path(scratch))
-        _on_cpu()
+        take_python_kernels()
         for case in cases:
             try:
                 one = _serve(folder, case)
@@ -202,23 +202,6 @@ def _enlarge(file: Path) -> None:
     save_file({name: tensor * 10 for name, tensor in load_file(file).items()}, file)
 
 
-def _on_cpu() -> None:
-    """Makes vLLM's wheel for GPUs run on a CPU: without kernels, and where this torch is a build for CPUs."""
-    try:
-        import vllm.platforms
-    except ImportError as error:
-        raise SystemExit(f"error: vLLM cannot be imported here ({error}): run this where it is installed") from error
-    from vllm.platforms.cpu import CpuPlatform
-
-    vllm.platforms._current_platform = CpuPlatform()
-    from vllm.model_executor.custom_op import CustomOp
-    from vllm.model_executor.layers.attention import Attention
-
-    torch.accelerator.empty_cache = lambda: None
-    Attention.forward = _attend
-    CustomOp.dispatch_forward = lambda self, *_, **__: self.forward_native
-
-
 def _serve(folder: Path, case: Case) -> Outcome:
     from vllm.config import set_current_vllm_config
     from vllm.engine.arg_utils import EngineArgs
@@ -226,8 +209,10 @@ def _serve(folder: Path, case: Case) -> Outcome:
     from vllm.lora.layers import LoRAMapping
     from vllm.lora.request import LoRARequest
     from vllm.lora.worker_manager import WorkerLoRAManager
+    from vllm.model_executor.layers.attention import Attention
     from vllm.model_executor.model_loader import get_model
 
+    Attention.forward = _attend
     config = EngineArgs(
         model=str(folder),
         dtype="float32",
