@@ -94,9 +94,10 @@ def _together(bands: list[str]) -> str:
     return "" if whole else "@" + ",".join(ordered)
 
 
-def _depth(band: str) -> int:
-    titles = BAND_TITLES[3]
-    return titles.index(band) if band in titles else int(band.partition("of")[0] or 0)
+def _depth(band: str) -> tuple[int, str]:
+    """In the order of layers; names that are no bands of ours by the alphabet."""
+    titles, number = BAND_TITLES[3], band.partition("of")[0]
+    return titles.index(band) if band in titles else int(number) if number.isdecimal() else 0, band
 
 
 BASE = Placement((), 0)

@@ -50,6 +50,7 @@ def test_a_label_names_groups_and_rank() -> None:
         (["o_proj@last", "o_proj@middle", "o_proj@first"], "o_proj r8"),
         ([f"o_proj@{i}of12" for i in range(1, 13)], "o_proj r8"),
         (["o_proj@10of12", "o_proj@9of12"], "o_proj@9of12,10of12 r8"),
+        (["o_proj@low", "o_proj@high", "mlp[experts]"], "mlp[experts]+o_proj@high,low r8"),
     ],
 )
 def test_a_label_has_the_bands_of_a_group_together(groups: list[str], label: str) -> None:
