@@ -16,6 +16,7 @@ from dashboards.embedding import FIGURE_CSS, figure_html, plotly_library
 from dashboards.figures import effects_figure, front_figure, learning_curves
 from dashboards.heat_map import regret_map
 from dashboards.latency_figures import drift_figure, prediction_figure
+from dashboards.loading import loading_code
 
 
 def report_page(document: dict[str, Any], flags: str = "") -> str:
@@ -31,6 +32,7 @@ def report_page(document: dict[str, Any], flags: str = "") -> str:
         document=document,
         flags=flags,
         words=words,
+        loading_code=loading_code,
         written=written,
         header=header,
         rows=rows,

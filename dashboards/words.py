@@ -10,7 +10,7 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dashboards.format import (
@@ -30,6 +30,9 @@ DESCRIPTION_LIMIT = 8000
 
 #: Whom the placement can be written for, by a command that takes their names in lower case.
 RECIPES = "PEFT, TRL, LLaMA-Factory, Axolotl or vLLM"
+
+#: Servers that wrap the layers they were started with for every adapter.
+_WRAPPING = ("vllm", "sglang")
 
 #: A sentence names so many groups by their effects; the figure has all.
 _GROUPS = 10
@@ -260,10 +263,16 @@ def latency_meaning(document: dict[str, Any]) -> str:
         what = "time per output token (TPOT)"
     engine = plain(document.get("latency_engine") or "transformers")
     where = "in one process" if engine == "transformers" else "on the same server"
+    wraps = (
+        " What is wrapped there was decided when the server was started (--lora-target-modules), whatever an adapter "
+        "targets: differences within the intervals are noise."
+        if engine in _WRAPPING
+        else ""
+    )
     return (
         f"The latency axis shows adapters served {plain(document.get('latency_mode') or 'unmerged')} by {engine}: the "
-        f"{what} over that of the base model, measured by turns {where}. A merged adapter costs the base model's "
-        "latency (ratio 1.0), whatever it targets." + _kept(document)
+        f"{what} over that of the base model, measured by turns {where}.{wraps} A merged adapter costs the base "
+        "model's latency (ratio 1.0), whatever it targets." + _kept(document)
     )
 
 
@@ -280,33 +289,6 @@ def _kept(document: dict[str, Any]) -> str:
 
 def export_command(document: dict[str, Any]) -> str:
     return f"python -m search export {shlex.quote(plain(document['search']))} --pick recommended --out DIR"
-
-
-def loading_code(document: dict[str, Any]) -> str:
-    """As :func:`adapted_model`, for who exported to ``DIR``."""
-    return adapted_model(plain(document["model"]), document.get("provenance") or {}, "DIR")
-
-
-def base_class(provenance: Mapping[str, Any]) -> tuple[str, str]:
-    """The class that loads a search's base model, and what it is told beside."""
-    told = ", trust_remote_code=True" if provenance.get("trust_remote_code") else ""
-    if provenance.get("kind") != "encoder":
-        return "AutoModelForCausalLM", told
-    # The checkpoint's own head, which the adapter replaces, may have other classes.
-    classes = len(provenance["labels"])
-    return "AutoModelForSequenceClassification", f", num_labels={classes}, ignore_mismatched_sizes=True{told}"
-
-
-def adapted_model(base: str, provenance: Mapping[str, Any], folder: str) -> str:
-    """Python that loads an exported adapter on its base model, in the precision that figures were taken in."""
-    auto, told = base_class(provenance)
-    if dtype := provenance.get("dtype"):  # searches of older versions lack it
-        told += f', dtype="{dtype}"'
-    return (
-        f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
-        f"base = {auto}.from_pretrained({base!r}{told})\n"
-        f'model = PeftModel.from_pretrained(base, "{folder}").eval()'
-    )
 
 
 def recipe_command(document: dict[str, Any]) -> str:

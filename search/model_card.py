@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dashboards.format import latency_name, metric_name
-from dashboards.words import adapted_model
+from dashboards.loading import adapted_model
 
 _LABELS = """\
 The label counts whose tokens have the largest summed log-likelihood behind the prompt; `scoring` in `manifest.json` has

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from dashboards.words import base_class
+from dashboards.loading import base_class
 from objectives.adapter import adapted_layers, adapter_config
 from objectives.errors import RequestError
 from objectives.latency.deployment import deployment
