@@ -205,13 +205,19 @@ def test_a_server_that_is_not_known(zoo: Zoo) -> None:
     )
 
 
+def refusal(zoo: Zoo, server: ScriptedServer) -> str:
+    """What a request for the base model is refused with."""
+    opened = engine(zoo, server)
+    with pytest.raises(RequestError) as caught:
+        opened.open(BASE, seed=0).request()
+    opened.close()
+    return str(caught.value)
+
+
 def test_an_answer_of_one_token_has_no_tpot(zoo: Zoo) -> None:
     with serving(Script(owner="vllm", tokens=1)) as server:
-        opened = engine(zoo, server)
-        with pytest.raises(RequestError) as caught:
-            opened.open(BASE, seed=0).request()
-        opened.close()
-    assert str(caught.value) == (
+        said = refusal(zoo, server)
+    assert said == (
         f"--endpoint {server.url} ended the answers to 5 prompts in a row after one token, so that they have no time "
         "per output token: try again, with other prompts"
     )
@@ -236,11 +242,8 @@ def test_an_answer_of_one_token_has_no_tpot(zoo: Zoo) -> None:
 )
 def test_an_answer_that_is_not_streamed_has_no_tpot(zoo: Zoo, usage: bool, sentence: str) -> None:
     with serving(Script(whole=True, usage=usage)) as server:
-        opened = engine(zoo, server)
-        with pytest.raises(RequestError) as caught:
-            opened.open(BASE, seed=0).request()
-        opened.close()
-    assert str(caught.value) == f"--endpoint {server.url} {sentence}"
+        said = refusal(zoo, server)
+    assert said == f"--endpoint {server.url} {sentence}"
 
 
 def test_a_prompt_whose_answer_ends_at_once_is_passed_over(zoo: Zoo) -> None:
@@ -276,11 +279,8 @@ def test_of_answers_at_once_those_that_were_held_back_are_left_out(zoo: Zoo) -> 
 
 def test_a_proxy_that_gathers_answers_is_told_of(zoo: Zoo) -> None:
     with serving(Script(each=[0.0], gathered=[True], **MANY)) as server:
-        opened = engine(zoo, server)
-        with pytest.raises(RequestError) as caught:
-            opened.open(BASE, seed=0).request()
-        opened.close()
-    assert str(caught.value) == (
+        said = refusal(zoo, server)
+    assert said == (
         f"--endpoint {server.url} sent 400 tokens one by one, but 20 times in a row all of an answer came at once, so "
         "that they have no time per output token: let every proxy before the server stream token by token, or measure "
         "while server and this machine do less"
