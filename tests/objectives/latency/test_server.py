@@ -49,7 +49,7 @@ def test_base_and_adapter_are_asked_by_turns(zoo: Zoo) -> None:
 
 
 def test_requests_run_at_once(zoo: Zoo) -> None:
-    with serving(Script(first=[0.05], **VLLM)) as server:
+    with serving(Script(first=[0.05], each=[0.01], **VLLM)) as server:
         opened = engine(zoo, server, concurrency=4)
         request = opened.open(BASE, seed=0).request()
         opened.close()
