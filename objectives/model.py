@@ -117,7 +117,8 @@ def kind_of(config: PreTrainedConfig) -> Kind:
     """Whether the model is adapted as a causal language model or as an encoder with a classification head.
 
     BERT-like types stand in both of transformers' mappings; they are encoders unless their configuration says that
-    they decode. So are encoder-decoders that can classify. Raises ModelError if the type is neither.
+    they decode. So are XLNet, which attends both ways, and encoder-decoders that can classify. Raises ModelError if the
+    type is neither.
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
@@ -127,7 +128,8 @@ def kind_of(config: PreTrainedConfig) -> Kind:
     def says(field: str) -> bool:
         return bool(getattr(config, field, False))
 
-    bidirectional = maps(AutoModelForMaskedLM) and not says("is_decoder") and not says("causal")
+    masked = maps(AutoModelForMaskedLM) or getattr(config, "attn_type", None) == "bi"
+    bidirectional = masked and not says("is_decoder") and not says("causal")
     classifies = maps(AutoModelForSequenceClassification)
     if maps(AutoModelForCausalLM) and not (classifies and (bidirectional or says("is_encoder_decoder"))):
         return "causal"
@@ -302,10 +304,7 @@ def load_model(
             raise ModelError(f"{folder}: shapes of its weights differ from its config.json: restore both.") from error
         raise ModelError(_unloadable(folder, error)) from error
     if missing := _untrained(model, kind, info):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(
-            f"{folder} lacks the weights of {missing[0]}{more}: its weights do not belong to its config.json."
-        )
+        raise ModelError(_lacking(folder, model, missing))
     model.new_modules = _new_modules(model, kind, info)
     if kind == "causal":
         # What the checkpoint would rather do, such as a penalty for repetition, which no likelihood knows of.
@@ -322,7 +321,7 @@ def _untrained(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> list
     if kind == "causal":
         return sorted(_absent(info))
     body = model.base_model_prefix + "."
-    return sorted(key for key in _absent(info) if key.startswith(body) and "pooler" not in key)
+    return sorted(key for key in _absent(info) if head_of(key, body) is None and "pooler" not in key)
 
 
 def _new_modules(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> list[str]:
@@ -336,9 +335,25 @@ def _new_modules(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> li
     names = [name for name, _ in model.named_parameters()]
     # A body under another name, of remote code perhaps, must not be taken for a head.
     beside = names if any(name.startswith(body) for name in names) else _absent(info)
-    head = {name.partition(".")[0] for name in beside if not name.startswith(body)}
-    poolers = {key.partition("pooler")[0] + "pooler" for key in _absent(info) if key.startswith(body)}
+    head = {path for name in beside if (path := head_of(name, body))}
+    poolers = {key.partition("pooler")[0] + "pooler" for key in _absent(info) if head_of(key, body) is None}
     return sorted(head | poolers)
+
+
+def _lacking(folder: Path, model: PreTrainedModel, missing: list[str]) -> str:
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    why = "its weights do not belong to its config.json"
+    saved_as = (model.config.architectures or [type(model).__name__])[0]
+    if saved_as != type(model).__name__ and not any(key.startswith(model.base_model_prefix + ".") for key in missing):
+        why = f"as {saved_as} it has no head that predicts tokens; give the causal model that it was made from"
+    return f"{folder} lacks the weights of {missing[0]}{more}: {why}."
+
+
+def head_of(weight: str, body: str) -> str | None:
+    """Path of the head that a weight of an encoder is part of; None in the ``body``, where only Perceiver has one."""
+    if weight.startswith("perceiver.decoder."):
+        return "perceiver.decoder"
+    return None if weight.startswith(body) else weight.partition(".")[0]
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

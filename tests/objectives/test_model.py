@@ -16,18 +16,19 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,
-    BartForSequenceClassification,
     BertConfig,
-    BertForMaskedLM,
     DebertaConfig,
     FNetConfig,
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaModel,
     MptConfig,
     PreTrainedConfig,
     RobertaConfig,
     T5Config,
+    XLNetConfig,
 )
 
 from objectives.errors import ModelError
@@ -135,6 +136,7 @@ def test_a_broken_configuration(tmp_path: Path, text: str, expected: str) -> Non
         (BertConfig(is_decoder=True), "causal"),
         (BartConfig(), "encoder"),
         (T5Config(), "encoder"),
+        (XLNetConfig(), "encoder"),
     ],
 )
 def test_kinds(config: object, kind: str) -> None:
@@ -261,6 +263,15 @@ def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
     assert "its weights do not belong to its config.json" in message(load_model, folder, "causal", torch.float32, "cpu")
 
 
+@pytest.mark.parametrize("made", [LlamaForSequenceClassification, LlamaModel])
+def test_a_checkpoint_without_a_head_for_tokens_is_named(made: Any, tmp_path: Path) -> None:
+    made(SMALL_LLAMA).save_pretrained(tmp_path)
+    assert message(load_model, tmp_path, "causal", torch.float32, "cpu") == (
+        f"{tmp_path} lacks the weights of lm_head.weight: as {made.__name__} it has no head that predicts tokens; give "
+        "the causal model that it was made from."
+    )
+
+
 @pytest.mark.parametrize("where", ["from_pretrained", "to"])
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
 def test_a_model_for_which_memory_is_short_is_no_broken_download(
@@ -305,14 +316,6 @@ def test_what_else_quantised_weights_lack_is_left_to_those_that_load_them(folder
 def quantise(folder: Path, how: dict[str, Any]) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
-
-
-def test_an_encoder_gets_a_new_head_with_named_classes(tmp_path: Path) -> None:
-    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
-    BertForMaskedLM(config).save_pretrained(tmp_path)
-    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "maybe", "yes"])
-    assert model.config.num_labels == 3
-    assert model.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
 
 
 def test_a_folder_without_a_tokenizer(folder: Path) -> None:
@@ -373,17 +376,3 @@ def test_code_comes_from_the_hub_only_where_it_is_trusted(monkeypatch: pytest.Mo
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert resolve("someone/model") == resolve("someone/model", trust_remote_code=True) == folder
     assert ["*.py" in patterns for patterns in asked] == [False, True]
-
-
-@pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "b"]])
-def test_a_head_is_trained_anew_also_where_the_checkpoint_has_one_of_that_size(
-    labels: list[str], tmp_path: Path
-) -> None:
-    """As of a model of natural language inference, with three classes."""
-    small = BartConfig(
-        vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, num_labels=3,
-    )  # fmt: skip
-    BartForSequenceClassification(small).save_pretrained(tmp_path)
-    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=labels)
-    assert model.new_modules == ["classification_head"]
