@@ -178,9 +178,12 @@ def _parquet(path: Path, columns: Collection[str]) -> Numbered:
 
 def _stored_classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     # `datasets` leaves its features in the files it writes, so a downloaded copy reads like the hub's own.
-    info = json.loads(metadata.get(b"huggingface", b"{}")).get("info") or {}
-    features = info.get("features") or {}
-    return {name: f["names"] for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"].items()
+    except (ValueError, TypeError, KeyError, AttributeError):  # none, or another program's
+        return {}
+    said = {name: f for name, f in features if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+    return {name: f["names"] for name, f in said.items() if isinstance(f.get("names"), list)}
 
 
 def needed(names: list[str], columns: Collection[str]) -> list[str]:

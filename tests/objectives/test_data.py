@@ -86,7 +86,13 @@ def test_every_format_and_name_of_a_split(tmp_path: Path, suffix: str, validatio
     assert not data.notes
 
 
-@pytest.mark.parametrize("said", ['{"info": null}', '{"info": {"features": null}}', "{}"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"info": null}', '{"info": {"features": null}}', "{}", "[1]", "no JSON",
+        '{"info": {"features": {"label": {"_type": "ClassLabel"}}}}',
+    ],
+)  # fmt: skip
 def test_what_datasets_left_out_of_a_parquet_is_not_missed(tmp_path: Path, said: str) -> None:
     import pyarrow
     import pyarrow.parquet
