@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from objectives.batches import pad
 from objectives.encoding import EncodedRow
 from objectives.errors import ModelError
-from objectives.probing import refused, same_but_for_rounding, tried
+from objectives.probing import check_numbers, refused, same_but_for_rounding, tried
 
 
 def class_logits(model: Any, rows: Sequence[EncodedRow], pad_id: int, together: bool = True) -> Tensor:
@@ -34,17 +35,18 @@ def _one_pass(model: Any, rows: Sequence[EncodedRow], pad_id: int) -> Tensor:
 
 
 @torch.inference_mode()
-def padding_is_masked(model: Any, rows: Sequence[EncodedRow], pad_id: int) -> bool:
+def padding_is_masked(model: Any, folder: Path, rows: Sequence[EncodedRow], pad_id: int) -> bool:
     """Whether the longest of ``rows`` changes nothing about what ``model`` says of the shortest; measured, not assumed.
 
     Fourier transforms (FNet), convolutions (ConvBERT, CANINE), pooled or hashed attention (Funnel, Nystromformer, YOSO)
     take in what the mask leaves out, and XLNet classifies by the last token, which may be padding.
 
-    Raises ModelError for a model that cannot classify a row.
+    Raises ModelError for a model that cannot classify a row, or whose weights are none; ``folder`` is where it lies.
     """
     shortest, longest = (some(rows, key=lambda row: len(row.prompt)) for some in (min, max))
     with refused(partial(_no_classifier, model.config.model_type)):
         alone = class_logits(model, [shortest], pad_id)
+    check_numbers(alone, folder)
     beside = tried(lambda: class_logits(model, [shortest, longest], pad_id)[:1])
     return beside is not None and same_but_for_rounding(beside, alone, model.dtype)
 

@@ -101,8 +101,8 @@ def encode(
     What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
     completion, which is taken from the references too.
 
-    Raises RequestError where ``max_tokens`` leaves no room for the template and a label, and for a template of an
-    encoder.
+    Raises RequestError where ``max_tokens`` leaves no room beside the template and a label, or beside an encoder's
+    special tokens, and for a template of an encoder.
     """
     if kind == "encoder":
         if template not in (None, "auto"):
@@ -162,8 +162,9 @@ def encode(
     room = limit - len(first) - len(tail)
     if room <= len(before):
         raise RequestError(
-            f"--max-tokens {max_tokens} leaves no room for the text beside the template "
-            f"({len(first) + len(before) + len(tail)} tokens) and the longest completion ({longest}); raise it"
+            f"{max_tokens} tokens (--max-tokens, or the model's context) leave no room for the text beside the "
+            f"template ({len(first) + len(before) + len(tail)}) and the longest completion ({longest}): raise "
+            "--max-tokens, or choose a model of a longer context"
         )
 
     splits: dict[str, list[EncodedRow]] = {}
@@ -256,6 +257,12 @@ def decoded(tokenizer: Any, ids: Sequence[int], ends: Collection[int | None]) ->
 
 
 def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> EncodedTask:
+    (around,) = _ids(tokenizer, [""], add_special_tokens=True)
+    if max_tokens <= len(around):
+        raise RequestError(
+            f"{max_tokens} tokens (--max-tokens, or the model's context) leave no room for the text beside the "
+            f"tokenizer's own ({len(around)}): raise --max-tokens, or choose a model of a longer context"
+        )
     index = {label: i for i, label in enumerate(data.labels)}
     splits: dict[str, list[EncodedRow]] = {}
     cut_prompts: dict[str, int] = {}

@@ -70,7 +70,7 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
     file = folder / "config.json"
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read ({_first_line(error)}): restore the file.") from error
     if not isinstance(raw, dict) or "model_type" not in raw:
         raise ModelError(f"{file} names no model_type: it is not the configuration of a model.")
@@ -108,7 +108,7 @@ def answer_ends(folder: Path, config: PreTrainedConfig) -> list[int]:
     if file.is_file():
         try:
             ends = dict(json.loads(file.read_text(encoding="utf-8"))).get("eos_token_id", ends)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ModelError(f"{file} cannot be read ({_first_line(error)}): restore the file.") from error
     return [token for token in (ends if isinstance(ends, list) else [ends]) if isinstance(token, int)]
 

@@ -99,7 +99,7 @@ class Workbench:
     """Measures placements of one assignment. Everything it returns is plain and ready for JSON."""
 
     def __init__(self, assignment: Assignment) -> None:
-        """Raises ModelError if the model cannot be loaded, or if it should be causal and is not."""
+        """Raises ModelError if the model cannot be loaded, computes nan, or should be causal and is not."""
         on_gpu = assignment.uses_gpu and torch.cuda.is_available()
         torch.set_num_threads(assignment.threads)
         self._given = assignment
@@ -124,7 +124,8 @@ class Workbench:
         pad_id = assignment.task.pad_id
         self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)
         if self._encoder:
-            self.together = padding_is_masked(self.base, assignment.task.splits["validation"], pad_id)
+            rows = assignment.task.splits["validation"]
+            self.together = padding_is_masked(self.base, assignment.model, rows, pad_id)
         else:
             self.together = assignment.task.task != "generation" or rows_keep_apart(self.base, pad_id)
         self._most = sys.maxsize  # trainings of one pass for which there was memory

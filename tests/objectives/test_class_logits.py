@@ -55,8 +55,8 @@ def given(request: pytest.FixtureRequest, zoo: Zoo, tmp_path: Path) -> Assignmen
 def test_most_encoders_mask_their_padding(zoo: Zoo, name: str) -> None:
     rows = make_task(zoo, name).splits["test"]
     assert len({len(row.prompt) for row in rows}) > 2
-    assert padding_is_masked(zoo.base(name), rows, 2)
-    assert padding_is_masked(zoo.copy(name).bfloat16(), rows, 2)
+    assert padding_is_masked(zoo.base(name), zoo.folder(name), rows, 2)
+    assert padding_is_masked(zoo.copy(name).bfloat16(), zoo.folder(name), rows, 2)
 
 
 def test_rows_are_evaluated_as_each_is_alone(given: Assignment) -> None:
@@ -107,7 +107,7 @@ def test_a_model_that_cannot_classify_a_row_is_refused_in_a_sentence(zoo: Zoo) -
 
     model.register_forward_pre_hook(refuse)
     with pytest.raises(ModelError) as refusal:
-        padding_is_masked(model, [EncodedRow([5, 6], [])], 2)
+        padding_is_masked(model, zoo.folder("bert"), [EncodedRow([5, 6], [])], 2)
     assert str(refusal.value) == (
         "model type 'bert' does not classify a text in this version of transformers (ValueError: You have to specify "
         "boxes): choose another model"

@@ -250,8 +250,8 @@ def test_no_room_for_the_text_is_refused() -> None:
     )
     tail = len(ids(make_tokenizer(), "\nAnswer:"))
     assert str(caught.value) == (
-        f"--max-tokens 12 leaves no room for the text beside the template ({1 + tail} tokens) and the longest "
-        f"completion ({longest}); raise it"
+        f"12 tokens (--max-tokens, or the model's context) leave no room for the text beside the template ({1 + tail}) "
+        f"and the longest completion ({longest}): raise --max-tokens, or choose a model of a longer context"
     )
 
 
@@ -263,8 +263,9 @@ def test_a_template_that_leaves_no_room_for_the_text_is_refused() -> None:
     with pytest.raises(RequestError) as caught:
         encoded(QUESTIONS, max_tokens=taken + longest, template=before + "{text}\nAnswer:")
     assert str(caught.value) == (
-        f"--max-tokens {taken + longest} leaves no room for the text beside the template ({taken} tokens) and the "
-        f"longest completion ({longest}); raise it"
+        f"{taken + longest} tokens (--max-tokens, or the model's context) leave no room for the text beside the "
+        f"template ({taken}) and the longest completion ({longest}): raise --max-tokens, or choose a model of a longer "
+        "context"
     )
     task = encoded(QUESTIONS, max_tokens=taken + longest + 2, template=before + "{text}\nAnswer:")
     assert len({tuple(row.prompt) for row in task.splits["train"]}) == 2
@@ -360,3 +361,15 @@ def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
         "train: 1 of 3 inputs cut, so that the prompt has 16 tokens (--max-tokens, or the model's context)"
     )
     assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)
+
+
+def test_no_room_for_the_text_of_an_encoder_is_refused() -> None:
+    """Else all rows were the same: its special tokens."""
+    data, tokenizer = make_data("classification", {"train": QUESTIONS}), make_word_tokenizer()
+    with pytest.raises(RequestError) as caught:
+        encode(data, tokenizer, "encoder", max_tokens=2)
+    assert str(caught.value) == (
+        "2 tokens (--max-tokens, or the model's context) leave no room for the text beside the tokenizer's own (2): "
+        "raise --max-tokens, or choose a model of a longer context"
+    )
+    assert len({tuple(row.prompt) for row in encode(data, tokenizer, "encoder", max_tokens=3).splits["train"]}) == 2

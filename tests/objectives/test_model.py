@@ -118,6 +118,7 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
         ("[]", "names no model_type"),
         ('{"hidden_size": 8}', "names no model_type"),
         ('{"model_type": "no_such_type"}', "cannot use model type 'no_such_type'"),
+        ('{"model_type": ' + "[" * 10**5, "cannot be read (maximum recursion depth exceeded"),
     ],
 )
 def test_a_broken_configuration(tmp_path: Path, text: str, expected: str) -> None:
