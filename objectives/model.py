@@ -117,8 +117,8 @@ def kind_of(config: PreTrainedConfig) -> Kind:
     """Whether the model is adapted as a causal language model or as an encoder with a classification head.
 
     BERT-like types stand in both of transformers' mappings; they are encoders unless their configuration says that
-    they decode. So are XLNet, which attends both ways, and encoder-decoders that can classify. Raises ModelError if the
-    type is neither.
+    they decode. So are those that say that they attend both ways, such as XLNet and EmbeddingGemma, and
+    encoder-decoders that can classify. Raises ModelError if the type is neither.
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
@@ -126,10 +126,10 @@ def kind_of(config: PreTrainedConfig) -> Kind:
         return type(config) in auto._model_mapping or auto.__name__ in (getattr(config, "auto_map", None) or {})
 
     def says(field: str) -> bool:
-        return bool(getattr(config, field, False))
+        return getattr(config, field, False) is True
 
-    masked = maps(AutoModelForMaskedLM) or getattr(config, "attn_type", None) == "bi"
-    bidirectional = masked and not says("is_decoder") and not says("causal")
+    both_ways = getattr(config, "attn_type", None) == "bi" or says("use_bidirectional_attention")
+    bidirectional = both_ways or (maps(AutoModelForMaskedLM) and not says("is_decoder") and not says("causal"))
     classifies = maps(AutoModelForSequenceClassification)
     if maps(AutoModelForCausalLM) and not (classifies and (bidirectional or says("is_encoder_decoder"))):
         return "causal"

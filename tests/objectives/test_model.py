@@ -19,6 +19,7 @@ from transformers import (
     BertConfig,
     DebertaConfig,
     FNetConfig,
+    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
@@ -138,6 +139,8 @@ def test_a_broken_configuration(tmp_path: Path, text: str, expected: str) -> Non
         (BartConfig(), "encoder"),
         (T5Config(), "encoder"),
         (XLNetConfig(), "encoder"),
+        (Gemma3TextConfig(), "causal"),
+        (Gemma3TextConfig(use_bidirectional_attention=True), "encoder"),
     ],
 )
 def test_kinds(config: object, kind: str) -> None:
