@@ -82,7 +82,7 @@ CASES = [
         b'{"text": "one", "lable": "a"}\n',
         ", line 1: the fields are 'text', 'lable'. "
         "Expected are 'text' and 'label' (classification) or 'prompt' and 'completion' (generation). "
-        "Rename those that hold them.",
+        "Rename those that hold them, or make one text of several.",
     ),
     (
         "x.jsonl",
