@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from objectives.batches import pad
-from objectives.encoding import EncodedRow
+from objectives.encoding import EncodedRow, EncodedTask
 from objectives.errors import ModelError
 from objectives.probing import check_numbers, refused, same_but_for_rounding, tried
 
@@ -35,19 +35,21 @@ def _one_pass(model: Any, rows: Sequence[EncodedRow], pad_id: int) -> Tensor:
 
 
 @torch.inference_mode()
-def padding_is_masked(model: Any, folder: Path, rows: Sequence[EncodedRow], pad_id: int) -> bool:
-    """Whether the longest of ``rows`` changes nothing about what ``model`` says of the shortest; measured, not assumed.
+def padding_is_masked(model: Any, folder: Path, task: EncodedTask) -> bool:
+    """Whether the longest row of validation changes nothing about what ``model`` says of the shortest; measured, not
+    assumed.
 
     Fourier transforms (FNet), convolutions (ConvBERT, CANINE), pooled or hashed attention (Funnel, Nystromformer, YOSO)
     take in what the mask leaves out, and XLNet classifies by the last token, which may be padding.
 
     Raises ModelError for a model that cannot classify a row, or whose weights are none; ``folder`` is where it lies.
     """
+    rows = task.splits["validation"]
     shortest, longest = (some(rows, key=lambda row: len(row.prompt)) for some in (min, max))
     with refused(partial(_no_classifier, model.config.model_type)):
-        alone = class_logits(model, [shortest], pad_id)
+        alone = class_logits(model, [shortest], task.pad_id)
     check_numbers(alone, folder)
-    beside = tried(lambda: class_logits(model, [shortest, longest], pad_id)[:1])
+    beside = tried(lambda: class_logits(model, [shortest, longest], task.pad_id)[:1])
     return beside is not None and same_but_for_rounding(beside, alone, model.dtype)
 
 

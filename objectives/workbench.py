@@ -124,8 +124,8 @@ class Workbench:
         pad_id = assignment.task.pad_id
         self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)
         if self._encoder:
-            rows = assignment.task.splits["validation"]
-            self.together = padding_is_masked(self.base, assignment.model, rows, pad_id)
+            self.base.config.pad_token_id = pad_id  # by which some find the last token of a text
+            self.together = padding_is_masked(self.base, assignment.model, assignment.task)
         else:
             self.together = assignment.task.task != "generation" or rows_keep_apart(self.base, pad_id)
         self._most = sys.maxsize  # trainings of one pass for which there was memory

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import FNetConfig, PreTrainedConfig, XLNetConfig
+from transformers import FNetConfig, Gemma3TextConfig, PreTrainedConfig, XLNetConfig
 
 from objectives.class_logits import class_logits, padding_is_masked
-from objectives.encoding import EncodedRow
 from objectives.errors import ModelError
 from objectives.model import meta_model
 from objectives.modules import module_space
@@ -29,6 +28,9 @@ MIXING = {
 }
 
 
+GEMMA = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8, "vocab_size": VOCABULARY}
+
+
 def folder_of(config: PreTrainedConfig, zoo: Zoo, folder: Path) -> Path:
     from transformers import AutoModelForSequenceClassification
 
@@ -43,20 +45,23 @@ def folder_of(config: PreTrainedConfig, zoo: Zoo, folder: Path) -> Path:
     return folder
 
 
+def assigned(config: PreTrainedConfig, zoo: Zoo, folder: Path) -> Assignment:
+    model = folder_of(config, zoo, folder / "model")
+    space = module_space(meta_model(config, "encoder", 3), config, "encoder")
+    return assignment(zoo, "bert", folder, model=model, space=space)
+
+
 @pytest.fixture(params=MIXING)
 def given(request: pytest.FixtureRequest, zoo: Zoo, tmp_path: Path) -> Assignment:
-    config = MIXING[request.param]()
-    folder = folder_of(config, zoo, tmp_path / "model")
-    space = module_space(meta_model(config, "encoder", 3), config, "encoder")
-    return assignment(zoo, "bert", tmp_path, model=folder, space=space)
+    return assigned(MIXING[request.param](), zoo, tmp_path)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_most_encoders_mask_their_padding(zoo: Zoo, name: str) -> None:
-    rows = make_task(zoo, name).splits["test"]
-    assert len({len(row.prompt) for row in rows}) > 2
-    assert padding_is_masked(zoo.base(name), zoo.folder(name), rows, 2)
-    assert padding_is_masked(zoo.copy(name).bfloat16(), zoo.folder(name), rows, 2)
+    task = make_task(zoo, name)
+    assert len({len(row.prompt) for row in task.splits["validation"]}) > 2
+    assert padding_is_masked(zoo.base(name), zoo.folder(name), task)
+    assert padding_is_masked(zoo.copy(name).bfloat16(), zoo.folder(name), task)
 
 
 def test_rows_are_evaluated_as_each_is_alone(given: Assignment) -> None:
@@ -99,6 +104,17 @@ def test_a_trial_of_such_a_model_is_trained_so(given: Assignment, monkeypatch: p
     assert asked == [False]
 
 
+@pytest.mark.parametrize("pad_id", [None, 0])
+def test_a_model_that_classifies_by_the_last_token_knows_what_is_padding(
+    pad_id: int | None, zoo: Zoo, tmp_path: Path
+) -> None:
+    """By its configuration, which may say nothing, or another token than the tokenizer's."""
+    config = Gemma3TextConfig(use_bidirectional_attention=True, pad_token_id=pad_id, **GEMMA)
+    bench = Workbench(assigned(config, zoo, tmp_path))
+    assert bench.together
+    assert len(bench.evaluate(bench.base, "test").scores) == len(make_task(zoo, "bert").splits["test"])
+
+
 def test_a_model_that_cannot_classify_a_row_is_refused_in_a_sentence(zoo: Zoo) -> None:
     model = zoo.copy("bert")
 
@@ -107,7 +123,7 @@ def test_a_model_that_cannot_classify_a_row_is_refused_in_a_sentence(zoo: Zoo) -
 
     model.register_forward_pre_hook(refuse)
     with pytest.raises(ModelError) as refusal:
-        padding_is_masked(model, zoo.folder("bert"), [EncodedRow([5, 6], [])], 2)
+        padding_is_masked(model, zoo.folder("bert"), make_task(zoo, "bert"))
     assert str(refusal.value) == (
         "model type 'bert' does not classify a text in this version of transformers (ValueError: You have to specify "
         "boxes): choose another model"
