@@ -64,6 +64,14 @@ def test_most_encoders_mask_their_padding(zoo: Zoo, name: str) -> None:
     assert padding_is_masked(zoo.copy(name).bfloat16(), zoo.folder(name), task)
 
 
+def test_rows_keep_their_order(given: Assignment) -> None:
+    base, pad_id, rows = Workbench(given).base, given.task.pad_id, given.task.splits["test"]
+    lengths = [len(row.prompt) for row in rows]
+    assert lengths != sorted(lengths)
+    alone = torch.cat([class_logits(base, [row], pad_id) for row in rows])
+    torch.testing.assert_close(class_logits(base, rows, pad_id, together=False), alone)
+
+
 def test_rows_are_evaluated_as_each_is_alone(given: Assignment) -> None:
     bench, task = Workbench(given), given.task
     assert not bench.together
