@@ -117,8 +117,8 @@ def kind_of(config: PreTrainedConfig) -> Kind:
     """Whether the model is adapted as a causal language model or as an encoder with a classification head.
 
     BERT-like types stand in both of transformers' mappings; they are encoders unless their configuration says that
-    they decode. So are those that say that they attend both ways, such as XLNet and EmbeddingGemma, and
-    encoder-decoders that can classify. Raises ModelError if the type is neither.
+    they decode. So are encoder-decoders that can classify, and XLNet and EmbeddingGemma, which attend both ways. Raises
+    ModelError if the type is neither.
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
@@ -346,6 +346,8 @@ def _lacking(folder: Path, model: PreTrainedModel, missing: list[str]) -> str:
     saved_as = (model.config.architectures or [type(model).__name__])[0]
     if saved_as != type(model).__name__ and not any(key.startswith(model.base_model_prefix + ".") for key in missing):
         why = f"as {saved_as} it has no head that predicts tokens; give the causal model that it was made from"
+    elif saved_as.endswith("EncoderModel"):
+        why = f"as {saved_as} it has no decoder; give the model that it was made from"
     return f"{folder} lacks the weights of {missing[0]}{more}: {why}."
 
 

@@ -15,8 +15,11 @@ from transformers import (
     PerceiverConfig,
     PerceiverForMaskedLM,
     PerceiverForSequenceClassification,
+    T5Config,
+    T5EncoderModel,
 )
 
+from objectives.errors import ModelError
 from objectives.heads import head_parameters, head_parameters_of
 from objectives.model import load_model, meta_model
 
@@ -53,3 +56,14 @@ def test_the_head_of_perceiver_is_a_decoder_within_its_body(made: Any, tmp_path:
     model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["a", "b"])
     assert model.new_modules == ["perceiver.decoder"]
     assert head_parameters_of(meta_model(config, "encoder", 2), tmp_path) == head_parameters(model) > 0
+
+
+def test_the_encoder_alone_of_an_encoder_decoder_is_named(tmp_path: Path) -> None:
+    """As checkpoints for sentence embeddings are."""
+    T5EncoderModel(T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["a", "b"])
+    end = " more: as T5EncoderModel it has no decoder; give the model that it was made from."
+    assert str(caught.value).endswith(end)
