@@ -214,7 +214,7 @@ def shards(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
             raise ModelError(f"{index} is corrupted ({_first_line(error)}): download it again.") from error
         return [folder / Path(name).name for name in names]
     if any(folder.glob("*.bin")):

@@ -189,9 +189,10 @@ def test_a_shard_cut_short_is_named(folder: Path, keep: int) -> None:
     assert message(load_model, folder, "causal", torch.float32, "cpu") == said
 
 
-def test_a_broken_index_is_named(folder: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[" * 10**5])
+def test_a_broken_index_is_named(folder: Path, text: str) -> None:
     index = folder / "model.safetensors.index.json"
-    index.write_text("{")
+    index.write_text(text)
     assert message(check_weights, folder).startswith(f"{index} is corrupted (")
 
 
@@ -251,8 +252,9 @@ def test_the_ends_of_an_answer_are_the_checkpoint_s_own(folder: Path, told: str 
     if told is not None:
         file.write_text(told)
     assert answer_ends(folder, LlamaConfig(eos_token_id=5)) == ends
-    file.write_text("[")
-    assert message(answer_ends, folder, LlamaConfig()).startswith(f"{file} cannot be read (Expecting value")
+    for broken, why in (("[", "Expecting value"), ("[" * 10**5, "maximum recursion depth exceeded")):
+        file.write_text(broken)
+        assert message(answer_ends, folder, LlamaConfig()).startswith(f"{file} cannot be read ({why}")
 
 
 def test_a_loaded_model_is_frozen(folder: Path) -> None:
