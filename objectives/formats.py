@@ -153,8 +153,22 @@ def _delimited(path: Path, delimiter: str) -> Numbered:
                 f"{path}, line {number}: {len(values)} fields where the header has {len(header)}. "
                 "Put fields that hold the separator, a quote or a line break in double quotes."
             )
+        elif delimiter == "\t" and any(_swallows(value, i, len(header)) for i, value in enumerate(values)):
+            raise DataError(
+                f"{path}, line {number}: the quoted field that starts here goes on to line {reader.line_num}, over "
+                "what look like rows. Close every quoted field, and double the quotes inside it."
+            )
         else:
             yield number, dict(zip(header, values, strict=True))
+
+
+def _swallows(value: str, column: int, columns: int) -> bool:
+    """Whether a field is the rest of a row, whole rows, and the beginning of one: as where tables that know no quoting
+    have a text that begins with a quote, and a later one that ends with one.
+    """
+    lines = value.split("\n")
+    rows = [columns - 1 - column, *[columns - 1] * (len(lines) - 2), column]
+    return len(lines) > 2 and [line.count("\t") for line in lines] == rows
 
 
 def _parquet(path: Path, columns: Collection[str]) -> Numbered:
