@@ -62,7 +62,7 @@ def record_training(bench: Workbench, prepared: Prepared, placement: Placement, 
         rows.append(row | {"accuracy": accuracy, "loss": loss, "standard_error": error})
 
     pauses = sorted({max(1, round(share * settings.steps)) for share in FIDELITIES})
-    trained = train(model, given.task, settings, cut=bench.cut, pauses=pauses, look=look)
+    trained = train(model, given.task, settings, cut=bench.cut, together=bench.together, pauses=pauses, look=look)
     rows[-1]["test_accuracy"], rows[-1]["test_loss"], _ = measure("test", settings.steps)
     rows[-1]["losses"] = [loss for _, loss in trained.losses]
     return rows

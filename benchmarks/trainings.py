@@ -26,7 +26,7 @@ def mean_accuracy(
     for seed in seeds:
         model = attach(bench.base, given.space, placement, seed=seed, alpha=alpha).get_base_model()
         try:
-            train(model, given.task, replace(training, seed=seed), cut=bench.cut)
+            train(model, given.task, replace(training, seed=seed), cut=bench.cut, together=bench.together)
         except TrainingDiverged:
             found.append(0.0)
             continue

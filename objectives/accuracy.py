@@ -11,6 +11,7 @@ import torch
 
 from objectives.backbone import decoding_state
 from objectives.batches import evaluation_order, pad
+from objectives.class_logits import class_logits
 from objectives.cut import LOGITS, Cut, logits_at
 from objectives.encoding import EncodedRow, EncodedTask, decoded
 from objectives.label_scoring import LabelTrie, likeliest, shared_prompt_scorer, whole_pass_scorer
@@ -92,23 +93,23 @@ def evaluate(
     Classification by a causal LM takes the label of the largest summed log-likelihood of its tokens behind the prompt.
     Generation is greedy, and needs ``tokenizer`` to turn ids into text. ``cut`` and ``by_prompt`` are shortcuts for
     models of which :func:`~objectives.cut.narrowest_cut` and
-    :func:`~objectives.label_scoring.prompt_is_shareable` hold; rows generate ``together`` where
-    :func:`~objectives.batched_generation.rows_keep_apart` holds.
+    :func:`~objectives.label_scoring.prompt_is_shareable` hold; rows of different lengths go ``together`` where
+    :func:`~objectives.batched_generation.rows_keep_apart` holds of generation, and of an encoder
+    :func:`~objectives.class_logits.padding_is_masked`.
     """
     rows = task.splits[split]
     if task.kind == "encoder":
-        return _classify_with_head(model, task, rows)
+        return _classify_with_head(model, task, rows, together)
     if task.task == "classification":
         return _classify_by_likelihood(model, task, rows, cut, by_prompt)
     return _generate(model, task, rows, metric, tokenizer, cut, together)
 
 
-def _classify_with_head(model: Any, task: EncodedTask, rows: Sequence[EncodedRow]) -> Evaluation:
+def _classify_with_head(model: Any, task: EncodedTask, rows: Sequence[EncodedRow], together: bool) -> Evaluation:
     predicted = [0] * len(rows)
     loss = 0.0
     for batch in batches_of([len(row.prompt) for row in rows], model.device):
-        ids, mask = pad([rows[i].prompt for i in batch], task.pad_id)
-        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits.float().cpu()
+        logits = class_logits(model, [rows[i] for i in batch], task.pad_id, together).float().cpu()
         truth = torch.tensor([rows[i].label for i in batch])
         loss += torch.nn.functional.cross_entropy(logits, truth, reduction="sum").item()
         for i, label in zip(batch, logits.argmax(-1).tolist(), strict=True):

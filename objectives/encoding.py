@@ -6,8 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from objectives.data import Row, Task, TaskData
@@ -102,8 +101,8 @@ def encode(
     What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
     completion, which is taken from the references too.
 
-    Raises RequestError where ``max_tokens`` leaves no room for the template and a label, and for a template of an
-    encoder.
+    Raises RequestError where ``max_tokens`` leaves no room beside the template and a label, or beside an encoder's
+    special tokens, and for a template of an encoder.
     """
     if kind == "encoder":
         if template not in (None, "auto"):
@@ -163,8 +162,9 @@ def encode(
     room = limit - len(first) - len(tail)
     if room <= len(before):
         raise RequestError(
-            f"--max-tokens {max_tokens} leaves no room for the text beside the template "
-            f"({len(first) + len(before) + len(tail)} tokens) and the longest completion ({longest}); raise it"
+            f"{max_tokens} tokens (--max-tokens, or the model's context) leave no room for the text beside the "
+            f"template ({len(first) + len(before) + len(tail)}) and the longest completion ({longest}): raise "
+            "--max-tokens, or choose a model of a longer context"
         )
 
     splits: dict[str, list[EncodedRow]] = {}
@@ -256,41 +256,13 @@ def decoded(tokenizer: Any, ids: Sequence[int], ends: Collection[int | None]) ->
     return text.strip()
 
 
-def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTask:
-    """The task, padded with a token that the model of ``config`` has an embedding for.
-
-    Causal models never see their padding, so any token will do for a pad that was added without resizing the model.
-    Raises ModelError if the tokenizer gives other ids that the model does not have.
-    """
-    rows = (row for split in task.splits.values() for row in split)
-    largest = max(itertools.chain.from_iterable(itertools.chain(row.prompt, row.completion) for row in rows))
-    if task.kind == "encoder":
-        largest = max(largest, task.pad_id)
-    known = getattr(config.get_text_config(), "vocab_size", None)
-    if isinstance(known, int) and largest >= known:
-        raise ModelError(
-            f"{folder}: its tokenizer gives token {largest} where the model has {known}: restore the tokenizer files "
-            "that belong to this model"
-        )
-    return replace(task, pad_id=0) if isinstance(known, int) and task.pad_id >= known else task
-
-
-def ended_once(task: EncodedTask, config: Any) -> EncodedTask:
-    """Without the ends of sequence that texts hold, such as the ``</s>`` of HTML, where a model classifies by its own.
-
-    Encoder-decoders do so, and refuse rows that have different numbers of it.
-    """
-    if task.kind == "causal" or not getattr(config, "is_encoder_decoder", False):
-        return task
-
-    def once(row: EncodedRow) -> EncodedRow:
-        inside = [token for token in row.prompt[:-1] if token != config.eos_token_id]
-        return replace(row, prompt=inside + row.prompt[-1:])
-
-    return replace(task, splits={split: list(map(once, rows)) for split, rows in task.splits.items()})
-
-
 def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> EncodedTask:
+    (around,) = _ids(tokenizer, [""], add_special_tokens=True)
+    if max_tokens <= len(around):
+        raise RequestError(
+            f"{max_tokens} tokens (--max-tokens, or the model's context) leave no room for the text beside the "
+            f"tokenizer's own ({len(around)}): raise --max-tokens, or choose a model of a longer context"
+        )
     index = {label: i for i, label in enumerate(data.labels)}
     splits: dict[str, list[EncodedRow]] = {}
     cut_prompts: dict[str, int] = {}
@@ -326,12 +298,22 @@ def _common_end(texts: Sequence[str]) -> str:
 
 
 def _ids(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:
-    """Some texts at a time: beside each token's id, tokenizers hold its text, place and masks, 200 bytes in all."""
+    """Some texts at a time: beside each token's id, tokenizers hold its text, place and masks, 200 bytes in all.
+
+    Raises ModelError where the tokenizer wants more than text, as those of forms and tables do.
+    """
     options = {"add_special_tokens": False} | options
     encoded: list[list[int]] = []
     for start in range(0, len(texts), _TEXTS):
         # verbose=False: a row beyond the model's length is cut by us, and counted; the tokenizer need not warn as well.
-        encoded += tokenizer(list(texts[start : start + _TEXTS]), verbose=False, **options)["input_ids"]
+        some = list(texts[start : start + _TEXTS])
+        try:
+            encoded += tokenizer(some, verbose=False, **options)["input_ids"]
+        except (AssertionError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{type(tokenizer).__name__} does not encode plain text ({str(error).strip().rstrip('.')}): choose a "
+                "model of text alone"
+            ) from error
     return encoded
 
 

@@ -153,8 +153,22 @@ def _delimited(path: Path, delimiter: str) -> Numbered:
                 f"{path}, line {number}: {len(values)} fields where the header has {len(header)}. "
                 "Put fields that hold the separator, a quote or a line break in double quotes."
             )
+        elif delimiter == "\t" and any(_swallows(value, i, len(header)) for i, value in enumerate(values)):
+            raise DataError(
+                f"{path}, line {number}: the quoted field that starts here goes on to line {reader.line_num}, over "
+                "what look like rows. Close every quoted field, and double the quotes inside it."
+            )
         else:
             yield number, dict(zip(header, values, strict=True))
+
+
+def _swallows(value: str, column: int, columns: int) -> bool:
+    """Whether a field is the rest of a row, whole rows, and the beginning of one: as where tables that know no quoting
+    have a text that begins with a quote, and a later one that ends with one.
+    """
+    lines = value.split("\n")
+    rows = [columns - 1 - column, *[columns - 1] * (len(lines) - 2), column]
+    return len(lines) > 2 and [line.count("\t") for line in lines] == rows
 
 
 def _parquet(path: Path, columns: Collection[str]) -> Numbered:
@@ -178,9 +192,12 @@ def _parquet(path: Path, columns: Collection[str]) -> Numbered:
 
 def _stored_classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     # `datasets` leaves its features in the files it writes, so a downloaded copy reads like the hub's own.
-    info = json.loads(metadata.get(b"huggingface", b"{}")).get("info") or {}
-    features = info.get("features") or {}
-    return {name: f["names"] for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"].items()
+    except (ValueError, TypeError, KeyError, AttributeError):  # none, or another program's
+        return {}
+    said = {name: f for name, f in features if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+    return {name: f["names"] for name, f in said.items() if isinstance(f.get("names"), list)}
 
 
 def needed(names: list[str], columns: Collection[str]) -> list[str]:

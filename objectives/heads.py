@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from objectives.model import shards
+from objectives.model import head_of, shards
 
 
 def head_parameters(model: Any) -> int:
@@ -32,5 +32,5 @@ def head_parameters_of(structure: Any, folder: Path) -> int:
     return sum(
         parameter.numel()
         for name, parameter in named.items()
-        if not name.startswith(body) or ("pooler" in name and not has_pooler)
+        if head_of(name, body) or ("pooler" in name and not has_pooler)
     )

@@ -70,7 +70,7 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
     file = folder / "config.json"
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read ({_first_line(error)}): restore the file.") from error
     if not isinstance(raw, dict) or "model_type" not in raw:
         raise ModelError(f"{file} names no model_type: it is not the configuration of a model.")
@@ -108,7 +108,7 @@ def answer_ends(folder: Path, config: PreTrainedConfig) -> list[int]:
     if file.is_file():
         try:
             ends = dict(json.loads(file.read_text(encoding="utf-8"))).get("eos_token_id", ends)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ModelError(f"{file} cannot be read ({_first_line(error)}): restore the file.") from error
     return [token for token in (ends if isinstance(ends, list) else [ends]) if isinstance(token, int)]
 
@@ -117,7 +117,8 @@ def kind_of(config: PreTrainedConfig) -> Kind:
     """Whether the model is adapted as a causal language model or as an encoder with a classification head.
 
     BERT-like types stand in both of transformers' mappings; they are encoders unless their configuration says that
-    they decode. So are encoder-decoders that can classify. Raises ModelError if the type is neither.
+    they decode. So are encoder-decoders that can classify, and XLNet and EmbeddingGemma, which attend both ways. Raises
+    ModelError if the type is neither.
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
@@ -125,9 +126,10 @@ def kind_of(config: PreTrainedConfig) -> Kind:
         return type(config) in auto._model_mapping or auto.__name__ in (getattr(config, "auto_map", None) or {})
 
     def says(field: str) -> bool:
-        return bool(getattr(config, field, False))
+        return getattr(config, field, False) is True
 
-    bidirectional = maps(AutoModelForMaskedLM) and not says("is_decoder") and not says("causal")
+    both_ways = getattr(config, "attn_type", None) == "bi" or says("use_bidirectional_attention")
+    bidirectional = both_ways or (maps(AutoModelForMaskedLM) and not says("is_decoder") and not says("causal"))
     classifies = maps(AutoModelForSequenceClassification)
     if maps(AutoModelForCausalLM) and not (classifies and (bidirectional or says("is_encoder_decoder"))):
         return "causal"
@@ -212,7 +214,7 @@ def shards(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
             raise ModelError(f"{index} is corrupted ({_first_line(error)}): download it again.") from error
         return [folder / Path(name).name for name in names]
     if any(folder.glob("*.bin")):
@@ -302,10 +304,7 @@ def load_model(
             raise ModelError(f"{folder}: shapes of its weights differ from its config.json: restore both.") from error
         raise ModelError(_unloadable(folder, error)) from error
     if missing := _untrained(model, kind, info):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(
-            f"{folder} lacks the weights of {missing[0]}{more}: its weights do not belong to its config.json."
-        )
+        raise ModelError(_lacking(folder, model, missing))
     model.new_modules = _new_modules(model, kind, info)
     if kind == "causal":
         # What the checkpoint would rather do, such as a penalty for repetition, which no likelihood knows of.
@@ -322,7 +321,7 @@ def _untrained(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> list
     if kind == "causal":
         return sorted(_absent(info))
     body = model.base_model_prefix + "."
-    return sorted(key for key in _absent(info) if key.startswith(body) and "pooler" not in key)
+    return sorted(key for key in _absent(info) if head_of(key, body) is None and "pooler" not in key)
 
 
 def _new_modules(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> list[str]:
@@ -336,9 +335,27 @@ def _new_modules(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> li
     names = [name for name, _ in model.named_parameters()]
     # A body under another name, of remote code perhaps, must not be taken for a head.
     beside = names if any(name.startswith(body) for name in names) else _absent(info)
-    head = {name.partition(".")[0] for name in beside if not name.startswith(body)}
-    poolers = {key.partition("pooler")[0] + "pooler" for key in _absent(info) if key.startswith(body)}
+    head = {path for name in beside if (path := head_of(name, body))}
+    poolers = {key.partition("pooler")[0] + "pooler" for key in _absent(info) if head_of(key, body) is None}
     return sorted(head | poolers)
+
+
+def _lacking(folder: Path, model: PreTrainedModel, missing: list[str]) -> str:
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    why = "its weights do not belong to its config.json"
+    saved_as = (model.config.architectures or [type(model).__name__])[0]
+    if saved_as != type(model).__name__ and not any(key.startswith(model.base_model_prefix + ".") for key in missing):
+        why = f"as {saved_as} it has no head that predicts tokens; give the causal model that it was made from"
+    elif saved_as.endswith("EncoderModel"):
+        why = f"as {saved_as} it has no decoder; give the model that it was made from"
+    return f"{folder} lacks the weights of {missing[0]}{more}: {why}."
+
+
+def head_of(weight: str, body: str) -> str | None:
+    """Path of the head that a weight of an encoder is part of; None in the ``body``, where only Perceiver has one."""
+    if weight.startswith("perceiver.decoder."):
+        return "perceiver.decoder"
+    return None if weight.startswith(body) else weight.partition(".")[0]
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -51,6 +52,12 @@ def tried(what: Callable[[], T]) -> T | None:
             return what()
     except RequestError:
         return None
+
+
+def check_numbers(logits: Tensor, folder: Path) -> None:
+    """Raises ModelError where a model of ``folder`` computes none: every trial would be said to have diverged."""
+    if logits.isnan().any():
+        raise ModelError(f"{folder} computes nan for a text: its weights hold no usable numbers.")
 
 
 def no_decoder(model_type: str, reason: str) -> ModelError:

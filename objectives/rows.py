@@ -73,7 +73,7 @@ def _inferred(fields: Mapping[str, object], at: str) -> Task:
     if not fitting:
         expected = " or ".join(f"{given!r} and {wanted!r} ({task})" for task, (given, wanted) in FIELDS.items())
         there = f"{at}: the fields are {_listed(fields)}"
-        raise DataError(f"{there}. Expected are {expected}. Rename those that hold them.")
+        raise DataError(f"{there}. Expected are {expected}. Rename those that hold them, or make one text of several.")
     if len(fitting) > 1:
         raise DataError(f"{at}: the fields fit both {' and '.join(fitting)}. Say which with --task.")
     return fitting[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from objectives.batches import pad, training_order
+from objectives.class_logits import class_logits
 from objectives.cut import Cut, logits_at
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.kernels import lean_training
@@ -137,6 +138,7 @@ def train(
     settings: TrainingSettings,
     *,
     cut: Cut = "head",
+    together: bool = True,
     pauses: Collection[int] = (),
     look: Callable[[int], object] = lambda _: None,
     keep: Callable[[TrainingResult], object] | None = None,
@@ -144,6 +146,9 @@ def train(
     before: TrainingResult | None = None,
 ) -> TrainingResult:
     """Train the parameters of ``model`` that require gradients; deterministic for a seed, device and thread count.
+
+    Rows of an encoder have padding only where they may go ``together`` (see
+    :func:`~objectives.class_logits.padding_is_masked`).
 
     To ``until`` steps, which is all of them unless it is given; from where the training ``before`` ended, whose weights
     ``model`` then has. In parts or in one go, the result is the same if parts are multiples of ten steps, over which
@@ -179,7 +184,7 @@ def train(
             # For the base model's own dropout: a training in parts then draws what one in one go draws.
             torch.manual_seed(settings.seed * 1_000_003 + result.steps)
         for rows, share in next(steps):
-            objective, cross_entropy = _losses(model, rows, task, device, cut, completion_loss)
+            objective, cross_entropy = _losses(model, rows, task, device, cut, completion_loss, together)
             torch.autograd.backward(objective * share)
             since_log.append(cross_entropy.detach() * share)
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
@@ -213,12 +218,17 @@ def _targets(rows: list[EncodedRow]) -> int:
 
 
 def _losses(
-    model: Any, rows: list[EncodedRow], task: EncodedTask, device: torch.device, cut: Cut, loss: CompletionLoss
+    model: Any,
+    rows: list[EncodedRow],
+    task: EncodedTask,
+    device: torch.device,
+    cut: Cut,
+    loss: CompletionLoss,
+    together: bool,
 ) -> tuple[Tensor, Tensor]:
     """What is minimised, and the cross-entropy that is recorded, each ()."""
     if task.kind == "encoder":
-        ids, mask = pad([row.prompt for row in rows], task.pad_id)
-        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+        logits = class_logits(model, rows, task.pad_id, together)
         labels = torch.tensor([row.label for row in rows], device=device)
         cross_entropy = functional.cross_entropy(logits.float(), labels)
         return cross_entropy, cross_entropy

@@ -17,8 +17,9 @@ from objectives.accuracy import Evaluation, evaluate
 from objectives.adapter import WEIGHTS, adapter_at, save_adapter
 from objectives.backbone import attach, twin, widen_head
 from objectives.batched_generation import rows_keep_apart
-from objectives.causality import sees_ahead
+from objectives.causality import check_causal
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
+from objectives.class_logits import padding_is_masked
 from objectives.cut import narrowest_cut
 from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_of_the_device, is_out_of_memory
 from objectives.encoding import EncodedTask
@@ -98,7 +99,7 @@ class Workbench:
     """Measures placements of one assignment. Everything it returns is plain and ready for JSON."""
 
     def __init__(self, assignment: Assignment) -> None:
-        """Raises ModelError if the model cannot be loaded, or if it should be causal and is not."""
+        """Raises ModelError if the model cannot be loaded, computes nan, or should be causal and is not."""
         on_gpu = assignment.uses_gpu and torch.cuda.is_available()
         torch.set_num_threads(assignment.threads)
         self._given = assignment
@@ -117,16 +118,16 @@ class Workbench:
             self.base.name_or_path = self.base.config.name_or_path = assignment.hub_id
         self.tokenizer = load_tokenizer(assignment.model, assignment.trust_remote_code)
         self._encoder = assignment.space.kind == "encoder"
-        if not self._encoder and sees_ahead(self.base):
-            raise ModelError(
-                f"{assignment.model} is no causal language model: what it predicts for a token changes with the "
-                "tokens behind that, so likelihoods of completions mean nothing; choose a causal one, or set "
-                "is_decoder in its config.json if that has it."
-            )
+        if not self._encoder:
+            check_causal(self.base, assignment.model)
         self.cut = "none" if self._encoder else narrowest_cut(self.base)
         pad_id = assignment.task.pad_id
         self.by_prompt = not self._encoder and prompt_is_shareable(self.base, pad_id, self.cut)
-        self._together = assignment.task.task != "generation" or rows_keep_apart(self.base, pad_id)
+        if self._encoder:
+            self.base.config.pad_token_id = pad_id  # by which some find the last token of a text
+            self.together = padding_is_masked(self.base, assignment.model, assignment.task)
+        else:
+            self.together = assignment.task.task != "generation" or rows_keep_apart(self.base, pad_id)
         self._most = sys.maxsize  # trainings of one pass for which there was memory
         self._was_short = False  # of memory, a moment ago
         self.engine = TransformersEngine(self.base, assignment.space, assignment.latency)
@@ -224,10 +225,16 @@ class Workbench:
 
     def _train_alone(self, trial: _Trial, until: int | None) -> None:
         given = self._given
-        keep = Keeper(given.adapters, trial.checkpoint, trial.model, given.checkpoint_seconds)
         with _timed(trial.seconds, "training"):
             trial.trained = train(
-                trial.model, given.task, given.training, cut=self.cut, until=until, before=trial.before, keep=keep
+                trial.model,
+                given.task,
+                given.training,
+                cut=self.cut,
+                together=self.together,
+                until=until,
+                before=trial.before,
+                keep=Keeper(given.adapters, trial.checkpoint, trial.model, given.checkpoint_seconds),
             )
 
     def _train_packed(self, trials: Sequence[_Trial], until: int | None) -> int | None:
@@ -352,7 +359,7 @@ class Workbench:
             tokenizer=self.tokenizer,
             cut=self.cut,
             by_prompt=self.by_prompt,
-            together=self._together,
+            together=self.together,
         )
 
     def _device_name(self) -> str:

@@ -54,8 +54,9 @@ def prepare(spec: SearchSpec) -> Prepared:
     """Read the model's structure and the data, and fill in what the spec leaves open. Raises RequestError."""
     from objectives import demo
     from objectives.data import load_data
-    from objectives.encoding import encode, ended_once, within_vocabulary
+    from objectives.encoding import encode
     from objectives.fingerprint import model_digest
+    from objectives.fitting import ended_once, within_vocabulary
     from objectives.heads import head_parameters_of
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric

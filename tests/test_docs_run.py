@@ -102,6 +102,8 @@ def test_what_the_page_on_data_writes_can_be_read(tmp_path: Path, monkeypatch: p
     ten = [f"Wo bleibt die Tür Nr. {index}?" for index in range(10)]
     mails = ["Id;Body;Team", *(f"{i};{text};{'ab'[i % 2]}" for i, text in enumerate(ten)), "10;;a", "11;Leer;"]
     Path("mails.csv").write_text("\r\n".join(mails), encoding="cp1252")
+    pairs = ["premise\thypothesis\tlabel", *(f'"{text}\tNone\t{i % 2}' for i, text in enumerate(ten))]
+    Path("pairs.tsv").write_text("\n".join(pairs), encoding="utf-8")
     rows = datasets.Dataset.from_list([{"sentence": text, "intent": "ab"[i % 2]} for i, text in enumerate(ten)])
     datasets.DatasetDict(train=rows, eval=rows.select(range(2))).save_to_disk("saved")
     user, answer = ({"role": role, "content": "Hm."} for role in ("user", "assistant"))
@@ -117,8 +119,9 @@ def test_what_the_page_on_data_writes_can_be_read(tmp_path: Path, monkeypatch: p
     for block in blocks(ROOT / "docs" / "data.md", "python"):
         exec(compile(block, "data.md", "exec"), {})
 
-    found = {name: load_data(name) for name in ("mails.jsonl", "intents", "answers.jsonl", "instructions.jsonl")}
-    assert [sum(map(len, data.splits.values())) for data in found.values()] == [10, 10, 11, 10]
+    written = ("mails.jsonl", "pairs.jsonl", "intents", "answers.jsonl", "instructions.jsonl")
+    found = {name: load_data(name) for name in written}
+    assert [sum(map(len, data.splits.values())) for data in found.values()] == [10, 10, 10, 11, 10]
     assert found["mails.jsonl"].labels == found["intents"].labels == ("a", "b")
     prompts = {row.text for data in found.values() for rows in data.splits.values() for row in rows}
-    assert {ten[0], f"{ten[1]}\n\nHier.", f"system: Be brief.\n\nuser: {ten[0]}"} <= prompts
+    assert {ten[0], f'"{ten[0]}\n\nNone', f"{ten[1]}\n\nHier.", f"system: Be brief.\n\nuser: {ten[0]}"} <= prompts

@@ -86,7 +86,13 @@ def test_every_format_and_name_of_a_split(tmp_path: Path, suffix: str, validatio
     assert not data.notes
 
 
-@pytest.mark.parametrize("said", ['{"info": null}', '{"info": {"features": null}}', "{}"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"info": null}', '{"info": {"features": null}}', "{}", "[1]", "no JSON",
+        '{"info": {"features": {"label": {"_type": "ClassLabel"}}}}',
+    ],
+)  # fmt: skip
 def test_what_datasets_left_out_of_a_parquet_is_not_missed(tmp_path: Path, said: str) -> None:
     import pyarrow
     import pyarrow.parquet
@@ -366,3 +372,11 @@ def test_time_grows_no_faster_than_the_rows(tmp_path: Path) -> None:
     start = time.process_time()
     assert len(load_data(str(path)).rows("test")) == 5000
     assert time.process_time() - start < 5
+
+
+def test_text_of_several_lines_with_tabs_is_a_field_of_a_table(tmp_path: Path) -> None:
+    code = ["def f():\n\treturn 1", "if a:\n\tb\n\tc", "a\tb\nc\td", "a\n\nb"]
+    rows = [{"text": f"{text} # {i}", "label": "ab"[i % 2], "note": text} for i in range(4) for text in code]
+    write(tmp_path / "train.tsv", rows)
+    splits = load_data(str(tmp_path)).splits.values()
+    assert sorted(row.text for rows in splits for row in rows) == sorted(str(row["text"]) for row in rows)

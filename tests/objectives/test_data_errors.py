@@ -64,6 +64,12 @@ CASES = [
         "Close every quoted field, and double the quotes inside it.",
     ),
     (
+        "x.tsv",
+        b'text\tlabel\none\ta\n"two he said\tb\nthree\ta\nfour\tb\nand five"\ta\nsix\tb\n',
+        ", line 3: the quoted field that starts here goes on to line 6, over what look like rows. "
+        "Close every quoted field, and double the quotes inside it.",
+    ),
+    (
         "x.csv",
         b"text,label\rone,a\rtwo,b\r",
         ", line 1: a carriage return stands alone outside of quotes. End lines with a line feed, as all programs but "
@@ -82,7 +88,7 @@ CASES = [
         b'{"text": "one", "lable": "a"}\n',
         ", line 1: the fields are 'text', 'lable'. "
         "Expected are 'text' and 'label' (classification) or 'prompt' and 'completion' (generation). "
-        "Rename those that hold them.",
+        "Rename those that hold them, or make one text of several.",
     ),
     (
         "x.jsonl",

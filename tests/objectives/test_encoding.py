@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BartConfig, BartForSequenceClassification, LlamaConfig
+from transformers import LayoutLMv3Tokenizer
 
-from objectives.accuracy import evaluate
-from objectives.encoding import EncodedTask, _prefix_free, encode, ended_once, within_vocabulary
+from objectives.encoding import EncodedTask, _prefix_free, encode
 from objectives.errors import ModelError, RequestError
-from tests.objectives.tiny import VOCABULARY, Zoo, make_data, make_task, make_tokenizer, make_word_tokenizer
+from tests.objectives.tiny import make_data, make_tokenizer, make_word_tokenizer
 
 BOS, EOS, PAD = 0, 1, 2
 QUESTIONS = [("where is the city of Rome?", "location"), ("who wrote this book?", "person")]
@@ -252,8 +250,8 @@ def test_no_room_for_the_text_is_refused() -> None:
     )
     tail = len(ids(make_tokenizer(), "\nAnswer:"))
     assert str(caught.value) == (
-        f"--max-tokens 12 leaves no room for the text beside the template ({1 + tail} tokens) and the longest "
-        f"completion ({longest}); raise it"
+        f"12 tokens (--max-tokens, or the model's context) leave no room for the text beside the template ({1 + tail}) "
+        f"and the longest completion ({longest}): raise --max-tokens, or choose a model of a longer context"
     )
 
 
@@ -265,8 +263,9 @@ def test_a_template_that_leaves_no_room_for_the_text_is_refused() -> None:
     with pytest.raises(RequestError) as caught:
         encoded(QUESTIONS, max_tokens=taken + longest, template=before + "{text}\nAnswer:")
     assert str(caught.value) == (
-        f"--max-tokens {taken + longest} leaves no room for the text beside the template ({taken} tokens) and the "
-        f"longest completion ({longest}); raise it"
+        f"{taken + longest} tokens (--max-tokens, or the model's context) leave no room for the text beside the "
+        f"template ({taken}) and the longest completion ({longest}): raise --max-tokens, or choose a model of a longer "
+        "context"
     )
     task = encoded(QUESTIONS, max_tokens=taken + longest + 2, template=before + "{text}\nAnswer:")
     assert len({tuple(row.prompt) for row in task.splits["train"]}) == 2
@@ -334,6 +333,16 @@ def test_labels_of_equal_tokens_are_refused() -> None:
     assert str(caught.value) == "label '\\u200b' has no tokens in this model's tokenizer: rename it"
 
 
+def test_a_tokenizer_that_wants_more_than_text_is_named() -> None:
+    tokenizer = LayoutLMv3Tokenizer(vocab={"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4, "a": 5}, merges=[])
+    with pytest.raises(ModelError) as refusal:
+        encode(make_data("classification", {"train": QUESTIONS}), tokenizer, "encoder", max_tokens=16)
+    assert str(refusal.value) == (
+        "LayoutLMv3Tokenizer does not encode plain text (You must provide corresponding bounding boxes): choose a "
+        "model of text alone"
+    )
+
+
 def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
     tokenizer = make_word_tokenizer()
     long = "the cat sat on the mat. " * 20
@@ -354,37 +363,13 @@ def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
     assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)
 
 
-def test_an_encoder_decoder_finds_one_end_of_sequence_whatever_a_text_holds() -> None:
-    rows = [("the cat <s>sat</s> on the mat", "location"), ("who wrote this book?", "person")]
-    task = encode(make_data("classification", {"train": rows}), make_tokenizer(behind=True), "encoder", max_tokens=64)
-    width = {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    depth = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    config = BartConfig(
-        vocab_size=VOCABULARY, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, num_labels=2, **width, **depth
+def test_no_room_for_the_text_of_an_encoder_is_refused() -> None:
+    """Else all rows were the same: its special tokens."""
+    data, tokenizer = make_data("classification", {"train": QUESTIONS}), make_word_tokenizer()
+    with pytest.raises(RequestError) as caught:
+        encode(data, tokenizer, "encoder", max_tokens=2)
+    assert str(caught.value) == (
+        "2 tokens (--max-tokens, or the model's context) leave no room for the text beside the tokenizer's own (2): "
+        "raise --max-tokens, or choose a model of a longer context"
     )
-    fitted = ended_once(task, config)
-    assert [row.prompt.count(EOS) for row in fitted.splits["test"]] == [1, 1]
-    assert fitted.splits["test"][1] == task.splits["test"][1]
-    assert len(evaluate(BartForSequenceClassification(config).eval(), fitted, "test", metric="accuracy").scores) == 2
-    assert ended_once(task, LlamaConfig()) is task, "two texts can be parted by it for RoBERTa"
-
-
-def test_a_pad_token_that_was_added_without_resizing_the_model_is_replaced(zoo: Zoo) -> None:
-    """A causal model never sees it; an encoder would."""
-    task = replace(make_task(zoo, "llama"), pad_id=VOCABULARY)
-    fitted = within_vocabulary(task, LlamaConfig(vocab_size=VOCABULARY), Path("llama"))
-    assert fitted == replace(task, pad_id=0)
-    with pytest.raises(ModelError, match=f"its tokenizer gives token {VOCABULARY} where the model has {VOCABULARY}"):
-        within_vocabulary(replace(task, kind="encoder"), LlamaConfig(vocab_size=VOCABULARY), Path("bert"))
-
-
-def test_a_tokenizer_of_another_model_is_refused(zoo: Zoo) -> None:
-    task = make_task(zoo, "llama")
-    assert within_vocabulary(task, LlamaConfig(vocab_size=VOCABULARY), Path("llama")) is task
-    largest = max(max(row.prompt) for split in task.splits.values() for row in split)
-    with pytest.raises(ModelError) as refusal:
-        within_vocabulary(task, LlamaConfig(vocab_size=largest), Path("llama"))
-    assert str(refusal.value) == (
-        f"llama: its tokenizer gives token {largest} where the model has {largest}: restore the tokenizer files that "
-        "belong to this model"
-    )
+    assert len({tuple(row.prompt) for row in encode(data, tokenizer, "encoder", max_tokens=3).splits["train"]}) == 2

@@ -16,18 +16,20 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,
-    BartForSequenceClassification,
     BertConfig,
-    BertForMaskedLM,
     DebertaConfig,
     FNetConfig,
+    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    LlamaModel,
     MptConfig,
     PreTrainedConfig,
     RobertaConfig,
     T5Config,
+    XLNetConfig,
 )
 
 from objectives.errors import ModelError
@@ -117,6 +119,7 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
         ("[]", "names no model_type"),
         ('{"hidden_size": 8}', "names no model_type"),
         ('{"model_type": "no_such_type"}', "cannot use model type 'no_such_type'"),
+        ('{"model_type": ' + "[" * 10**5, "cannot be read (maximum recursion depth exceeded"),
     ],
 )
 def test_a_broken_configuration(tmp_path: Path, text: str, expected: str) -> None:
@@ -135,6 +138,9 @@ def test_a_broken_configuration(tmp_path: Path, text: str, expected: str) -> Non
         (BertConfig(is_decoder=True), "causal"),
         (BartConfig(), "encoder"),
         (T5Config(), "encoder"),
+        (XLNetConfig(), "encoder"),
+        (Gemma3TextConfig(), "causal"),
+        (Gemma3TextConfig(use_bidirectional_attention=True), "encoder"),
     ],
 )
 def test_kinds(config: object, kind: str) -> None:
@@ -183,9 +189,10 @@ def test_a_shard_cut_short_is_named(folder: Path, keep: int) -> None:
     assert message(load_model, folder, "causal", torch.float32, "cpu") == said
 
 
-def test_a_broken_index_is_named(folder: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[" * 10**5])
+def test_a_broken_index_is_named(folder: Path, text: str) -> None:
     index = folder / "model.safetensors.index.json"
-    index.write_text("{")
+    index.write_text(text)
     assert message(check_weights, folder).startswith(f"{index} is corrupted (")
 
 
@@ -245,8 +252,9 @@ def test_the_ends_of_an_answer_are_the_checkpoint_s_own(folder: Path, told: str 
     if told is not None:
         file.write_text(told)
     assert answer_ends(folder, LlamaConfig(eos_token_id=5)) == ends
-    file.write_text("[")
-    assert message(answer_ends, folder, LlamaConfig()).startswith(f"{file} cannot be read (Expecting value")
+    for broken, why in (("[", "Expecting value"), ("[" * 10**5, "maximum recursion depth exceeded")):
+        file.write_text(broken)
+        assert message(answer_ends, folder, LlamaConfig()).startswith(f"{file} cannot be read ({why}")
 
 
 def test_a_loaded_model_is_frozen(folder: Path) -> None:
@@ -259,6 +267,15 @@ def test_weights_of_another_configuration_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     assert "its weights do not belong to its config.json" in message(load_model, folder, "causal", torch.float32, "cpu")
+
+
+@pytest.mark.parametrize("made", [LlamaForSequenceClassification, LlamaModel])
+def test_a_checkpoint_without_a_head_for_tokens_is_named(made: Any, tmp_path: Path) -> None:
+    made(SMALL_LLAMA).save_pretrained(tmp_path)
+    assert message(load_model, tmp_path, "causal", torch.float32, "cpu") == (
+        f"{tmp_path} lacks the weights of lm_head.weight: as {made.__name__} it has no head that predicts tokens; give "
+        "the causal model that it was made from."
+    )
 
 
 @pytest.mark.parametrize("where", ["from_pretrained", "to"])
@@ -305,14 +322,6 @@ def test_what_else_quantised_weights_lack_is_left_to_those_that_load_them(folder
 def quantise(folder: Path, how: dict[str, Any]) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
-
-
-def test_an_encoder_gets_a_new_head_with_named_classes(tmp_path: Path) -> None:
-    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
-    BertForMaskedLM(config).save_pretrained(tmp_path)
-    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "maybe", "yes"])
-    assert model.config.num_labels == 3
-    assert model.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
 
 
 def test_a_folder_without_a_tokenizer(folder: Path) -> None:
@@ -373,17 +382,3 @@ def test_code_comes_from_the_hub_only_where_it_is_trusted(monkeypatch: pytest.Mo
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert resolve("someone/model") == resolve("someone/model", trust_remote_code=True) == folder
     assert ["*.py" in patterns for patterns in asked] == [False, True]
-
-
-@pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "b"]])
-def test_a_head_is_trained_anew_also_where_the_checkpoint_has_one_of_that_size(
-    labels: list[str], tmp_path: Path
-) -> None:
-    """As of a model of natural language inference, with three classes."""
-    small = BartConfig(
-        vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, num_labels=3,
-    )  # fmt: skip
-    BartForSequenceClassification(small).save_pretrained(tmp_path)
-    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=labels)
-    assert model.new_modules == ["classification_head"]

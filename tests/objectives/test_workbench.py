@@ -270,9 +270,21 @@ def test_a_model_that_cannot_be_loaded_is_refused(zoo: Zoo, tmp_path: Path) -> N
         Workbench(assignment(zoo, "llama", tmp_path, model=tmp_path))
 
 
-def test_a_model_of_no_numbers_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "part"), [("llama", "lm_head"), ("bert", "bert.encoder.layer.0.output.dense")])
+def test_a_model_of_no_numbers_is_refused(name: str, part: str, zoo: Zoo, tmp_path: Path) -> None:
+    """Before a trial is: all would be said to have diverged, by their learning rate."""
+    model = zoo.copy(name)
+    model.get_submodule(part).weight.data.fill_(math.nan)
+    model.save_pretrained(tmp_path / "broken")
+    zoo.tokenizer(name).save_pretrained(tmp_path / "broken")
+    with pytest.raises(ModelError) as caught:
+        Workbench(assignment(zoo, name, tmp_path, model=tmp_path / "broken"))
+    assert str(caught.value) == f"{tmp_path / 'broken'} computes nan for a text: its weights hold no usable numbers."
+
+
+def test_a_model_that_knows_no_number_for_some_token_is_refused(zoo: Zoo, tmp_path: Path) -> None:
     model = zoo.copy("llama")
-    model.lm_head.weight.data.fill_(math.nan)
+    model.get_input_embeddings().weight.data[100:].fill_(math.nan)
     model.save_pretrained(tmp_path / "broken")
     zoo.tokenizer("llama").save_pretrained(tmp_path / "broken")
     with pytest.raises(ModelError) as caught:

@@ -1,0 +1,69 @@
+"""What of an encoder is trained anew for the classes of a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    BertConfig,
+    BertForMaskedLM,
+    PerceiverConfig,
+    PerceiverForMaskedLM,
+    PerceiverForSequenceClassification,
+    T5Config,
+    T5EncoderModel,
+)
+
+from objectives.errors import ModelError
+from objectives.heads import head_parameters, head_parameters_of
+from objectives.model import load_model, meta_model
+
+
+def test_an_encoder_gets_a_new_head_with_named_classes(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "maybe", "yes"])
+    assert model.config.num_labels == 3
+    assert model.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "b"]])
+def test_a_head_is_trained_anew_also_where_the_checkpoint_has_one_of_that_size(
+    labels: list[str], tmp_path: Path
+) -> None:
+    """As of a model of natural language inference, with three classes."""
+    small = BartConfig(
+        vocab_size=64, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, num_labels=3,
+    )  # fmt: skip
+    BartForSequenceClassification(small).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=labels)
+    assert model.new_modules == ["classification_head"]
+
+
+@pytest.mark.parametrize("made", [PerceiverForMaskedLM, PerceiverForSequenceClassification])
+def test_the_head_of_perceiver_is_a_decoder_within_its_body(made: Any, tmp_path: Path) -> None:
+    config = PerceiverConfig(
+        num_latents=4, d_latents=16, d_model=16, num_blocks=1, num_self_attends_per_block=2, num_self_attention_heads=2,
+        num_cross_attention_heads=2, vocab_size=64, max_position_embeddings=32, qk_channels=16, v_channels=16,
+    )  # fmt: skip
+    made(config).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["a", "b"])
+    assert model.new_modules == ["perceiver.decoder"]
+    assert head_parameters_of(meta_model(config, "encoder", 2), tmp_path) == head_parameters(model) > 0
+
+
+def test_the_encoder_alone_of_an_encoder_decoder_is_named(tmp_path: Path) -> None:
+    """As checkpoints for sentence embeddings are."""
+    T5EncoderModel(T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["a", "b"])
+    end = " more: as T5EncoderModel it has no decoder; give the model that it was made from."
+    assert str(caught.value).endswith(end)
