@@ -24,7 +24,9 @@ _WITHOUT_LORA = frozenset({
 })
 #: Types that it has no class for and cannot run by transformers' own model either.
 _NOT_SERVED = frozenset({
-    "bailing_hybrid", "bamba", "bart", "codegen", "diffllama",
+    "bailing_hybrid", "bamba", "bart", "bigbird_pegasus", "blenderbot-small", "codegen", "cpmant", "diffllama",
+    "gpt_neo", "gpt_neox_japanese", "marian", "mbart", "megatron-bert", "minimax", "modernbert-decoder", "mpt", "mvp",
+    "openai-gpt", "pegasus", "recurrent_gemma", "rembert", "roc_bert", "roformer", "rwkv", "trocr", "xglm", "xlm",
 })
 #: Types whose layers were found at their own paths in it (but for the fused ones, which are Llama's): an adapter of
 #: single layers can have just these wrapped. One at any other path is dropped without a word.
@@ -36,8 +38,13 @@ _SAME_PATHS = frozenset({
 })
 # fmt: on
 _LLAMAS = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)")
-#: By type, a layer that is one in the model, and two in that version.
-_SPLIT = {"glm4": "gate_up_proj", "granitemoeshared": "input_linear"}
+#: By type, a layer that is one in the model, and several in that version.
+_SPLIT = {
+    "glm4": "gate_up_proj",
+    "gpt_bigcode": "c_attn",
+    "granitemoeshared": "input_linear",
+    "granitemoe_swa": "input_linear",
+}
 
 
 def deployment(
@@ -93,7 +100,7 @@ def _obstacles_of_type(model_type: str | None, layers: Sequence[str]) -> list[st
         ]
     split = _SPLIT.get(model_type or "")
     if split and any(path.endswith(f".{split}") for path in layers):
-        return [f"it targets {split}, which vLLM {_READ} takes for two layers in models of type {model_type}"]
+        return [f"it targets {split}, which vLLM {_READ} takes for several layers in models of type {model_type}"]
     return []
 
 

@@ -65,7 +65,10 @@ class SglangLoader:
     name = "sglang"
     fused = True
     fixed_rank = False
-    unmerged = "the modules of --lora-target-modules, or of all loaded adapters together, are wrapped for every request"
+    unmerged = (
+        "the modules of --lora-target-modules, or of the adapters that the server was started with, are wrapped for "
+        "every request; kernels compute at the adapter's rank"
+    )
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
