@@ -84,8 +84,8 @@ _OWN: dict[str, dict[str, Any]] = {
 TYPES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "olmo2", "olmo3", "gemma2", "gemma3_text", "cohere", "cohere2"),
     *("ernie4_5", "exaone4", "arcee", "cwm", "bitnet", "starcoder2", "glm4", "phi3", "phi", "stablelm", "gpt_neox"),
-    *("gpt2", "gptj", "opt", "falcon", "bloom", "biogpt", "codegen", "diffllama", "bart"),
-    *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "ernie4_5_moe", "granitemoe", "granitemoeshared", "dots1"),
+    *("gpt2", "gptj", "opt", "falcon", "bloom", "gpt_bigcode", "biogpt", "codegen", "diffllama", "bart"),
+    *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "ernie4_5_moe", "granitemoe", "granitemoeshared", "gpt_oss"),
     *("deepseek_v2", "deepseek_v3"),
     *("falcon_h1", "granitemoehybrid", "jamba", "bamba", "lfm2", "qwen3_next"),
 )

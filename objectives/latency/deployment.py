@@ -143,6 +143,6 @@ def _obstacles(config: Mapping[str, Any]) -> list[str]:
             found.append(what)
     if config.get("bias", "none") != "none":
         found.append(f"it trains biases (bias={config['bias']!r})")
-    if not config.get("target_modules"):
+    if not config.get("target_modules") and not config.get("target_parameters"):
         found.append("it targets no module by name")
     return found
