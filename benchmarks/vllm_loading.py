@@ -70,24 +70,21 @@ _SIZES: dict[str, Any] = {
     **dict.fromkeys(("mamba_d_state", "mamba_d_head", "linear_key_head_dim", "linear_value_head_dim"), 16),
     "mamba_n_heads": 8,
 }
-_HYBRID = {"layer_types": ["linear_attention", "full_attention", "full_attention"]}
 #: What a type has otherwise, or beside.
 _OWN: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_key_value_heads": 4},
     "deepseek_v3": {"num_key_value_heads": 4, "topk_method": "noaux_tc"},
     "falcon": {"head_dim": None},
     "lfm2": {"block_dim": 64, "block_multiple_of": 16, "block_ffn_dim_multiplier": 1.0, "conv_bias": False},
-    "qwen3_5_text": _HYBRID,
-    "qwen3_next": _HYBRID,
+    "qwen3_next": {"layer_types": ["linear_attention", "full_attention", "full_attention"]},
 }
-#: Decoders like Llama, others that are dense, with experts, and with parts that are no attention.
+#: Decoders like Llama, others that are dense, with experts, with parts that are no attention; what is refused.
 TYPES = (
     *("llama", "mistral", "qwen2", "qwen3", "granite", "olmo2", "olmo3", "gemma2", "gemma3_text", "cohere", "cohere2"),
-    *("ernie4_5", "exaone4", "arcee", "cwm", "bitnet", "starcoder2", "glm4", "phi3", "phi", "stablelm", "gpt_neox"),
-    *("gpt2", "gptj", "opt", "falcon", "bloom", "gpt_bigcode", "biogpt", "codegen", "diffllama", "bart"),
-    *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "ernie4_5_moe", "granitemoe", "granitemoeshared", "gpt_oss"),
-    *("deepseek_v2", "deepseek_v3"),
-    *("falcon_h1", "granitemoehybrid", "jamba", "bamba", "lfm2", "qwen3_next"),
+    *("ernie4_5", "exaone4", "bitnet", "starcoder2", "glm4", "phi3", "phi", "gpt_neox", "opt", "gpt_bigcode"),
+    *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss", "granitemoeshared", "deepseek_v2", "deepseek_v3"),
+    *("falcon_h1", "granitemoehybrid", "jamba", "lfm2", "qwen3_next"),
+    *("bamba", "codegen", "stablelm", "gpt2", "gptj", "falcon", "bloom"),
 )
 
 
