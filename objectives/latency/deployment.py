@@ -45,6 +45,8 @@ _SPLIT = {
     "granitemoeshared": "input_linear",
     "granitemoe_swa": "input_linear",
 }
+#: By type, a module whose layers that version has elsewhere than transformers does.
+_ELSEWHERE = dict.fromkeys(("hy_v3", "kolibri1", "laguna"), "shared_experts")
 
 
 def deployment(
@@ -101,6 +103,10 @@ def _obstacles_of_type(model_type: str | None, layers: Sequence[str]) -> list[st
     split = _SPLIT.get(model_type or "")
     if split and any(path.endswith(f".{split}") for path in layers):
         return [f"it targets {split}, which vLLM {_READ} takes for several layers in models of type {model_type}"]
+    moved = _ELSEWHERE.get(model_type or "")
+    if moved and any(f".{moved}." in path for path in layers):
+        where = f"which vLLM {_READ} has at other paths in models of type {model_type}"
+        return [f"it targets layers of {moved}, {where}, and leaves out without a word"]
     return []
 
 

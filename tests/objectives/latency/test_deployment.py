@@ -124,6 +124,13 @@ def test_what_vllm_refuses_is_said(change: dict[str, Any], why: str) -> None:
             "input_linear",
             "it targets input_linear, which vLLM 0.33 takes for several layers in models of type granitemoeshared",
         ),
+        (
+            "laguna",
+            "shared_experts.up_proj",
+            "it targets layers of shared_experts, which vLLM 0.33 has at other paths in models of type laguna, and "
+            "leaves out without a word",
+        ),
+        ("laguna", "up_proj", None),
         ("glm4", "q_proj", None),
         ("phi3", "gate_up_proj", None),
         (None, "gate_up_proj", None),
