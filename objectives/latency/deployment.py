@@ -45,8 +45,11 @@ _SPLIT = {
     "granitemoeshared": "input_linear",
     "granitemoe_swa": "input_linear",
 }
+#: Where keys and values are of low rank (MLA), it takes this layer's own weight into its attention when it starts, and
+#: decodes without an adapter's; all types but these.
+_ABSORBED, _NOT_ABSORBING = "kv_b_proj", frozenset({"minicpm3"})
 #: By type, a module whose layers that version has elsewhere than transformers does.
-_ELSEWHERE = dict.fromkeys(("hy_v3", "kolibri1", "laguna"), "shared_experts")
+_ELSEWHERE = dict.fromkeys(("axk2", "hy_v3", "kolibri1", "laguna"), "shared_experts")
 
 
 def deployment(
@@ -103,6 +106,8 @@ def _obstacles_of_type(model_type: str | None, layers: Sequence[str]) -> list[st
     split = _SPLIT.get(model_type or "")
     if split and any(path.endswith(f".{split}") for path in layers):
         return [f"it targets {split}, which vLLM {_READ} takes for several layers in models of type {model_type}"]
+    if model_type not in _NOT_ABSORBING and any(path.endswith(f".{_ABSORBED}") for path in layers):
+        return [f"it targets {_ABSORBED}, whose weight vLLM {_READ} takes into its attention, without an adapter's"]
     moved = _ELSEWHERE.get(model_type or "")
     if moved and any(f".{moved}." in path for path in layers):
         where = f"which vLLM {_READ} has at other paths in models of type {model_type}"

@@ -131,6 +131,13 @@ def test_what_vllm_refuses_is_said(change: dict[str, Any], why: str) -> None:
             "leaves out without a word",
         ),
         ("laguna", "up_proj", None),
+        (
+            "deepseek_v3",
+            "kv_b_proj",
+            "it targets kv_b_proj, whose weight vLLM 0.33 takes into its attention, without an adapter's",
+        ),
+        ("deepseek_v3", "q_b_proj", None),
+        ("minicpm3", "kv_b_proj", None),
         ("glm4", "q_proj", None),
         ("phi3", "gate_up_proj", None),
         (None, "gate_up_proj", None),
