@@ -122,7 +122,7 @@ def _serving(adapter: Path, document: dict[str, Any], name: str) -> dict[str, An
 
 def _serve_script(command: str) -> str:
     return f"""#!/bin/sh
-# Serves base model and adapter with vLLM, wrapping only what the adapter targets; not run where it was written.
+# Serves base model and adapter with vLLM, wrapping only the layers that it names; not run where it was written.
 cd "$(dirname "$0")" && exec {command}
 """
 

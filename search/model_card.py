@@ -120,8 +120,14 @@ def _scoring(manifest: dict[str, Any]) -> str:
 
 def _served(serving: dict[str, Any]) -> str:
     if serving["loads"]:
+        wrapped = (
+            "only the targeted layers"
+            if serving["exact"]
+            else "all layers of the targeted names, also those that the adapter leaves alone, so that it may be slower "
+            "than measured"
+        )
         return (
-            "vLLM serves it unmerged with `sh serve.sh`, which wraps only the targeted layers, if it has LoRA for this "
+            f"vLLM serves it unmerged with `sh serve.sh`, which wraps {wrapped}, if it has LoRA for this "
             "architecture. Without `--lora-target-modules` every layer is wrapped, "
             "and all placements are equally slow. Merged (`model.merge_and_unload()`), it is as fast as the base model."
         )

@@ -215,10 +215,11 @@ def _vllm(trained: Trained) -> str:
             f"vLLM does not load this adapter: {'; '.join(serving['why_not'])}. Merge it into the base model "
             "(model.merge_and_unload()), which costs no latency, or pick another trial"
         )
+    wraps = "" if serving["exact"] else "# All layers of these names are wrapped, so it may be slower than measured.\n"
     return f"""\
 # {trained.title}
 python -m search export {trained.search} --pick trial={trained.trial} --out ./adapter{trained.flags}
-{serving["command"]}
+{wraps}{serving["command"]}
 """
 
 

@@ -32,7 +32,7 @@ class ServedProfiles:
 
         Raises RequestError where the server refuses.
         """
-        name = class_of(self.space, placement, fused=self.engine.fused).name
+        name = class_of(self.space, placement, self.engine).name
         key = profile_key(profile_context(self.space, self.engine.facts, SETTINGS), name)
         kept = good_profile(self.catalog, key, SETTINGS)
         if kept is None:

@@ -3,13 +3,15 @@
 Servers with fused projections wrap the fused layer whichever part of it an adapter targets, so q_proj alone costs what
 q_proj + k_proj + v_proj costs, and gate_proj alone what gate_proj + up_proj costs. Other projections, such as the two
 of a query of low rank (DeepSeek's q_a_proj and q_b_proj), are layers of their own, also where a newer server fuses some
-of them: a class too many costs a measurement, one too few a wrong figure. The servers' kernels compute at a rank that
-is fixed when the server starts (``--max-lora-rank``). In one process, with PEFT, all placements differ.
+of them: a class too many costs a measurement, one too few a wrong figure. vLLM's kernels compute at a rank that is
+fixed when the server starts (``--max-lora-rank``), SGLang's at that of the adapter. In one process, with PEFT, all
+placements differ.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from objectives.errors import RequestError
 from objectives.modules import ModuleSpace
@@ -23,6 +25,13 @@ FUSED = {
     "gate_up_proj": ("gate_proj", "up_proj"),
 }
 _CLASSES = {part: whole.removesuffix("_proj") for whole, parts in FUSED.items() for part in parts}
+
+
+class Kernels(Protocol):
+    """What of an engine makes placements alike."""
+
+    fused: bool  # whether projections are fused
+    fixed_rank: bool  # whether it computes at one rank, whatever an adapter has
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,26 @@ def server_rank(rank: int) -> int:
     raise RequestError(f"rank {rank} is above {SERVER_RANKS[-1]}, the largest that vLLM serves: choose a lower rank")
 
 
-def class_of(space: ModuleSpace, placement: Placement, *, fused: bool) -> LatencyClass:
-    """The class of a placement on an engine that fuses, or does not fuse, projections.
+def class_of(space: ModuleSpace, placement: Placement, kernels: Kernels) -> LatencyClass:
+    """The class of a placement on an engine of these kernels.
 
-    Raises ModelError for an unknown group, RequestError for a rank that no fused server takes.
+    Raises ModelError for an unknown group, RequestError for a rank above all that an engine of fixed rank has.
     """
-    if not fused or placement.is_base:
-        return LatencyClass(placement.groups, placement.rank)
-    parts = {_fused_name(space.group(name).name) for name in placement.groups}
-    return LatencyClass(tuple(sorted(parts)), server_rank(placement.rank))
+    if placement.is_base:
+        return LatencyClass((), 0)
+    groups = [space.group(name).name for name in placement.groups]
+    parts = {_fused_name(name) for name in groups} if kernels.fused else groups
+    return LatencyClass(tuple(sorted(parts)), server_rank(placement.rank) if kernels.fixed_rank else placement.rank)
+
+
+def whole_layers(space: ModuleSpace, placement: Placement) -> Placement:
+    """The placement with all parts of each fused layer that it has one of: the largest of its class.
+
+    SGLang 0.5 refuses q_proj without v_proj, and dies of the first request to an adapter of k_proj, v_proj or up_proj
+    alone (``lora/lora.py``, ``normalize_qkv_proj``, ``normalize_gate_up_proj``).
+    """
+    parts = {_fused_name(name) for name in placement.groups}
+    return Placement.of([group.name for group in space.groups if _fused_name(group.name) in parts], placement.rank)
 
 
 def _fused_name(name: str) -> str:

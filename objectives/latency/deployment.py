@@ -22,12 +22,34 @@ _WITHOUT_LORA = frozenset({
     "beam", "bloom", "cohere2_moe", "dbrx", "deepseek_v4", "dory", "falcon", "falcon_mamba", "flint", "gemma3n_text",
     "gpt-sw3", "gpt2", "gptj", "hrm_text", "kimi_linear", "mamba", "mamba2", "mimo_v2_flash", "stablelm", "zamba2",
 })
+#: Types that it has no class for and cannot run by transformers' own model either.
+_NOT_SERVED = frozenset({
+    "bailing_hybrid", "bamba", "bart", "bigbird_pegasus", "blenderbot-small", "codegen", "cpmant", "diffllama",
+    "gpt_neo", "gpt_neox_japanese", "marian", "mbart", "megatron-bert", "minimax", "modernbert-decoder", "mpt", "mvp",
+    "openai-gpt", "pegasus", "recurrent_gemma", "rembert", "roc_bert", "roformer", "rwkv", "trocr", "xglm", "xlm",
+})
+#: Types whose layers were found at their own paths in it (but for the fused ones, which are Llama's): an adapter of
+#: single layers can have just these wrapped. One at any other path is dropped without a word.
+_SAME_PATHS = frozenset({
+    "apertus", "arcee", "cohere", "cohere2", "cwm", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe",
+    "gemma2", "gemma3_text", "granite", "granitemoe", "hunyuan_v1_dense", "hunyuan_v1_moe", "llama", "ministral3",
+    "mistral", "mixtral", "nemotron", "olmo2", "olmo3", "olmoe", "phimoe", "qwen2", "qwen3", "qwen3_moe", "seed_oss",
+    "smollm3",
+})
 # fmt: on
-#: By type, a layer that is one in the model, and two in that version's ``packed_modules_mapping`` of its class.
-_SPLIT = {"glm4": "gate_up_proj"}
-#: Paths of single layers that vLLM has too, but for the fused ones: those of Llama and the many models built like it.
-#: Elsewhere its layers may have other paths, and an adapter whose layers are not wrapped is dropped without a word.
-_SAME_PATH = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)")
+_LLAMAS = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)")
+#: By type, a layer that is one in the model, and several in that version.
+_SPLIT = {
+    "glm4": "gate_up_proj",
+    "gpt_bigcode": "c_attn",
+    "granitemoeshared": "input_linear",
+    "granitemoe_swa": "input_linear",
+}
+#: Where keys and values are of low rank (MLA), it takes this layer's own weight into its attention when it starts, and
+#: decodes without an adapter's; all types but these.
+_ABSORBED, _NOT_ABSORBING = "kv_b_proj", frozenset({"minicpm3"})
+#: By type, a module whose layers that version has elsewhere than transformers does.
+_ELSEWHERE = dict.fromkeys(("axk2", "hy_v3", "kolibri1", "laguna"), "shared_experts")
 
 
 def deployment(
@@ -44,18 +66,21 @@ def deployment(
     (:func:`objectives.adapter.adapted_layers`), ``name`` what requests will call the adapter, ``folder`` where it is,
     ``model_type`` the base model's, if known; with ``trusts_code`` the model's own code is run, as in the search.
 
-    Gives {"server", "loads", "why_not", "command"}: ``why_not`` holds a clause for each thing that vLLM refuses, and
-    ``command`` is None if there is one.
+    Gives {"server", "loads", "why_not", "command", "exact"}: ``why_not`` holds a clause for each thing that vLLM
+    refuses, and ``command`` is None if there is one. ``exact`` says whether the command wraps just what is adapted:
+    where vLLM may have other paths than the model, it goes by names, and wraps all layers of these.
     """
-    why_not = [*_obstacles_of_type(model_type, layers), *_obstacles(config, layers)]
+    why_not = [*_obstacles_of_type(model_type, layers), *_obstacles(config)]
     if why_not:
-        return {"server": "vllm", "loads": False, "why_not": why_not, "command": None}
-    targets = config["target_modules"] if _are_names(config) else layers
+        return {"server": "vllm", "loads": False, "why_not": why_not, "command": None, "exact": None}
+    by_name = _are_names(config)
+    by_path = not by_name and model_type in _SAME_PATHS and all(_LLAMAS.fullmatch(path) for path in layers)
+    targets = layers if by_path else sorted({path.rpartition(".")[2] for path in layers})
     rank = next(allowed for allowed in SERVER_RANKS if config["r"] <= allowed)
     words = ["vllm", "serve", base_model, "--enable-lora", "--max-lora-rank", str(rank)]
     words += ["--trust-remote-code"] if trusts_code else []
     words += ["--lora-target-modules", *wrapped_names(targets), "--lora-modules", f"{name}={folder}"]
-    return {"server": "vllm", "loads": True, "why_not": [], "command": shlex.join(words)}
+    return {"server": "vllm", "loads": True, "why_not": [], "command": shlex.join(words), "exact": by_name or by_path}
 
 
 def wrapped_names(targets: Sequence[str]) -> list[str]:
@@ -71,10 +96,35 @@ def wrapped_names(targets: Sequence[str]) -> list[str]:
 def _obstacles_of_type(model_type: str | None, layers: Sequence[str]) -> list[str]:
     if model_type in _WITHOUT_LORA:
         return [f"its base model is of type {model_type}, for which vLLM {_READ} has no LoRA"]
+    if model_type in _NOT_SERVED:
+        return [f"its base model is of type {model_type}, which vLLM {_READ} does not serve"]
+    if model_type and _is_part(model_type):
+        return [
+            f"its base model is of type {model_type}, of which the text part alone was trained: vLLM {_READ} has that "
+            "at other paths, and leaves the adapter out without a word"
+        ]
     split = _SPLIT.get(model_type or "")
     if split and any(path.endswith(f".{split}") for path in layers):
-        return [f"it targets {split}, which vLLM {_READ} takes for two layers in models of type {model_type}"]
+        return [f"it targets {split}, which vLLM {_READ} takes for several layers in models of type {model_type}"]
+    if model_type not in _NOT_ABSORBING and any(path.endswith(f".{_ABSORBED}") for path in layers):
+        return [f"it targets {_ABSORBED}, whose weight vLLM {_READ} takes into its attention, without an adapter's"]
+    moved = _ELSEWHERE.get(model_type or "")
+    if moved and any(f".{moved}." in path for path in layers):
+        where = f"which vLLM {_READ} has at other paths in models of type {model_type}"
+        return [f"it targets layers of {moved}, {where}, and leaves out without a word"]
     return []
+
+
+def _is_part(model_type: str) -> bool:
+    """Whether transformers reads a language model out of checkpoints of this type, such as Qwen3.5's, that are another
+    class's as a whole. vLLM reads the whole, ``language_model.model.layers`` for ``model.layers``."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    text = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
+    return text is not None and MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(model_type, text) != text
 
 
 def _are_names(config: Mapping[str, Any]) -> bool:
@@ -83,7 +133,7 @@ def _are_names(config: Mapping[str, Any]) -> bool:
     return not isinstance(targets, str) and not any("." in target for target in targets)
 
 
-def _obstacles(config: Mapping[str, Any], layers: Sequence[str]) -> list[str]:
+def _obstacles(config: Mapping[str, Any]) -> list[str]:
     found = []
     if config.get("peft_type") != "LORA":
         found.append(f"it is of type {config.get('peft_type')}, and vLLM loads LoRA alone")
@@ -104,8 +154,6 @@ def _obstacles(config: Mapping[str, Any], layers: Sequence[str]) -> list[str]:
             found.append(what)
     if config.get("bias", "none") != "none":
         found.append(f"it trains biases (bias={config['bias']!r})")
-    if not config.get("target_modules"):
+    if not config.get("target_modules") and not config.get("target_parameters"):
         found.append("it targets no module by name")
-    elif not _are_names(config) and not all(_SAME_PATH.fullmatch(path) for path in layers):
-        found.append("its targets are paths of single layers, which may have other names in vLLM")
     return found

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from objectives.latency.classes import Kernels
 from objectives.latency.paired import Pair, profile_of, ratio_of, sample
 from objectives.latency.settings import LatencySettings
 from objectives.placement import Placement
 
 
-class Engine(Protocol):
+class Engine(Kernels, Protocol):
     """Serves the base model and placements of one model. Not thread-safe."""
 
     name: str
     unmerged: str  # what an unmerged adapter costs there, one clause
-    fused: bool  # whether projections are fused, see objectives.latency.classes
     facts: dict[str, str]  # engine, device, dtype, versions: see objectives.latency.context
 
     def open(self, placement: Placement, seed: int) -> Pair:

@@ -31,6 +31,7 @@ class TransformersEngine:
     name = "transformers"
     unmerged = "each adapted layer computes two thin products beside its own; layers that are not adapted cost nothing"
     fused = False
+    fixed_rank = False
 
     def __init__(self, base: Any, space: ModuleSpace, settings: LatencySettings) -> None:
         """``base`` is used as it is; what is measured are copies that share its tensors."""

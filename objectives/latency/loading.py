@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from objectives.errors import RequestError
+from objectives.latency.classes import Kernels
 from objectives.latency.stream import Endpoint
 
 
-class Loader(Protocol):
+class Loader(Kernels, Protocol):
     """One kind of server."""
 
     name: str
-    fused: bool
     unmerged: str
 
     def load(self, name: str, adapter: Path) -> dict[str, Any]:
@@ -29,6 +29,7 @@ class VllmLoader:
 
     name = "vllm"
     fused = True
+    fixed_rank = True
     unmerged = (
         "every linear layer that the server supports is wrapped whatever an adapter targets, unless "
         "--lora-target-modules restricts it; kernels compute at --max-lora-rank"
@@ -63,7 +64,11 @@ class SglangLoader:
 
     name = "sglang"
     fused = True
-    unmerged = "the modules of --lora-target-modules, or of all loaded adapters together, are wrapped for every request"
+    fixed_rank = False
+    unmerged = (
+        "the modules of --lora-target-modules, or of the adapters that the server was started with, are wrapped for "
+        "every request; kernels compute at the adapter's rank"
+    )
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -84,6 +89,7 @@ class TransformersServeLoader:
 
     name = "transformers serve"
     fused = False
+    fixed_rank = False
     unmerged = "each adapted layer computes two thin products beside its own; each adapter holds a copy of the model"
 
     def __init__(self, endpoint: Endpoint, base: Path) -> None:
@@ -105,6 +111,7 @@ class NoLoader:
 
     name = "openai"
     fused = False
+    fixed_rank = False
     unmerged = "not known of this server"
 
     def __init__(self, endpoint: Endpoint) -> None:

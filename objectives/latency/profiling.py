@@ -68,7 +68,7 @@ def profile_model(
     """
     shelf = shelf or Shelf()
     measured = [*wanted, *(p for rank in ranks for p in [*design(space, rank), *held_out(space, rank)])]
-    classes = {placement: class_of(space, placement, fused=engine.fused) for placement in [BASE, *measured]}
+    classes = {placement: class_of(space, placement, engine) for placement in [BASE, *measured]}
     known = _measure(engine, space, classes, settings, seed, shelf, visited)
     rows, checks = [], []
     for rank in ranks:
@@ -166,10 +166,10 @@ def _row(
     known: Mapping[LatencyClass, dict[str, Any]],
     model: AdditiveModel,
 ) -> dict[str, Any]:
-    each = class_of(space, placement, fused=engine.fused)
+    each = class_of(space, placement, engine)
     row: dict[str, Any] = {"targets": list(placement.groups), "rank": placement.rank, "class": each.name}
     if each in known:
         return row | known[each] | {"source": "measured"}
     ratio = model.predict(frozenset(each.parts))
-    shape = {key: known[class_of(space, BASE, fused=engine.fused)][key] for key in ("axis", "concurrency", "mode")}
+    shape = {key: known[class_of(space, BASE, engine)][key] for key in ("axis", "concurrency", "mode")}
     return row | shape | {"ratio": ratio.value, "ratio_ci": [ratio.low, ratio.high], "source": "predicted"}

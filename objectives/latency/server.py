@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from objectives.errors import RequestError
+from objectives.latency.classes import whole_layers
 from objectives.latency.loading import identify
 from objectives.latency.paired import Axis, PairedRequest
 from objectives.latency.prompts import Prompts
@@ -45,7 +46,8 @@ class ServerEngine:
         self._trusted = trust_remote_code
         server = identify(self._endpoint, folder)
         self._loader = server.loader
-        self.name, self.fused, self.unmerged = self._loader.name, self._loader.fused, self._loader.unmerged
+        self.name, self.unmerged = self._loader.name, self._loader.unmerged
+        self.fused, self.fixed_rank = self._loader.fused, self._loader.fixed_rank
         self._base = {"model": server.model or str(folder)}
         self._scratch = Path(tempfile.mkdtemp(prefix="target-search-"))
         self._loaded: list[str] = []
@@ -96,6 +98,7 @@ class ServerEngine:
         # The folder's own name: a server may still hold adapters of a process that was killed, or of one beside this.
         name = f"{self._scratch.name}-{self._opened}"
         adapter = self._scratch / name
+        placement = whole_layers(self._space, placement) if self.fused else placement
         write_random_adapter(self._folder, self._space, placement, seed, adapter, trust_remote_code=self._trusted)
         named = self._loader.load(name, adapter)
         self._loaded.append(name)

@@ -243,6 +243,16 @@ def test_vllm_wraps_only_the_layers_of_a_band(searched: Searched) -> None:
     assert " --lora-target-modules model.layers.0.self_attn.o_proj --lora-modules " in recipe
 
 
+def test_vllm_is_said_to_wrap_more_than_a_band_where_its_paths_are_unknown(searched: Searched, tmp_path: Path) -> None:
+    name, _ = searched.of("opt", ["fc1@first"], bands=2)
+    _, _, more, serve = searched.recipe(name, "vllm").splitlines()
+    assert more == "# All layers of these names are wrapped, so it may be slower than measured."
+    assert " --lora-target-modules fc1 --lora-modules " in serve
+    manifest = export_adapter(searched.catalog, searched.catalog.search(name), "trial=0", tmp_path / "out")
+    assert manifest["serving"]["exact"] is False
+    assert "`sh serve.sh`, which wraps all layers of the targeted names" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_a_module_to_save_is_named_once(searched: Searched) -> None:
     name, adapter = searched.of("bert", ["query"])
     file = adapter / "adapter_config.json"

@@ -15,6 +15,7 @@ class SimulatedEngine:
     name = "simulated"
     unmerged = "what the table says"
     fused = False
+    fixed_rank = False
 
     def __init__(
         self, costs: Mapping[str, float], *, start: float = 0.03, noise: float = 0.01, layout: float = 0.0

@@ -1,22 +1,32 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import pytest
 from transformers import DeepseekV3Config
 
 from objectives.errors import RequestError
-from objectives.latency.classes import class_of, server_rank
+from objectives.latency.classes import class_of, server_rank, whole_layers
 from objectives.model import meta_model
-from objectives.modules import module_space
+from objectives.modules import ModuleSpace, module_space
 from objectives.placement import BASE, Placement
 from tests.objectives.tiny import CONFIGURATIONS, Zoo
+
+
+@dataclass
+class Has:
+    fused: bool
+    fixed_rank: bool
+
+
+VLLM, SGLANG, IN_PROCESS = Has(True, True), Has(True, False), Has(False, False)
 
 
 def test_in_one_process_every_placement_is_a_class(zoo: Zoo) -> None:
     space = zoo.space("llama")
     placement = Placement.of(["q_proj", "o_proj"], 4)
-    assert class_of(space, placement, fused=False).name == "o_proj+q_proj r4"
+    assert class_of(space, placement, IN_PROCESS).name == "o_proj+q_proj r4"
 
 
 @pytest.mark.parametrize(
@@ -30,18 +40,18 @@ def test_in_one_process_every_placement_is_a_class(zoo: Zoo) -> None:
     ],
 )
 def test_a_fusing_server_tells_four_parts_of_a_llama_apart(zoo: Zoo, groups: list[str], name: str) -> None:
-    assert class_of(zoo.space("llama"), Placement.of(groups, 4), fused=True).name == name
+    assert class_of(zoo.space("llama"), Placement.of(groups, 4), VLLM).name == name
 
 
 def test_a_llama_has_fifteen_classes_on_a_fusing_server(zoo: Zoo) -> None:
     space = zoo.space("llama")
     names = [group.name for group in space.groups]
     placements = [Placement.of(g, 8) for size in range(1, 8) for g in combinations(names, size)]
-    assert len({class_of(space, placement, fused=True) for placement in placements}) == 2**4 - 1
+    assert len({class_of(space, placement, VLLM) for placement in placements}) == 2**4 - 1
 
 
 def test_what_is_fused_already_keeps_its_name(zoo: Zoo) -> None:
-    assert class_of(zoo.space("gpt2"), Placement.of(["c_attn"], 8), fused=True).name == "c_attn r8"
+    assert class_of(zoo.space("gpt2"), Placement.of(["c_attn"], 8), VLLM).name == "c_attn r8"
 
 
 @pytest.mark.parametrize(
@@ -76,18 +86,37 @@ def test_only_layers_that_servers_fuse_are_one_class(groups: list[str], name: st
         first_k_dense_replace=1,
     )
     space = module_space(meta_model(config, "causal"), config, "causal")
-    assert class_of(space, Placement.of(groups, 8), fused=True).name == name
+    assert class_of(space, Placement.of(groups, 8), VLLM).name == name
 
 
 def test_bands_stay_apart() -> None:
-    config = CONFIGURATIONS["llama"]()
-    space = module_space(meta_model(config, "causal"), config, "causal", bands=2)
+    space = _in_two_bands()
     placement = Placement.of(["q_proj@first", "k_proj@last"], 8)
-    assert class_of(space, placement, fused=True).name == "qkv@first+qkv@last r8"
+    assert class_of(space, placement, VLLM).name == "qkv@first+qkv@last r8"
+
+
+def test_all_parts_of_a_fused_layer_stay_in_its_band() -> None:
+    placement = whole_layers(_in_two_bands(), Placement.of(["q_proj@first", "o_proj@last"], 8))
+    assert placement == Placement.of(["q_proj@first", "k_proj@first", "v_proj@first", "o_proj@last"], 8)
+
+
+def _in_two_bands() -> ModuleSpace:
+    config = CONFIGURATIONS["llama"]()
+    return module_space(meta_model(config, "causal"), config, "causal", bands=2)
+
+
+def test_a_placement_of_a_class_is_as_large_as_all_of_it(zoo: Zoo) -> None:
+    """So one adapter stands for the class: what is measured does not hang on which placement came first."""
+    space = zoo.space("llama")
+    names = [group.name for group in space.groups]
+    placements = [Placement.of(groups, 8) for size in range(1, 8) for groups in combinations(names, size)]
+    pairs = {(class_of(space, p, SGLANG), whole_layers(space, p)) for p in placements}
+    assert len(pairs) == 2**4 - 1
+    assert all(class_of(space, whole, SGLANG) == each for each, whole in pairs)
 
 
 def test_the_base_model_is_a_class_of_its_own(zoo: Zoo) -> None:
-    assert class_of(zoo.space("llama"), BASE, fused=True).name == "base"
+    assert class_of(zoo.space("llama"), BASE, VLLM).name == "base"
 
 
 @pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (8, 8), (9, 16), (65, 128), (300, 320), (512, 512)])

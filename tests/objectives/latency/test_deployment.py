@@ -22,7 +22,7 @@ CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target
 
 def test_the_command_wraps_what_is_adapted_and_nothing_else() -> None:
     found = deployment(CONFIG, LAYERS, "my models/llama", "tickets")
-    assert (found["server"], found["loads"], found["why_not"]) == ("vllm", True, [])
+    assert (found["server"], found["loads"], found["why_not"], found["exact"]) == ("vllm", True, [], True)
     assert shlex.split(found["command"]) == [
         "vllm", "serve", "my models/llama", "--enable-lora", "--max-lora-rank", "8",
         "--lora-target-modules", "o_proj", "q_proj", "qkv_proj", "--lora-modules", "tickets=.",
@@ -43,9 +43,34 @@ def test_fused_layers_are_named_too() -> None:
 @pytest.mark.parametrize("ends", [["0.self_attn.q_proj", "11.mlp.down_proj"], r".*\.(0.*q_proj|11.*down_proj)"])
 def test_layers_of_a_band_are_named_by_their_paths(ends: list[str] | str) -> None:
     first, last = "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.down_proj"
-    words = shlex.split(deployment({**CONFIG, "target_modules": ends}, [first, last], "m", "a")["command"])
-    at = words.index("--lora-target-modules") + 1
-    assert words[at : words.index("--lora-modules")] == [first, "model.layers.0.self_attn.qkv_proj", last]
+    found = deployment({**CONFIG, "target_modules": ends}, [first, last], "m", "a", model_type="llama")
+    assert wrapped(found) == [first, "model.layers.0.self_attn.qkv_proj", last]
+    assert found["exact"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "paths", "names"),
+    [
+        # By transformers' own model, where vLLM calls the layer of gate and up merged_proj_9_gate_proj_7_up_proj.
+        ("bitnet", ["model.layers.2.mlp.up_proj"], ["gate_up_proj", "up_proj"]),
+        # There it is model.layers.2.attn.
+        ("gpt_oss", ["model.layers.2.self_attn.o_proj"], ["o_proj"]),
+        (None, ["model.layers.2.mlp.down_proj"], ["down_proj"]),
+        ("llama", ["model.language_model.layers.0.self_attn.q_proj"], ["q_proj", "qkv_proj"]),
+        ("gpt_bigcode", ["transformer.h.0.attn.c_proj", "transformer.h.1.attn.c_proj"], ["c_proj"]),
+    ],
+)
+def test_where_vllm_may_have_other_paths_all_layers_of_a_name_are_wrapped(
+    model_type: str | None, paths: list[str], names: list[str]
+) -> None:
+    """A path that it does not have is left out without a word, and the base model answers."""
+    found = deployment({**CONFIG, "target_modules": paths}, paths, "m", "a", model_type=model_type)
+    assert (wrapped(found), found["exact"], found["why_not"]) == (names, False, [])
+
+
+def wrapped(found: dict[str, Any]) -> list[str]:
+    words = shlex.split(found["command"])
+    return words[words.index("--lora-target-modules") + 1 : words.index("--lora-modules")]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +97,7 @@ def test_what_vllm_refuses_is_said(change: dict[str, Any], why: str) -> None:
         "loads": False,
         "why_not": [why],
         "command": None,
+        "exact": None,
     }
 
 
@@ -82,8 +108,36 @@ def test_what_vllm_refuses_is_said(change: dict[str, Any], why: str) -> None:
         (
             "glm4",
             "gate_up_proj",
-            "it targets gate_up_proj, which vLLM 0.33 takes for two layers in models of type glm4",
+            "it targets gate_up_proj, which vLLM 0.33 takes for several layers in models of type glm4",
         ),
+        (
+            "qwen3_5",
+            "q_proj",
+            "its base model is of type qwen3_5, of which the text part alone was trained: vLLM 0.33 has that at other "
+            "paths, and leaves the adapter out without a word",
+        ),
+        ("qwen3_5_text", "q_proj", None),
+        ("gemma3", "q_proj", None),
+        ("bamba", "q_proj", "its base model is of type bamba, which vLLM 0.33 does not serve"),
+        (
+            "granitemoeshared",
+            "input_linear",
+            "it targets input_linear, which vLLM 0.33 takes for several layers in models of type granitemoeshared",
+        ),
+        (
+            "laguna",
+            "shared_experts.up_proj",
+            "it targets layers of shared_experts, which vLLM 0.33 has at other paths in models of type laguna, and "
+            "leaves out without a word",
+        ),
+        ("laguna", "up_proj", None),
+        (
+            "deepseek_v3",
+            "kv_b_proj",
+            "it targets kv_b_proj, whose weight vLLM 0.33 takes into its attention, without an adapter's",
+        ),
+        ("deepseek_v3", "q_b_proj", None),
+        ("minicpm3", "kv_b_proj", None),
         ("glm4", "q_proj", None),
         ("phi3", "gate_up_proj", None),
         (None, "gate_up_proj", None),
@@ -92,13 +146,6 @@ def test_what_vllm_refuses_is_said(change: dict[str, Any], why: str) -> None:
 def test_types_that_vllm_has_no_lora_for_are_refused(model_type: str | None, name: str, why: str | None) -> None:
     found = deployment(CONFIG, [f"model.layers.0.mlp.{name}"], "m", "a", model_type=model_type)
     assert found["why_not"] == ([why] if why else [])
-
-
-@pytest.mark.parametrize("path", ["model.language_model.layers.0.self_attn.q_proj", "transformer.h.0.attn.c_attn"])
-def test_paths_that_vllm_may_not_have_are_refused(path: str) -> None:
-    found = deployment({**CONFIG, "target_modules": [path]}, [path], "m", "a")
-    assert found["why_not"] == ["its targets are paths of single layers, which may have other names in vLLM"]
-    assert found["command"] is None
 
 
 @pytest.mark.parametrize(("name", "loads"), [("llama", True), ("mixtral", False)])
@@ -125,14 +172,13 @@ def test_a_band_is_served_by_the_layers_that_it_has(tmp_path: Path) -> None:
     write_random_adapter(tmp_path / "model", space, Placement.of(last, 4), 0, tmp_path / "adapter")
     layers = adapted_layers(tmp_path / "adapter")
     assert layers == sorted(path for name in last for path in space.group(name).paths)
-    words = shlex.split(deployment(adapter_config(tmp_path / "adapter"), layers, "m", "a")["command"])
-    wrapped = words[words.index("--lora-target-modules") + 1 : words.index("--lora-modules")]
-    assert {path for path in wrapped if path.endswith(("qkv_proj", "gate_up_proj", "o_proj", "down_proj"))} == {
+    targets = wrapped(deployment(adapter_config(tmp_path / "adapter"), layers, "m", "a", model_type="llama"))
+    assert {path for path in targets if path.endswith(("qkv_proj", "gate_up_proj", "o_proj", "down_proj"))} == {
         f"model.layers.{i}.{place}"
         for i in range(8, 12)
         for place in ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
     }
-    assert {*wrapped} >= {*layers}
+    assert {*targets} >= {*layers}
 
 
 def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from objectives.adapter import adapted_layers
 from objectives.errors import RequestError
+from objectives.latency.classes import class_of
 from objectives.latency.profiling import Shelf, profile_model
 from objectives.latency.prompts import Prompts
 from objectives.latency.server import ServerEngine, write_random_adapter
@@ -132,6 +134,46 @@ def test_sglang_takes_the_adapter_in_a_field_of_its_own(zoo: Zoo) -> None:
         assert {sent.body["model"] for sent in server.sent} == {"served-name"}
         opened.close()
         assert server.loaded == {}
+
+
+@pytest.mark.parametrize(
+    ("group", "whole"),
+    [
+        ("q_proj", {"q_proj", "k_proj", "v_proj"}),
+        ("up_proj", {"gate_proj", "up_proj"}),
+        ("o_proj", {"o_proj"}),
+    ],
+)
+def test_of_a_fused_layer_a_server_gets_all_parts(zoo: Zoo, group: str, whole: set[str]) -> None:
+    """It costs the same, and SGLang refuses q_proj alone and dies of k_proj, v_proj or up_proj alone."""
+    with serving(Script(owner="sglang")) as server:
+        opened = engine(zoo, server)
+        opened.open(Placement.of([group], 4), seed=0)
+        (adapter,) = server.loaded.values()
+        layers = adapted_layers(Path(adapter))
+        opened.close()
+    assert {path.rpartition(".")[2] for path in layers} == whole
+
+
+def test_a_server_that_fuses_nothing_gets_the_placement_itself(zoo: Zoo) -> None:
+    with serving(Script(paths=["/v1/completions", "/load_model"])) as server:
+        opened = engine(zoo, server)
+        opened.open(Placement.of(["q_proj"], 4), seed=0).request()
+        layers = adapted_layers(Path(server.sent[1].body["model"]))
+        opened.close()
+    assert {path.rpartition(".")[2] for path in layers} == {"q_proj"}
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [(Script(**VLLM), "gate_up r8"), (Script(owner="sglang"), "gate_up r4"), (Script(), "up_proj r4")],
+)
+def test_ranks_are_one_class_where_the_server_computes_at_its_own(zoo: Zoo, script: Script, name: str) -> None:
+    with serving(script) as server:
+        opened = engine(zoo, server)
+        opened.close()
+    space, placement = zoo.space("llama"), Placement.of(["up_proj"], 4)
+    assert class_of(space, placement, opened).name == name
 
 
 def test_transformers_serve_takes_a_folder_of_model_and_adapter(zoo: Zoo) -> None:
