@@ -20,6 +20,7 @@ from search.catalog.profiles import good_profile
 from search.catalog.records import TrialRecord
 from search.catalog.store import Catalog
 from search.mlflow_agreement import is_over
+from search.pareto import front
 from search.plan import SearchPlan
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -134,6 +135,20 @@ def test_every_trial_is_in_packs_and_ends_once(tmp_path: Path, strategy: str, wo
         assert searched.study.unfinished() == []
         if strategy == "tpe":
             assert Counter(sizes) == {5: 4, 4: 1}
+
+
+def test_of_two_that_are_equal_the_one_of_the_result_is_tested_whichever_ended_first(tmp_path: Path) -> None:
+    """On a server placements of one class have one ratio, and accuracies over a few hundred rows are often equal."""
+    with closing(Searched(tmp_path, "tpe", pack=1, budget=2)) as searched:
+        plan = searched.plan
+        base, *trials = (plan.next() for _ in range(3))
+        assert base is not None
+        plan.finished(base, {"latency_context": "none"})
+        for job in reversed(trials):
+            assert job is not None
+            plan.finished(job, outcome(Placement.of(["o_proj"], 8), None))
+        searched.run(1)
+        assert [trial.number for trial in searched.trials() if trial.test] == front([(0.5, 1.1)] * 2) == [0]
 
 
 def test_without_packs_there_are_none(tmp_path: Path) -> None:
