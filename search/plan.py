@@ -15,7 +15,7 @@ from search.catalog.profiles import good_profile, store_profile
 from search.catalog.store import Catalog
 from search.served import ServedProfiles
 from search.strategy.additive_sampler import NOTABLE
-from search.study import Study, course_of, worth
+from search.study import Study
 from search.trials import Trial, Trials
 from search.watcher import Standing, Watcher
 
@@ -36,7 +36,6 @@ class SearchPlan:
         budget: int,
         references: Mapping[Placement, str],
         watcher: Watcher,
-        max_ratio: float | None = None,
         steps: int = 1,
         pack: int = 1,
         settle: bool = True,
@@ -67,7 +66,6 @@ class SearchPlan:
         self._budget = budget
         self._references = references
         self._watcher = watcher
-        self._max_ratio = max_ratio
         self._steps = steps
         self._pack = pack
         self._settle = settle
@@ -114,7 +112,7 @@ class SearchPlan:
                     trial.complete(measurement, record.adapter)
                 trial.ended = record.status
                 if number in open_trials:  # measured, not told
-                    self._tell(number, record.status, measurement)
+                    self._study.tell(number, record.status, measurement)
         for number, placement in open_trials.items():  # asked, not in the catalog
             if number not in self._trials:
                 self._add(number, placement)
@@ -235,7 +233,7 @@ class SearchPlan:
             reason = f"{self._where(number)}{why}"
             self._catalog.give_up(self._id, number, reason)
             if not self._late:
-                self._tell(number, "stopped", measurement)
+                self._study.tell(number, "stopped", measurement)
             self._trials[number].stopped = None
             self._report(number, "stopped", measurement, reason)
 
@@ -301,7 +299,7 @@ class SearchPlan:
         ):
             return
         self._keep_profile(job.placement, outcome)
-        self._tell(job.number, status, measurement)
+        self._study.tell(job.number, status, measurement)
         if status == "complete":
             trial.complete(measurement, outcome["adapter"])
         self._report(job.number, status, measurement, outcome["reason"])
@@ -342,7 +340,7 @@ class SearchPlan:
         spent = self._trials[number].steps
         if recorded := self._catalog.record(self._id, number, "failed", reason=reason, measurement=None, steps=spent):
             self._trials[number].ended = "failed"
-            self._tell(number, "failed", {})
+            self._study.tell(number, "failed", {})
         return recorded
 
     def _keep_profile(self, placement: Placement, outcome: Mapping[str, Any]) -> None:
@@ -354,10 +352,7 @@ class SearchPlan:
         """A trial that stopped on the way: what it says of others, and that it may go on."""
         trial = self._trials[number]
         trial.stopped, trial.latency = measurement, measurement["latency"]
-        self._study.stopped(number, measurement["latency"]["ratio"], course_of(measurement, self._steps))
-
-    def _tell(self, number: int, status: str, measurement: Mapping[str, Any]) -> None:
-        self._study.tell(number, status, **worth(status, measurement, max_ratio=self._max_ratio, steps=self._steps))
+        self._study.stopped(number, measurement)
 
     def _report(self, number: int, status: str, measurement: Mapping[str, Any], reason: str | None) -> None:
         self._trials[number].ended = status

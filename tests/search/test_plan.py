@@ -76,7 +76,7 @@ class Searched:
         )  # fmt: skip
         self.plan = SearchPlan(
             self.catalog, self.study, self.search.id, budget=budget, references={}, watcher=Silent(), steps=STEPS,
-            pack=self.pack, settle=False, max_ratio=self.cap,
+            pack=self.pack, settle=False,
         )  # fmt: skip
         self.plan.reconcile()
 
