@@ -16,6 +16,7 @@ from objectives.placement import Placement
 from search.catalog import Catalog
 from search.catalog.connect import BUSY_TIMEOUT_S
 from search.names import STRATEGIES
+from search.series import Known
 from search.stored_study import StoredStudy
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -210,6 +211,25 @@ def test_failed_and_infeasible_trials_are_not_proposed_again(url: str) -> None:
         study.tell(asked[0], status, figures(0.5, 1.1))
     assert len(set(tried)) == 3
     assert study.ask() is None
+
+
+@pytest.mark.parametrize("storage", ["sqlite"], indirect=True)
+def test_what_is_to_be_measured_again_is_so_first_and_to_its_end(url: str) -> None:
+    """The champion of a series: half a measurement compares with nothing."""
+    losses = tuple((step, 1.5) for step in range(10, 201, 10))
+    again = Known(Placement.of(["o_proj"], 8), 1, 1.1, 0.5, 0.02, losses, 1.4)
+    space = PlacementSpace(GROUPS_OF_A_LLAMA, (8,))
+    study = Study(
+        url, SEARCH, space, strategy="additive", references=[], budget=24, seed=0, steps=200,
+        known=[again], again=[again.placement],
+    )  # fmt: skip
+    for early, until in ((False, 200), (True, 20)):
+        decision = study.decide([number for number, _ in study.unfinished()], True, False)
+        assert (decision.action, decision.early) == ("begin", early)
+        asked = study.ask()
+        assert asked is not None
+        assert (asked[1] == again.placement) == (not early)
+        assert study.until(asked[0], early=True) == until
 
 
 def test_asking_costs_next_to_nothing_beside_a_trial(url: str) -> None:
