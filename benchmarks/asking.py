@@ -54,6 +54,17 @@ def worth(placement: Placement, random: np.random.Generator) -> tuple[float, flo
     return float(np.exp(-loss)) + random.normal(0, 0.01), 1.04 + 0.03 * len(placement.groups), course
 
 
+def measured(accuracy: float, ratio: float, loss: float, steps: int = STEPS) -> dict[str, Any]:
+    """As of a worker that trained so many steps of a made-up trial."""
+    latency = {"ratio": ratio, "ratio_ci": [ratio, ratio], "tpot_p95_ms": 4.0 * ratio}
+    losses = [(step, loss + 1 - step / STEPS) for step in range(10, steps + 1, 10)]
+    measurement = {"parameters": 1, "seconds": {}, "losses": losses, "latency": latency}
+    if steps == STEPS:
+        validation = {"accuracy": accuracy, "loss": loss, "standard_error": 0.02, "accuracy_ci": [accuracy, accuracy]}
+        return measurement | {"validation": validation}
+    return measurement
+
+
 def drawn(space: PlacementSpace, random: np.random.Generator) -> Placement:
     while True:
         picks = random.random(len(space.groups)) < random.random()
@@ -118,7 +129,7 @@ def choose(study: Study, asks: int, random: np.random.Generator) -> list[tuple[f
             break
         number, placement = asked
         accuracy, ratio, course = worth(placement, random)
-        study.tell(number, "complete", (accuracy, ratio), course=course)
+        study.tell(number, "complete", measured(accuracy, ratio, course[-1]))
     return took
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arguments import positive, some_of
-from benchmarks.asking import LARGE, STEPS, worth
+from benchmarks.asking import LARGE, STEPS, measured, worth
 from benchmarks.databases import BACKENDS, database
 from benchmarks.replay import Silent
 from cluster.jobs import Job
@@ -124,15 +124,8 @@ def outcome(job: Job, random: np.random.Generator) -> dict[str, Any]:
     assert job.placement is not None
     steps = job.until or STEPS
     accuracy, ratio, course = worth(job.placement, random)
-    losses = [(step, course[-1] + 1 - step / STEPS) for step in range(10, steps + 1, 10)]
-    latency = {"ratio": ratio, "ratio_ci": [ratio, ratio], "tpot_p95_ms": 4.0 * ratio}
-    measurement: dict[str, Any] = {"parameters": 1, "seconds": {}, "losses": losses, "latency": latency}
-    answer = {"reason": None, "steps": steps, "measurement": measurement}
-    if steps < STEPS:
-        return answer | {"status": "stopped"}
-    measurement["validation"] = {"accuracy": accuracy, "loss": course[-1], "standard_error": 0.02}
-    measurement["validation"]["accuracy_ci"] = [accuracy, accuracy]
-    return answer | {"status": "complete", "adapter": "replayed"}
+    answer = {"reason": None, "steps": steps, "measurement": measured(accuracy, ratio, course[-1], steps)}
+    return answer | ({"status": "complete", "adapter": "replayed"} if steps == STEPS else {"status": "stopped"})
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -43,10 +43,10 @@ def column_weights(rows: Array, values: Array, first: int, share: float = 1.0) -
     rows = np.column_stack([rows[:, :first], share * rows[:, first:]])
     found = []
     for spread in SPREADS:
-        log_evidence, mean, root, shape, rate = fit(rows, scaled, spread)
-        squared_scales = (np.linalg.inv(root) ** 2).sum(0)[first:] * rate / shape
+        each = fit(rows, scaled, spread)
+        squared_scales = (np.linalg.inv(each.precision_root) ** 2).sum(0)[first:] * each.rate / each.shape
         unit = scale * share
-        found.append(Weights(log_evidence, unit * mean[first:], unit**2 * squared_scales, 2 * shape))
+        found.append(Weights(each.log_evidence, unit * each.mean[first:], unit**2 * squared_scales, 2 * each.shape))
     return found
 
 

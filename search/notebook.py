@@ -51,8 +51,10 @@ class Search:
         """Continue to the budget, or to a new one; returns this search with what was found."""
         from search.run import resume
 
-        resume(self.name, self.home, budget=budget, workers=workers, max_hours=max_hours)
-        self.__dict__.pop("document", None)
+        try:
+            resume(self.name, self.home, budget=budget, workers=workers, max_hours=max_hours)
+        finally:  # what was found until an interrupt is found, too
+            self.__dict__.pop("document", None)
         return self
 
     @cached_property

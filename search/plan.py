@@ -13,10 +13,10 @@ from objectives.latency.context import profile_key
 from objectives.placement import BASE, Placement
 from search.catalog.profiles import good_profile, store_profile
 from search.catalog.store import Catalog
-from search.pareto import front
 from search.served import ServedProfiles
 from search.strategy.additive_sampler import NOTABLE
-from search.study import Study, course_of, worth
+from search.study import Study
+from search.trials import Trial, Trials
 from search.watcher import Standing, Watcher
 
 
@@ -36,7 +36,6 @@ class SearchPlan:
         budget: int,
         references: Mapping[Placement, str],
         watcher: Watcher,
-        max_ratio: float | None = None,
         steps: int = 1,
         pack: int = 1,
         settle: bool = True,
@@ -67,7 +66,6 @@ class SearchPlan:
         self._budget = budget
         self._references = references
         self._watcher = watcher
-        self._max_ratio = max_ratio
         self._steps = steps
         self._pack = pack
         self._settle = settle
@@ -76,16 +74,9 @@ class SearchPlan:
         self._check = check
         self._served = served
         self._champion = champion
-        self._placements: dict[int, Placement] = {}
-        self._points: dict[int, tuple[float, float]] = {}  # complete trials: accuracy, ratio
-        self._adapters: dict[int, str] = {}
-        self._stopped: dict[int, dict[str, Any]] = {}  # measurements of trials that stopped on the way and may go on
-        self._latencies: dict[int, Mapping[str, Any]] = {}  # of trials that have been stopped, wherever measured
-        self._waiting: list[Job] = []  # trials that are chosen, and wait for a worker
-        self._running: set[int] = set()
-        self._ended: dict[int, str] = {}  # trials that will not go on: their status
-        self._reached: dict[int, int] = {}  # steps of trials
+        self._trials = Trials()
         self._again: list[int] = []  # trials of a process that died, to be run once more
+        self._waiting: list[Job] = []  # trials that are chosen, and wait for a worker
         self._lost: list[Job] = []  # whose worker died, to be done once more
         self._died: Counter[tuple[str, int | None]] = Counter()  # workers, by job; trials have theirs in the catalog
         self._base: dict[str, Any] | None = None
@@ -102,32 +93,28 @@ class SearchPlan:
         self._base = self._catalog.search_of(self._id).base
         self._base_given_out = self._base is not None
         open_trials = dict(self._study.unfinished())
-        for trial in self._catalog.trials(self._id):
-            self._placements[trial.number] = trial.placement
-            self._reached[trial.number] = trial.steps
-            if latency := (trial.measurement or {}).get("latency"):
-                self._latencies[trial.number] = latency
-            if trial.status == "running":
+        for record in self._catalog.trials(self._id):
+            number, measurement = record.number, record.measurement or {}
+            trial = self._trials[number] = Trial(record.placement, record.steps, measurement.get("latency"))
+            if record.status == "running":
                 # An owner that ended in order has put its trials back, without a lease.
-                died = trial.lease is not None
-                if (deaths := trial.attempts - 1 + died) > self._retries:
-                    reason = f"interrupted {deaths} times: the process that ran the search died each time"
-                    self._fail(trial.number, reason)
+                died = record.lease is not None
+                if (deaths := record.attempts - 1 + died) > self._retries:
+                    self._fail(number, f"interrupted {deaths} times: the process that ran the search died each time")
                 else:
-                    self._catalog.restart(self._id, trial.number, died=died)
-                    self._again.append(trial.number)
-                continue
-            if trial.status == "complete" and trial.measurement and trial.adapter:
-                self._remember(trial.number, trial.measurement, trial.adapter)
-            if trial.number in open_trials and trial.status == "stopped":
-                self._catalog.take_up(self._id, trial.number)
-                self._take_in(trial.number, trial.measurement or {})
-                continue
-            self._ended[trial.number] = trial.status
-            if trial.number in open_trials:  # measured, not told
-                self._tell(trial.number, trial.status, trial.measurement or {})
+                    self._catalog.restart(self._id, number, died=died)
+                    self._again.append(number)
+            elif record.status == "stopped" and number in open_trials:
+                self._catalog.take_up(self._id, number)
+                self._take_in(number, measurement)
+            else:
+                if record.status == "complete" and measurement and record.adapter:
+                    trial.complete(measurement, record.adapter)
+                trial.ended = record.status
+                if number in open_trials:  # measured, not told
+                    self._study.tell(number, record.status, measurement)
         for number, placement in open_trials.items():  # asked, not in the catalog
-            if number not in self._placements:
+            if number not in self._trials:
                 self._add(number, placement)
                 self._again.append(number)
         self._watcher.stands(self._standing())
@@ -154,7 +141,7 @@ class SearchPlan:
                 self._watcher.phase(f"reading the test split for {len(self._untested)} models")
         if self._untested:
             number = self._untested.pop(0)
-            return self._out(Job("test", number, adapter=None if number is None else self._adapters[number]))
+            return self._out(Job("test", number, adapter=None if number is None else self._trials[number].adapter))
         return None
 
     def done(self) -> bool:
@@ -171,10 +158,14 @@ class SearchPlan:
             self._waiting.append(chosen)
         if not self._waiting:
             return None
-        ways = [(self._reached.get(job.number or 0, 0), job.until) for job in self._waiting]
-        ((commonest, _),) = Counter(ways).most_common(1)
-        alike = [job for job, way in zip(self._waiting, ways, strict=True) if way == commonest]
-        self._waiting = [job for job in self._waiting if job not in alike]
+
+        def way(job: Job) -> tuple[int, int | None]:
+            assert job.number is not None
+            return self._trials[job.number].steps, job.until
+
+        ((commonest, _),) = Counter(map(way, self._waiting)).most_common(1)
+        alike = [job for job in self._waiting if way(job) == commonest]
+        self._waiting = [job for job in self._waiting if way(job) != commonest]
         return alike[0] if len(alike) == 1 else Job("pack", trials=tuple(alike))
 
     def _next_trial(self) -> Job | None:
@@ -182,52 +173,54 @@ class SearchPlan:
         if chosen is None:
             return None
         number, early = chosen
-        placement = self._placements[number]
-        self._running.add(number)
+        trial = self._trials[number]
+        trial.is_running = True
         self._watcher.stands(self._standing())
-        self._watcher.trial_started(number, placement.label)
+        self._watcher.trial_started(number, trial.placement.label)
         until = self._study.until(number, early)
-        return Job("trial", number, placement, profile=self._known_profile(number, placement), until=until)
+        return Job("trial", number, trial.placement, profile=self._known_profile(trial), until=until)
 
     def _choose(self) -> tuple[int, bool] | None:
         """A trial to begin or to go on with, and whether it may stop early; None, and why, if there is none."""
         self.ended_by = None
         self._late = self._deadline is not None and time.monotonic() > self._deadline
+        begun = len(self._trials)
+        may_begin = begun < self._budget
         if self._late:
-            if self._stopped or len(self._placements) < self._budget:
-                self.ended_by = f"--max-hours is over after {len(self._placements)} of {self._budget} trials"
+            if may_begin or self._trials.stopped():
+                self.ended_by = f"--max-hours is over after {begun} of {self._budget} trials"
             return self._one_at_least()
-        may_begin = len(self._placements) < self._budget
-        decision = self._study.decide(self._running, may_begin, self._settle)
+        running = self._trials.running()
+        decision = self._study.decide(running, may_begin, self._settle)
         if decision.action == "begin":
             if (number := self._begin()) is not None:
                 self._stops_early = decision.early
                 return number, decision.early
             self.ended_by = (
-                f"every placement that is allowed has been tried after {len(self._placements)} trials: the budget of "
+                f"every placement that is allowed has been tried after {begun} trials: the budget of "
                 f"{self._budget} was not needed"
             )
-            decision = self._study.decide(self._running, False, self._settle)
+            decision = self._study.decide(running, False, self._settle)
         elif decision.action == "settled" and may_begin:
             self.ended_by = (
-                f"settled after {len(self._placements)} of {self._budget} trials: the probability that any one more of "
-                f"them raises the front's hypervolume by {NOTABLE:.0%} is {decision.chance:.0%}; several together may"
+                f"settled after {begun} of {self._budget} trials: the probability that any one more of them raises the "
+                f"front's hypervolume by {NOTABLE:.0%} is {decision.chance:.0%}; several together may"
             )
         self._stops_early = decision.early
         return None if decision.number is None else (self._go_on(decision.number), decision.early)
 
     def _one_at_least(self) -> tuple[int, bool] | None:
         """When time is over and no trial has come to its end: the one that is nearest to it, and then the best."""
-        if not self._placements and (first := self._begin()) is not None:  # the base model took all the time
+        if not self._trials and (first := self._begin()) is not None:  # the base model took all the time
             return first, False
-        if self._points or self._running or not self._stopped:
+        last = {number: measurement["losses"][-1] for number, measurement in self._trials.stopped().items()}
+        if self._trials.points() or self._trials.running() or not last:
             return None
-        last = {number: measurement["losses"][-1] for number, measurement in self._stopped.items()}
         return self._go_on(min(last, key=lambda number: (-last[number][0], last[number][1]))), False
 
     def _go_on(self, number: int) -> int:
         self._catalog.go_on(self._id, number)
-        self._stopped.pop(number)
+        self._trials[number].stopped = None
         return number
 
     def _give_up(self) -> None:
@@ -236,13 +229,13 @@ class SearchPlan:
         Where time was over that is not known: the study keeps it open, and a search that is resumed may go on with it.
         """
         why = ", when --max-hours was over" if self._late else ", since others were expected to add more to the front"
-        for number, measurement in self._stopped.items():
-            reason = f"{self._where(measurement)}{why}"
+        for number, measurement in self._trials.stopped().items():
+            reason = f"{self._where(number)}{why}"
             self._catalog.give_up(self._id, number, reason)
             if not self._late:
-                self._tell(number, "stopped", measurement)
+                self._study.tell(number, "stopped", measurement)
+            self._trials[number].stopped = None
             self._report(number, "stopped", measurement, reason)
-        self._stopped.clear()
 
     def _begin(self) -> int | None:
         """A new trial; None if every placement that is allowed has been tried."""
@@ -252,27 +245,25 @@ class SearchPlan:
 
     def _add(self, number: int, placement: Placement) -> None:
         self._catalog.add_trial(self._id, number, placement, self._references.get(placement))
-        self._placements[number] = placement
+        self._trials[number] = Trial(placement)
 
-    def _known_profile(self, number: int, placement: Placement) -> Mapping[str, Any] | None:
-        if number in self._latencies:  # a trial keeps what it was measured with, the champion too
-            return self._latencies[number]
+    def _known_profile(self, trial: Trial) -> Mapping[str, Any] | None:
+        if trial.latency:  # which it keeps, the champion too
+            return trial.latency
         if self._served:
-            return self._served.of(placement)
-        if self._base is None or placement == self._champion:
+            return self._served.of(trial.placement)
+        if self._base is None or trial.placement == self._champion:
             return None
-        return good_profile(self._catalog, profile_key(self._base["latency_context"], placement.name))
+        return good_profile(self._catalog, profile_key(self._base["latency_context"], trial.placement.name))
 
     def _to_test(self) -> list[int | None]:
         """Front members, base model and champion, as far as they have no figures on the test split yet."""
-        if not self._points:
+        if not (members := self._trials.front()):
             return []
         tested = {t.number for t in self._catalog.trials(self._id) if t.test is not None}
-        numbers = list(self._points)
-        members = [numbers[i] for i in front(list(self._points.values()))]
-        members += [n for n in numbers if self._placements[n] == self._champion and n not in members]
+        champion = [n for n in self._trials.points() if self._trials[n].placement == self._champion]
         base: list[int | None] = [] if self._base and "test" in self._base else [None]
-        return base + [number for number in members if number not in tested]
+        return base + [number for number in dict.fromkeys(members + champion) if number not in tested]
 
     def finished(self, job: Job, outcome: Mapping[str, Any]) -> None:
         if job.kind == "test":
@@ -287,14 +278,14 @@ class SearchPlan:
         assert job.number is not None
         assert job.placement is not None
         measurement, status = outcome["measurement"], outcome["status"]
-        self._running.discard(job.number)
-        self._reached[job.number] = outcome["steps"]
+        trial = self._trials[job.number]
+        trial.is_running, trial.steps = False, outcome["steps"]
         if status == "stopped":
             if self._catalog.stop(self._id, job.number, measurement, outcome["steps"]):
                 self._take_in(job.number, measurement)
                 self._keep_profile(job.placement, outcome)
                 self._watcher.stands(self._standing())
-                self._watcher.trial_stopped(job.number, job.placement.label, self._where(measurement))
+                self._watcher.trial_stopped(job.number, job.placement.label, self._where(job.number))
             return
         if not self._catalog.record(
             self._id,
@@ -308,9 +299,9 @@ class SearchPlan:
         ):
             return
         self._keep_profile(job.placement, outcome)
-        self._tell(job.number, status, measurement)
+        self._study.tell(job.number, status, measurement)
         if status == "complete":
-            self._remember(job.number, measurement, outcome["adapter"])
+            trial.complete(measurement, outcome["adapter"])
         self._report(job.number, status, measurement, outcome["reason"])
 
     def lost(self, job: Job, reason: str) -> None:
@@ -321,7 +312,7 @@ class SearchPlan:
             self._lost.append(job)
             if job.number is not None and job.kind == "trial":
                 self._catalog.restart(self._id, job.number)
-                what = f"{self._placements[job.number].label} was tried"
+                what = f"{self._trials[job.number].placement.label} was tried"
             self._watcher.note(f"{reason}, while {what}: it is done again")
             return
         times = f"{reason}: {deaths} times" if deaths > 1 else reason
@@ -340,16 +331,16 @@ class SearchPlan:
     def failed(self, job: Job, reason: str) -> None:
         assert job.number is not None
         self._in_flight -= 1
-        self._running.discard(job.number)
+        self._trials[job.number].is_running = False
         if self._fail(job.number, reason):
             self._report(job.number, "failed", {}, reason)
 
     def _fail(self, number: int, reason: str) -> bool:
         """In catalog and study; False if the trial had ended before."""
-        steps = self._reached.get(number, 0)  # which were spent all the same
-        if recorded := self._catalog.record(self._id, number, "failed", reason=reason, measurement=None, steps=steps):
-            self._ended[number] = "failed"
-            self._tell(number, "failed", {})
+        spent = self._trials[number].steps
+        if recorded := self._catalog.record(self._id, number, "failed", reason=reason, measurement=None, steps=spent):
+            self._trials[number].ended = "failed"
+            self._study.tell(number, "failed", {})
         return recorded
 
     def _keep_profile(self, placement: Placement, outcome: Mapping[str, Any]) -> None:
@@ -359,42 +350,34 @@ class SearchPlan:
 
     def _take_in(self, number: int, measurement: dict[str, Any]) -> None:
         """A trial that stopped on the way: what it says of others, and that it may go on."""
-        self._stopped[number] = measurement
-        self._latencies[number] = measurement["latency"]
-        self._study.stopped(number, measurement["latency"]["ratio"], course_of(measurement, self._steps))
-
-    def _remember(self, number: int, measurement: Mapping[str, Any], adapter: str) -> None:
-        self._points[number] = (measurement["validation"]["accuracy"], measurement["latency"]["ratio"])
-        self._adapters[number] = adapter
-
-    def _tell(self, number: int, status: str, measurement: Mapping[str, Any]) -> None:
-        self._study.tell(number, status, **worth(status, measurement, max_ratio=self._max_ratio, steps=self._steps))
+        trial = self._trials[number]
+        trial.stopped, trial.latency = measurement, measurement["latency"]
+        self._study.stopped(number, measurement)
 
     def _report(self, number: int, status: str, measurement: Mapping[str, Any], reason: str | None) -> None:
-        self._ended[number] = status
+        self._trials[number].ended = status
         self._watcher.stands(self._standing())
         accuracy, ratio = measurement.get("validation", {}).get("accuracy"), measurement.get("latency", {}).get("ratio")
-        self._watcher.trial_finished(number, self._placements[number].label, status, accuracy, ratio, reason)
+        self._watcher.trial_finished(number, self._trials[number].placement.label, status, accuracy, ratio, reason)
 
-    def _where(self, measurement: Mapping[str, Any]) -> str:
-        return f"at {measurement['losses'][-1][0]} of {self._steps} steps"
+    def _where(self, number: int) -> str:
+        return f"at {self._trials[number].steps} of {self._steps} steps"
 
     def _standing(self) -> Standing:
-        numbers, points = list(self._points), list(self._points.values())
-        members = front(points)
-        begun, on_front = set(self._placements), set(members)
-        left = sum(self._steps - self._reached.get(number, 0) for number in begun - set(self._ended))
-        left += max(0, self._budget - len(begun)) * self._steps
+        trials, points, members = self._trials.values(), self._trials.points(), self._trials.front()
+        steps = sum(trial.steps for trial in trials)
+        left = sum(self._steps - trial.steps for trial in trials if trial.ended is None)
+        left += max(0, self._budget - len(trials)) * self._steps
         if self._stops_early and self._study.ceiling is not None:
-            left = max(0, min(left, self._study.ceiling - sum(self._reached.values())))
+            left = max(0, min(left, self._study.ceiling - steps))
         return Standing(
             base=(self._base or {}).get("validation", {}).get("accuracy"),
-            front=[(self._placements[numbers[i]].label, *points[i]) for i in members],
-            dominated=[point for i, point in enumerate(points) if i not in on_front],
-            ended=Counter(self._ended.values()),
-            begun=len(begun),
-            stopped=len(self._stopped.keys() - self._ended.keys()),
+            front=[(self._trials[number].placement.label, *points.pop(number)) for number in members],
+            dominated=list(points.values()),
+            ended=Counter(trial.ended for trial in trials if trial.ended is not None),
+            begun=len(trials),
+            stopped=len(self._trials.stopped()),
             stops_early=self._study.stops_early,
-            steps=sum(self._reached.values()),
+            steps=steps,
             steps_left=0 if self._trials_over else left,
         )

@@ -319,7 +319,6 @@ def _run_to_end(
             references=prepared.references,
             watcher=progress,
             check=check,
-            max_ratio=spec.max_tpot_ratio,
             steps=prepared.assignment.training.steps,
             pack=spec.pack or 1,
             settle=spec.stop_when == "settled",

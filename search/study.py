@@ -66,6 +66,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._space = space
+        self._steps, self._max_ratio = steps, max_ratio
         first = [p for p in references if space.allowed(p)]
         self._rungs = rungs(steps)
         self._sampler = make_sampler(
@@ -82,16 +83,16 @@ class Study:
         self._stored = StoredStudy(url, search_id, title)
         self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=self._sampler)
         if known:
-            self._stored.take_in([self._frozen(each, steps, max_ratio) for each in known])
+            self._stored.take_in([self._frozen(each) for each in known])
         self._study.add_trials(self._stored.trials())
         #: Samplers multiply small matrices: more threads only spin, on cores that workers train on.
         self._threads = ThreadpoolController()
         self._open: dict[int, optuna.Trial] = {}
         self._unwritten: optuna.Trial | None = None  # asked for, and the database refused
 
-    def _frozen(self, known: Known, steps: int, max_ratio: float | None) -> FrozenTrial:
+    def _frozen(self, known: Known) -> FrozenTrial:
         """As a trial of this study would stand there that was told so."""
-        reached = course(known.losses, known.final, steps)
+        reached = course(known.losses, known.final, self._steps)
         attributes: dict[str, Any] = {KNOWN: known.times, RATIO: known.ratio}
         complete = known.accuracy is not None
         return optuna.trial.create_trial(
@@ -100,7 +101,7 @@ class Study:
             params=self._space.params(known.placement),
             distributions=self._space.distributions,  # type: ignore[arg-type]
             user_attrs=attributes | ({COURSE: list(reached)} if reached else {}),
-            constraints=None if max_ratio is None else {CONSTRAINT: known.ratio - max_ratio},
+            constraints=None if self._max_ratio is None else {CONSTRAINT: known.ratio - self._max_ratio},
         )
 
     def close(self) -> None:
@@ -128,10 +129,10 @@ class Study:
         reached = len(trial.user_attrs.get(COURSE, ())) if early else len(self._rungs) - 1
         return self._rungs[min(reached, len(self._rungs) - 1)]
 
-    def stopped(self, number: int, ratio: float, course: Sequence[float]) -> None:
-        """An open trial stopped on the way; it may go on. ``course``: see :mod:`search.strategy.fidelity`."""
-        self._open[number].set_user_attr(RATIO, ratio)
-        self._open[number].set_user_attr(COURSE, list(course))
+    def stopped(self, number: int, measurement: Mapping[str, Any]) -> None:
+        """An open trial stopped on the way; it may go on. ``measurement`` as for :meth:`tell`."""
+        self._open[number].set_user_attr(RATIO, measurement["latency"]["ratio"])
+        self._open[number].set_user_attr(COURSE, _course(measurement, self._steps))
         self._write(number)
 
     def ask(self) -> tuple[int, Placement] | None:
@@ -160,27 +161,16 @@ class Study:
     def _write(self, number: int) -> None:
         self._stored.write(self._study.get_trials(deepcopy=False)[number])
 
-    def tell(
-        self,
-        number: int,
-        status: str,
-        values: tuple[float, float] | None,
-        *,
-        excess: float | None = None,
-        ratio: float | None = None,
-        course: Sequence[float] = (),
-    ) -> None:
-        """Close an open trial with its (accuracy, latency ratio), and the ``course`` of its losses for samplers.
+    def tell(self, number: int, status: str, measurement: Mapping[str, Any]) -> None:
+        """Close an open trial whose ``status`` and ``measurement`` are those of the catalog; of the latter samplers are
+        shown validation accuracy, latency ratio and losses, as far as it has them.
 
-        ``ratio`` is the latency ratio of a trial without values.
-
-        ``excess`` is by how much the ratio exceeds its cap (infeasible above 0). Failed trials have no values. A trial
-        that is closed already stays as it is.
+        A trial that is closed already stays as it is.
         """
         trial = self._open.pop(number, None)
         if trial is None:
             return
-        _close(self._study, trial, status, values, excess=excess, ratio=ratio, course=course)
+        _close(self._study, trial, status, measurement, max_ratio=self._max_ratio, steps=self._steps)
         self._write(number)
 
 
@@ -188,43 +178,32 @@ def _close(
     study: optuna.Study,
     trial: optuna.Trial,
     status: str,
-    values: tuple[float, float] | None,
+    measurement: Mapping[str, Any],
     *,
-    excess: float | None,
-    ratio: float | None,
-    course: Sequence[float],
+    max_ratio: float | None,
+    steps: int,
 ) -> None:
     state = {
         "complete": TrialState.COMPLETE,
         "infeasible": TrialState.PRUNED,
         "stopped": TrialState.PRUNED,
     }.get(status, TrialState.FAIL)
+    ratio: float | None = measurement.get("latency", {}).get("ratio")
+    values = (measurement["validation"]["accuracy"], ratio) if status == "complete" and ratio is not None else None
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-        if excess is not None:
-            trial.set_constraint(CONSTRAINT, excess)
+        if ratio is not None and max_ratio is not None:
+            trial.set_constraint(CONSTRAINT, ratio - max_ratio)
         if ratio is not None and values is None:
             trial.set_user_attr(RATIO, ratio)
-        if course:
-            trial.set_user_attr(COURSE, list(course))
+        if reached := _course(measurement, steps):
+            trial.set_user_attr(COURSE, reached)
         study.tell(trial, values, state=state, skip_if_finished=True)
 
 
-def worth(status: str, measurement: Mapping[str, Any], *, max_ratio: float | None, steps: int) -> dict[str, Any]:
-    """What :meth:`Study.tell` is told of a measured trial, beside its number and status."""
-    ratio: float | None = measurement.get("latency", {}).get("ratio")
-    complete = status == "complete" and ratio is not None
-    return {
-        "values": (measurement["validation"]["accuracy"], ratio) if complete else None,
-        "excess": None if ratio is None or max_ratio is None else ratio - max_ratio,
-        "ratio": ratio,
-        "course": course_of(measurement, steps),
-    }
-
-
-def course_of(measurement: Mapping[str, Any], steps: int) -> tuple[float, ...]:
+def _course(measurement: Mapping[str, Any], steps: int) -> list[float]:
     """Of a training of so many ``steps``, see :mod:`search.strategy.fidelity`."""
     final = measurement.get("validation", {}).get("loss")
-    return course([(step, loss) for step, loss in measurement.get("losses", [])], final, steps)
+    return list(course([(step, loss) for step, loss in measurement.get("losses", [])], final, steps))
 
 
 def tell_late(url: str, search_id: str, ended: Collection[TrialRecord], *, max_ratio: float | None, steps: int) -> None:
@@ -236,5 +215,5 @@ def tell_late(url: str, search_id: str, ended: Collection[TrialRecord], *, max_r
         known = {trial.number: trial for trial in ended}
         for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if (record := known.get(frozen.number)) is not None:
-                told = worth(record.status, record.measurement or {}, max_ratio=max_ratio, steps=steps)
-                _close(study, optuna.Trial(study, frozen._trial_id), record.status, told.pop("values"), **told)
+                trial = optuna.Trial(study, frozen._trial_id)
+                _close(study, trial, record.status, record.measurement or {}, max_ratio=max_ratio, steps=steps)

@@ -340,7 +340,6 @@ class Catalog:
             else:
                 _get(session, Trial, (search_id, number)).test = test
 
-    @retried
     def restart(self, search_id: str, number: int, *, died: bool = True) -> None:
         """A trial is to be run again, from now; if the process that ran it has died, it counts one attempt more."""
         again = {"attempts": Trial.attempts + int(died), "asked_at": _now(), "lease": self._leases.get(search_id)}

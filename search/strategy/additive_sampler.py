@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
@@ -23,6 +23,7 @@ from search.pareto import area
 from search.strategy.belief import Observation, believe, bent, design, expected_ratios, explains, tells
 from search.strategy.fidelity import rungs
 from search.strategy.gain import axes, gains
+from search.strategy.linear import Array
 from search.strategy.space import PlacementSpace
 from search.strategy.tried import KNOWN
 
@@ -39,6 +40,8 @@ SHARE = 0.5
 NOTABLE = 0.02
 #: with a probability below this.
 _UNLIKELY = 0.2
+#: The gain of a placement with which nothing is to be done, below that of all others.
+_NOTHING = -1.0
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ class Decision:
 
 @dataclass
 class _History:
-    """The study's trials as the model sees them."""
+    """The study's trials as the model sees them, and the random numbers of a decision on them."""
 
+    seed: int
     seen: list[Observation] = field(default_factory=list)
     # By trial number and in that order: the order of a set would change from process to process, and decisions with it.
     open: dict[Placement, int] = field(default_factory=dict)  # begun, stopped on the way
@@ -63,6 +67,12 @@ class _History:
     finished: int = 0
     asked: int = 0  # trials of this search, without those known from others
     promised: int = 0  # steps that these have had, or will have as far as that is decided
+
+    @cached_property
+    def random(self) -> np.random.Generator:
+        """By what is known, so that the same is decided whether or not the process was ended in between."""
+        rungs_known = sum(len(observation.course) for observation in self.seen)
+        return np.random.default_rng([self.seed, len(self.begun), rungs_known])
 
 
 def seed_of(seed: int, number: int) -> int:
@@ -96,7 +106,6 @@ class AdditiveSampler(BaseSampler):
         self._make_otherwise = otherwise
         self._otherwise = otherwise(seed)
         self._seed = seed
-        self._random = np.random.default_rng(seed)
         self._rungs = rungs(steps)
         self._max_ratio = max_ratio
         self._effects = len(space.groups) + 1 + (len(space.ranks) > 1)
@@ -105,8 +114,7 @@ class AdditiveSampler(BaseSampler):
         self._designed = self._effects if budget is None else min(self._effects, max(2, budget * 2 // 3))
         self._budget = budget
         #: Steps that the trials of the budget get together, as long as they stop on the way; None where none stops.
-        self.ceiling: int | None = None
-        self._set_ceiling(_History())
+        self.ceiling = self._ceiling([])
         self._next: Placement | None = None
         self._placements: dict[int, Placement] = {}  # of trials, which keep theirs
 
@@ -137,7 +145,7 @@ class AdditiveSampler(BaseSampler):
         if settle and history.finished and chance < _UNLIKELY:
             return Decision("settled", chance=chance)
         best = about[int(gain.argmax())]
-        if gain.max() <= -1:  # nothing is left to begin, or to go on with
+        if gain.max() <= _NOTHING:  # nothing is left to begin, or to go on with
             return Decision("begin" if may_begin else "settled", early=self.stops_early, chance=chance)
         if best in history.open:
             return Decision("continue", history.open[best], chance=chance)
@@ -172,7 +180,7 @@ class AdditiveSampler(BaseSampler):
         about, gain, _ = self._weigh(history, True)
         if not about:
             return {}
-        gain[[placement in history.begun for placement in about]] = -1.0
+        gain[[placement in history.begun for placement in about]] = _NOTHING
         return self._space.params(about[int(gain.argmax())])
 
     def _is_first_batch(self, history: _History) -> bool:
@@ -183,7 +191,7 @@ class AdditiveSampler(BaseSampler):
         return sum(bool(o.course) for o in history.seen) >= 2 and explains(history.seen, self._space.groups)
 
     def _history(self, study: optuna.Study, running: Collection[int], without: int = -1) -> _History:
-        history = _History()
+        history = _History(self._seed)
         for trial in study.get_trials(deepcopy=False):
             if trial.number == without:
                 continue
@@ -216,13 +224,10 @@ class AdditiveSampler(BaseSampler):
                 if is_open and trial.number in running:
                     level = len(self._rungs) - 1 if course else 0
                 history.promised += self._rungs[level] if level >= 0 else 0
-        # By what is known, so that the same is decided whether or not the process was ended in between.
-        rungs_known = sum(len(observation.course) for observation in history.seen)
-        self._random = np.random.default_rng([self._seed, len(history.begun), rungs_known])
         return history
 
     def _untried(self, history: _History) -> list[Placement]:
-        return [placement for placement in self._candidates(()) if placement not in history.begun]
+        return [placement for placement in self._candidates(history, ()) if placement not in history.begun]
 
     def _within_cap(self, history: _History, candidates: Sequence[Placement]) -> list[Placement]:
         """Those that are expected to be fast enough, as far as anything is known."""
@@ -240,21 +245,21 @@ class AdditiveSampler(BaseSampler):
             return untried[int(expected_ratios(history.seen, untried, self._space.groups).argmin())]
         telling = design(sorted(history.begun), candidates, self._space.groups)
         # Many are equal: none of them is to come first in every search.
-        return candidates[int(self._random.choice(np.flatnonzero(telling == telling.max())))]
+        return candidates[int(history.random.choice(np.flatnonzero(telling == telling.max())))]
 
-    def _weigh(self, history: _History, may_begin: bool) -> tuple[list[Placement], NDArray[np.float64], float]:
+    def _weigh(self, history: _History, may_begin: bool) -> tuple[list[Placement], Array, float]:
         """Placements, the gain of each per step that it still takes, and the chance that one raises the front notably.
 
-        The gain is -1 where nothing is to be done: the trial runs or has ended, or there are too few steps left for it.
-        It is a little more where a placement is expected to be too slow, the more the faster it is: these come last.
+        It is ``_NOTHING`` where the trial runs or has ended, or where there are too few steps left for it, and a little
+        more where a placement is expected to be too slow, the more the faster it is: these come last.
         """
         known = {o.placement: o for o in history.seen}
-        others = [p for p in self._candidates(list(known)) if p not in history.begun] if may_begin else []
-        self._set_ceiling(history)
+        others = [p for p in self._candidates(history, list(known)) if p not in history.begun] if may_begin else []
+        self.ceiling = self._ceiling(history.seen)
         about = list(dict.fromkeys([*history.held, *history.open, *others]))
         if not about:
             return [], np.zeros(0), 0.0
-        belief = believe(history.seen, about, self._space.groups, len(self._rungs), self._random)
+        belief = believe(history.seen, about, self._space.groups, len(self._rungs), history.random)
         heights, speeds = axes(belief)
         held = np.array([placement in history.held for placement in about])
         gained = gains(heights, speeds, held)
@@ -265,16 +270,17 @@ class AdditiveSampler(BaseSampler):
         front = area(zip(heights.mean(0)[held].tolist(), speeds[held].tolist(), strict=True))
         chance = float((gained.max(1) > NOTABLE * front).mean())
         gain = gained.mean(0) / np.maximum(left, 1)
-        gain[slow] = -1 + 1 / (1 + belief.ratio[slow])
+        gain[slow] = _NOTHING + 1 / (1 + belief.ratio[slow])
         unaffordable = left > self._room(history)
-        gain[held | (unaffordable & [placement in history.open for placement in about])] = -1.0
+        gain[held | (unaffordable & [placement in history.open for placement in about])] = _NOTHING
         return about, gain, chance
 
-    def _set_ceiling(self, history: _History) -> None:
+    def _ceiling(self, seen: Sequence[Observation]) -> int | None:
         """Half of the steps did as well as all of them where losses tell accuracy, and worse where they do not."""
-        if self._budget is not None and len(self._rungs) > 1 and self._budget > self._effects:
-            trainings = max(SHARE * self._budget, self._effects) if tells(history.seen) else self._budget
-            self.ceiling = round(trainings * self._rungs[-1])
+        if self._budget is None or len(self._rungs) == 1 or self._budget <= self._effects:
+            return None
+        trainings = max(SHARE * self._budget, self._effects) if tells(seen) else self._budget
+        return round(trainings * self._rungs[-1])
 
     def _room(self, history: _History) -> float:
         """Steps for trials that stopped on the way, when each that may still begin has its first ones."""
@@ -282,7 +288,7 @@ class AdditiveSampler(BaseSampler):
             return np.inf
         return self.ceiling - history.promised - max(0, self._budget - history.asked) * self._rungs[0]
 
-    def _candidates(self, centres: Sequence[Placement]) -> Iterator[Placement]:
+    def _candidates(self, history: _History, centres: Sequence[Placement]) -> Iterator[Placement]:
         if self._space.size <= _WEIGHED:
             yield from self._space
             return
@@ -294,10 +300,10 @@ class AdditiveSampler(BaseSampler):
             ]
             for centre in centres[-20:]
         )
-        picks = self._random.random((_WEIGHED, len(groups))) < self._random.random((_WEIGHED, 1))
+        picks = history.random.random((_WEIGHED, len(groups))) < history.random.random((_WEIGHED, 1))
         far = (
             Placement.of(itertools.compress(groups, pick), int(rank))
-            for pick, rank in zip(picks, self._random.choice(ranks, _WEIGHED), strict=True)
+            for pick, rank in zip(picks, history.random.choice(ranks, _WEIGHED), strict=True)
         )
         for placement in itertools.chain(near, far):
             if not placement.is_base and self._space.allowed(placement):

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from objectives.placement import Placement
 from search.strategy.curves import CurvePosterior
@@ -97,7 +96,7 @@ class _Line:
         values = self._powered(inverse)
         self._centre, self._scale = values.mean(), values.std() or 1.0
         self._posterior = LinearPosterior(self._rows(inverse), accuracy)
-        self.evidence = self._posterior.evidence
+        self.log_evidence = self._posterior.log_evidence
         low, high = self(np.array([inverse.min(), inverse.max()]))
         self.rises = bool(low < high)
 
@@ -123,7 +122,7 @@ def _to_accuracy(learned: Sequence[Observation], courses: Array) -> Array:
     if len(complete) >= _LINE:
         ended, accuracy = np.array(complete).T
         lines = [_Line(power, np.maximum(ended, lowest), accuracy) for power in _POWERS]
-        line = max(lines, key=lambda line: line.evidence)
+        line = max(lines, key=lambda line: line.log_evidence)
         if line.rises:  # else less loss came with less accuracy: the few differ by chance
             return line(inverse)
     logarithm: Array = np.log(inverse)
@@ -168,7 +167,7 @@ def _ranks(values: Array) -> Array:
     return ranks
 
 
-def design(tried: Sequence[Placement], candidates: Sequence[Placement], groups: Sequence[str]) -> NDArray[np.float64]:
+def design(tried: Sequence[Placement], candidates: Sequence[Placement], groups: Sequence[str]) -> Array:
     """(candidates,) how much a trial of each would tell of all effects: the variance that a linear model has of it.
 
     To take the largest again and again is the greedy D-optimal design (Fedorov, 1972). With flags for two-level factors
@@ -179,6 +178,6 @@ def design(tried: Sequence[Placement], candidates: Sequence[Placement], groups: 
     if tried:
         known = features(tried, groups)
         precision += known.T @ known
-    variance: NDArray[np.float64] = np.einsum("nd,de,ne->n", rows, np.linalg.inv(precision), rows)
+    variance: Array = np.einsum("nd,de,ne->n", rows, np.linalg.inv(precision), rows)
     # Many are equal, which is not to hang on rounding: that differs between processors.
     return variance.round(9)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-Array = NDArray[np.float64]
+from search.strategy.linear import Array
 
 #: What the evidence chooses among: spread of an effect and of a placement's own deviation, both in units of the noise.
 _SPREADS = (0.5, 1.5, 4.0, 10.0)

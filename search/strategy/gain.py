@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from search.strategy.linear import Array
 
 #: The reference point lies this share of each axis' range outside it, so that the ends of the front count too.
 _MARGIN = 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +37,18 @@ class LinearPosterior:
         """``rows`` (n, d), the first column constant; ``values`` (n,). Needs n >= 2."""
         self._centre, self._scale = float(values.mean()), float(values.std()) or 1.0
         scaled = (values - self._centre) / self._scale
-        fits = (fit(rows, scaled, spread) for spread in SPREADS)
-        #: Log evidence, up to a constant: comparable between models of the same values.
-        self.evidence, self.mean, root, *_ = max(fits, key=lambda found: found[0])
-        self._root = np.linalg.inv(root).T
+        self._best = max((fit(rows, scaled, spread) for spread in SPREADS), key=lambda each: each.log_evidence)
+
+    @property
+    def log_evidence(self) -> float:
+        """Up to a constant: comparable between models of the same values."""
+        return self._best.log_evidence
 
     @property
     def covariance(self) -> Array:
         """(d, d) of the weights for noise of 1: the inverse of prior precision and rows' products together."""
-        covariance: Array = self._root @ self._root.T
+        inverse = np.linalg.inv(self._best.precision_root)
+        covariance: Array = inverse.T @ inverse
         return covariance
 
     def left_out(self, rows: Array, values: Array) -> Array:
@@ -55,7 +59,7 @@ class LinearPosterior:
 
     def expected(self, rows: Array) -> Array:
         """(n,) posterior means."""
-        expected: Array = self._centre + self._scale * rows @ self.mean
+        expected: Array = self._centre + self._scale * rows @ self._best.mean
         return expected
 
 
@@ -67,10 +71,22 @@ def noise(count: int, unexplained: float) -> tuple[float, float]:
     return 1.0 + count / 2, 0.05 + 0.5 * max(unexplained, 0.0)
 
 
-def fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array, float, float]:
-    """Log evidence, mean, and the root of the precision for noise of 1, for weights of ``spread`` times the noise; then
-    shape and rate of the noise's precision.
+@dataclass(frozen=True)
+class Fit:
+    """Of weights under one prior, and of the noise, whose precision has a gamma distribution of ``shape`` and ``rate``.
+
+    ``mean`` (d,) and ``precision_root`` (d, d), lower triangular, are those of the weights, the latter for noise of 1.
     """
+
+    log_evidence: float
+    mean: Array
+    precision_root: Array
+    shape: float
+    rate: float
+
+
+def fit(rows: Array, values: Array, spread: float) -> Fit:
+    """Of weights that are ``spread`` times the noise; ``rows`` (n, d), the first column constant, ``values`` (n,)."""
     prior = np.full(rows.shape[1], spread**-2.0)
     prior[0] = LEVEL
     precision = rows.T @ rows + np.diag(prior)
@@ -78,4 +94,4 @@ def fit(rows: Array, values: Array, spread: float) -> tuple[float, Array, Array,
     mean = np.asarray(np.linalg.solve(precision, rows.T @ values), dtype=np.float64)
     shape, rate = noise(len(values), float(values @ values - mean @ precision @ mean))
     log_evidence = float(0.5 * np.log(prior).sum() - np.log(np.diag(root)).sum() - shape * np.log(rate))
-    return log_evidence, mean, root, shape, rate
+    return Fit(log_evidence, mean, root, shape, rate)

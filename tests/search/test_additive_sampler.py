@@ -128,7 +128,8 @@ def test_the_loss_reaches_the_sampler_through_the_study(tmp_path: object) -> Non
         assert asked is not None
         number, placement = asked
         exact = truth(placement)
-        study.tell(number, "complete", (exact.accuracy or 0, exact.ratio), course=exact.course)
+        validation = {"accuracy": exact.accuracy, "loss": exact.course[-1]}
+        study.tell(number, "complete", {"validation": validation, "latency": {"ratio": exact.ratio}})
     assert [trial.user_attrs[COURSE] for trial in study._study.trials] == [
         list(truth(SPACE.placement(trial.params)).course) for trial in study._study.trials
     ]

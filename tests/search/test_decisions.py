@@ -9,6 +9,7 @@ import pytest
 from objectives.placement import Placement
 from search.strategy.additive_sampler import COURSE, RATIO, AdditiveSampler, Decision
 from search.strategy.fidelity import rungs
+from search.strategy.space import PlacementSpace
 from search.strategy.tried import KNOWN
 from tests.search.test_additive_sampler import EFFECTS, GROUPS, SPACE, Never, some, truth
 
@@ -56,6 +57,32 @@ def test_a_trial_goes_on_as_long_as_its_steps_are_there(lost: bool, action: str)
     study, sampler = studied(trials, budget=10)
     decision = sampler.decide(study, [], False, settle=False)
     assert (decision.action, decision.number) == (action, 9 if lost else None)
+
+
+@pytest.mark.parametrize(("tried", "modelled"), [(3, False), (4, True)])
+def test_the_first_batch_leaves_a_third_of_a_budget_that_has_fewer_trials_than_effects(
+    tried: int, modelled: bool
+) -> None:
+    study, sampler = studied([at(p, 4, "COMPLETE") for p in some(tried, 0)], budget=6)
+    assert sampler.decide(study, [], True, settle=False).action == "begin"
+    assert (sampler._next is not None) == modelled
+
+
+def test_of_a_large_space_all_neighbours_of_what_was_tried_are_weighed() -> None:
+    space = PlacementSpace(tuple("abcdefghijkl"), (4, 8))
+    tried = [Placement.of("abcdef", 8), Placement.of("g", 4)]
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for placement, values in zip(tried, [(0.7, 1.6), (0.4, 1.1)], strict=True):
+        distributions = dict(space.distributions)
+        study.add_trial(
+            optuna.trial.create_trial(params=space.params(placement), distributions=distributions, values=values)
+        )
+    sampler = AdditiveSampler(space, otherwise=Never, seed=0)
+    weighed, _, _ = sampler._weigh(sampler._history(study, []), True)
+    near = {Placement.of(set(p.groups) ^ {group}, p.rank) for p in tried for group in space.groups}
+    near |= {Placement.of(p.groups, rank) for p in tried for rank in space.ranks}
+    assert {placement for placement in near if not placement.is_base} <= set(weighed)
+    assert len(weighed) > 300, "and others from all over"
 
 
 def test_what_is_worked_on_is_not_given_out_again() -> None:

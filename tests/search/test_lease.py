@@ -148,24 +148,38 @@ def test_sixteen_writers_at_once_lose_nothing(catalog: Catalog) -> None:
     assert backlog(catalog) == 16 * 6
 
 
-def test_a_trial_whose_process_dies_each_time_has_failed_after_its_retries(catalog: Catalog) -> None:
-    made = catalog.create_search("a", {}, {})
+def first_trial_of_lives(
+    catalog: Catalog, search_id: str, lives: int, *, orderly: bool
+) -> list[tuple[int | None, int]]:
+    """The trial that each of so many owners gives out first, and how often the first of all was attempted by then."""
     seen = []
-    for _ in range(4):
+    for _ in range(lives):
         with create_engine(catalog.url).begin() as connection:
             connection.execute(text("DELETE FROM catalog_leases"))  # a kill leaves its trials with a lease that is gone
         life = Catalog(catalog.url)
-        assert life.take(made.id) is None
+        assert life.take(search_id) is None
         space = PlacementSpace(("o_proj", "q_proj"), (8,))
-        study = Study(life.url, made.id, space, strategy="grid", references=(), budget=3, seed=0)
-        plan = SearchPlan(life, study, made.id, budget=3, references={}, watcher=Silent(), retries=2)
-        life.set_base(made.id, {"latency_context": "none"})
+        study = Study(life.url, search_id, space, strategy="grid", references=(), budget=3, seed=0)
+        plan = SearchPlan(life, study, search_id, budget=3, references={}, watcher=Silent(), retries=2)
+        life.set_base(search_id, {"latency_context": "none"})
         plan.reconcile()
         job = plan.next()
         assert job is not None
-        seen.append((job.number, life.trial(made.id, 0).attempts))
+        seen.append((job.number, life.trial(search_id, 0).attempts))
+        if orderly:
+            life.release(search_id)
         life.close()
-    assert seen == [(0, 1), (0, 2), (0, 3), (1, 3)]
+    return seen
+
+
+def test_ends_in_order_are_not_held_against_a_trial(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    assert first_trial_of_lives(catalog, made.id, 5, orderly=True) == [(0, 1)] * 5
+
+
+def test_a_trial_whose_process_dies_each_time_has_failed_after_its_retries(catalog: Catalog) -> None:
+    made = catalog.create_search("a", {}, {})
+    assert first_trial_of_lives(catalog, made.id, 4, orderly=False) == [(0, 1), (0, 2), (0, 3), (1, 3)]
     trial = catalog.trial(made.id, 0)
     assert trial.status == "failed"
     assert trial.reason == "interrupted 3 times: the process that ran the search died each time"

@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from objectives.placement import Placement
-from search.strategy.linear import SPREADS, LinearPosterior, features, fit
+from search.strategy.linear import SPREADS, Fit, LinearPosterior, features, fit
 from search.strategy.space import PlacementSpace
 
 GROUPS = ("down", "gate", "k", "o", "q", "up", "v")
 SPACE = PlacementSpace(GROUPS, (4, 8))
+
+
+def inverse(found: Fit) -> np.ndarray:
+    return np.linalg.inv(found.precision_root @ found.precision_root.T)
 
 
 def test_features_tell_all_placements_apart() -> None:
@@ -37,14 +41,14 @@ def test_evidence_and_weights_are_those_of_the_values_covariance(count: int) -> 
     values = rows @ random.normal(size=6) + random.normal(size=count)
     gaps = []
     for spread in SPREADS:
-        evidence, mean, root, shape, rate = fit(rows, values, spread)
+        found = fit(rows, values, spread)
         prior = np.diag([1e4, *[spread**2] * 5])
         covariance = rows @ prior @ rows.T + np.eye(count)
-        gaps.append(evidence - stats.multivariate_t.logpdf(values, np.zeros(count), 0.05 * covariance, df=2))
-        assert mean == pytest.approx(prior @ rows.T @ np.linalg.solve(covariance, values), rel=1e-6, abs=1e-6)
+        gaps.append(found.log_evidence - stats.multivariate_t.logpdf(values, np.zeros(count), 0.05 * covariance, df=2))
+        assert found.mean == pytest.approx(prior @ rows.T @ np.linalg.solve(covariance, values), rel=1e-6, abs=1e-6)
         left = prior - prior @ rows.T @ np.linalg.solve(covariance, rows @ prior)
-        assert np.linalg.inv(root @ root.T) == pytest.approx(left, rel=1e-5, abs=1e-7)
-        assert (shape, rate) == pytest.approx(
+        assert inverse(found) == pytest.approx(left, rel=1e-5, abs=1e-7)
+        assert (found.shape, found.rate) == pytest.approx(
             (1 + count / 2, 0.05 + values @ np.linalg.solve(covariance, values) / 2), rel=1e-6
         )
     assert gaps == pytest.approx([gaps[0]] * len(gaps), abs=1e-6), "up to one constant"
@@ -56,11 +60,11 @@ def test_the_posterior_is_that_of_the_likeliest_spread_in_the_units_of_the_value
     values = 0.7 + 0.01 * (rows[:, 1] - rows[:, 2] + 0.3 * random.normal(size=12))
     found = LinearPosterior(rows, values)
     fits = [fit(rows, (values - values.mean()) / values.std(), spread) for spread in SPREADS]
-    evidence, mean, root, *_ = max(fits, key=lambda each: each[0])
-    assert evidence > max(fits[0][0], fits[-1][0]), "neither the smallest nor the largest"
-    assert found.evidence == evidence
-    assert found.expected(rows) == pytest.approx(values.mean() + values.std() * rows @ mean)
-    assert found.covariance == pytest.approx(np.linalg.inv(root @ root.T))
+    best = max(fits, key=lambda each: each.log_evidence)
+    assert best is not fits[0] and best is not fits[-1], "neither the smallest nor the largest spread"
+    assert found.log_evidence == best.log_evidence
+    assert found.expected(rows) == pytest.approx(values.mean() + values.std() * rows @ best.mean)
+    assert found.covariance == pytest.approx(inverse(best))
     assert np.abs(found.expected(rows) - values).max() < 0.01
 
 

@@ -31,6 +31,15 @@ def test_a_search_stays_where_it_was_when_the_folder_changes(
     assert found.document["search"] == "demo"
 
 
+def test_what_a_resume_found_is_shown_however_it_ended(service: Service) -> None:
+    found = Search("demo", home=str(service.home.folder))
+    assert found.document["status"] == "complete"
+    service.catalog.set_status(service.catalog.search("demo").id, "interrupted")
+    with pytest.raises(RequestError, match=r"^--budget 1 is below the "):
+        found.resume(budget=1)
+    assert found.document["status"] == "interrupted"
+
+
 def test_a_question_makes_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEARCH_STORAGE", raising=False)
     with pytest.raises(

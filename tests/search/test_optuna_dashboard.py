@@ -26,12 +26,21 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
     search = catalog.create_search("tickets", {}, {})
     space = PlacementSpace(("q_proj", "o_proj"), (4, 8))
     study = Study(
-        catalog.url, search.id, space, title=search.name, strategy="random", references=(), budget=3, seed=0, steps=40
+        catalog.url,
+        search.id,
+        space,
+        title=search.name,
+        strategy="random",
+        references=(),
+        budget=3,
+        seed=0,
+        steps=40,
+        max_ratio=1.4,
     )
-    for status, values in (("complete", (0.75, 1.25)), ("infeasible", None), ("failed", None)):
+    for status, ratio in (("complete", 1.25), ("infeasible", 1.5), ("failed", 1.5)):
         asked = study.ask()
         assert asked is not None
-        study.tell(asked[0], status, values, excess=0.5, ratio=1.5)
+        study.tell(asked[0], status, {"validation": {"accuracy": 0.75}, "latency": {"ratio": ratio}})
     catalog.close()
     port = free_port()
     program = Path(sys.executable).with_name("optuna-dashboard")

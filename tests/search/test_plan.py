@@ -6,9 +6,7 @@ import re
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from benchmarks.replay import Silent
@@ -16,107 +14,15 @@ from cluster.jobs import Job
 from objectives.errors import SearchError
 from objectives.latency.context import profile_key
 from objectives.placement import Placement
-from search.catalog.profiles import good_profile
-from search.catalog.records import TrialRecord
+from search.catalog.profiles import good_profile, store_profile
 from search.catalog.store import Catalog
 from search.mlflow_agreement import is_over
+from search.pareto import front
 from search.plan import SearchPlan
 from search.strategy.space import PlacementSpace
 from search.study import Study
-
-GROUPS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
-STEPS = 200
-
-
-def outcome(placement: Placement, until: int | None, *, fails: bool = False) -> dict[str, Any]:
-    """Additive, with noise of its own for each placement; ``fails`` at its end."""
-    noise = np.random.default_rng(int(placement.digest[:8], 16)).normal(0, 0.02)
-    gain = 0.08 * len(placement.groups) + noise
-    steps = until or STEPS
-    losses = [[step, 2.0 - gain * step / STEPS] for step in range(10, steps + 1, 10)]
-    ratio = 1 + 0.1 * len(placement.groups)
-    latency = {"ratio": ratio, "ratio_ci": [ratio, ratio]}
-    seconds = {"training": 1.0} | ({"latency": 0.5} if steps == 20 else {"evaluation": 0.25})
-    measurement: dict[str, Any] = {"losses": losses, "latency": latency, "seconds": seconds, "parameters": 1}
-    if steps < STEPS:
-        return {"status": "stopped", "reason": None, "steps": steps, "measurement": measurement}
-    if fails:
-        return {"status": "failed", "reason": "out of memory", "steps": steps, "measurement": measurement}
-    measurement["validation"] = {"accuracy": 0.3 + gain, "loss": 2.0 - gain, "standard_error": 0.02}
-    done = {"status": "complete", "reason": None, "steps": steps, "measurement": measurement}
-    return done | {"adapter": "nowhere", "adapter_sha256": "0"}
-
-
-class Searched:
-    """A search with workers that answer in the order in which they were asked."""
-
-    def __init__(
-        self,
-        folder: Path,
-        strategy: str,
-        pack: int,
-        budget: int = 24,
-        groups: tuple[str, ...] = GROUPS,
-        cap: float | None = None,
-    ) -> None:
-        self.catalog = Catalog(f"sqlite:///{folder / 'search.db'}")
-        self.search = self.catalog.create_search("packs", {}, {})
-        self.pack, self.space = pack, PlacementSpace(groups, (8,))
-        self.given: list[Job] = []
-        self.reached: Counter[int] = Counter()
-        self.fails, self.cap = False, cap
-        self.begin(strategy, budget)
-
-    def begin(self, strategy: str, budget: int) -> None:
-        references = [Placement.of(["o_proj"], 8), Placement.of(["q_proj", "v_proj"], 8)]
-        self.study = Study(
-            self.catalog.url, self.search.id, self.space, strategy=strategy, references=references,
-            budget=budget, seed=0, steps=STEPS, max_ratio=self.cap,
-        )  # fmt: skip
-        self.plan = SearchPlan(
-            self.catalog, self.study, self.search.id, budget=budget, references={}, watcher=Silent(), steps=STEPS,
-            pack=self.pack, settle=False, max_ratio=self.cap,
-        )  # fmt: skip
-        self.plan.reconcile()
-
-    def resume(self, strategy: str, budget: int) -> None:
-        self.study.close()
-        self.begin(strategy, budget)
-
-    def trials(self) -> list[TrialRecord]:
-        return self.catalog.trials(self.search.id)
-
-    def close(self) -> None:
-        self.study.close()
-        self.catalog.close()
-
-    def run(self, workers: int, until: int | None = None) -> None:
-        """To its end, or to the end of so many jobs."""
-        busy: list[Job] = []
-        while not self.plan.done() and (until is None or len(self.given) < until):
-            while len(busy) < workers and (job := self.plan.next()) is not None:
-                busy.append(job)
-                self.given.append(job)
-            if not busy:
-                break
-            for part in (job := busy.pop(0)).parts:
-                self.end(job, part)
-
-    def end(self, job: Job, part: Job) -> None:
-        if part.kind == "trial":
-            assert part.placement is not None
-            assert part.number is not None
-            begins = {self.reached[each.number or 0] for each in job.parts}
-            assert len(begins) == len({each.until for each in job.parts}) == 1, "one pass goes from one step to another"
-            found = outcome(part.placement, part.until, fails=self.fails)
-            if self.cap is not None and found["measurement"]["latency"]["ratio"] > self.cap:
-                found |= {"status": "infeasible", "reason": "too slow", "steps": 0}
-            self.plan.finished(part, found)
-        else:
-            self.plan.finished(part, {"latency_context": "none"} if part.kind == "base" else {"accuracy": 0.5})
-        if job.kind in ("trial", "pack") and part is job.parts[-1]:
-            for each in job.parts:
-                self.reached[each.number or 0] = each.until or STEPS
+from search.watcher import Standing
+from tests.search.searched import GROUPS, STEPS, Searched, outcome
 
 
 @pytest.mark.parametrize("strategy", ["additive", "tpe"])
@@ -134,6 +40,20 @@ def test_every_trial_is_in_packs_and_ends_once(tmp_path: Path, strategy: str, wo
         assert searched.study.unfinished() == []
         if strategy == "tpe":
             assert Counter(sizes) == {5: 4, 4: 1}
+
+
+def test_of_two_that_are_equal_the_one_of_the_result_is_tested_whichever_ended_first(tmp_path: Path) -> None:
+    """On a server placements of one class have one ratio, and accuracies over a few hundred rows are often equal."""
+    with closing(Searched(tmp_path, "tpe", pack=1, budget=2)) as searched:
+        plan = searched.plan
+        base, *trials = (plan.next() for _ in range(3))
+        assert base is not None
+        plan.finished(base, {"latency_context": "none"})
+        for job in reversed(trials):
+            assert job is not None
+            plan.finished(job, outcome(Placement.of(["o_proj"], 8), None))
+        searched.run(1)
+        assert [trial.number for trial in searched.trials() if trial.test] == front([(0.5, 1.1)] * 2) == [0]
 
 
 def test_without_packs_there_are_none(tmp_path: Path) -> None:
@@ -253,6 +173,46 @@ def test_latencies_that_another_machine_measured_are_kept_as_its_own(tmp_path: P
         assert went_on
 
 
+def test_the_champion_is_timed_anew_and_others_as_they_were_before(tmp_path: Path) -> None:
+    champion, other = Placement.of(["o_proj"], 8), Placement.of(["q_proj", "v_proj"], 8)
+    with closing(Searched(tmp_path, "tpe", pack=1, champion=champion)) as searched:
+        known = {placement: outcome(placement, None)["measurement"]["latency"] for placement in (champion, other)}
+        for placement, latency in known.items():
+            store_profile(searched.catalog, profile_key("here", placement.name), latency)
+        base = searched.plan.next()
+        assert base is not None
+        searched.plan.finished(base, {"latency_context": "here"})
+        jobs = {job.placement: job for _ in range(2) if (job := searched.plan.next()) is not None}
+        assert jobs[champion].profile is None
+        assert jobs[other].profile == known[other]
+
+
+class Counted(Silent):
+    """Every standing, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[Standing] = []
+
+    def stands(self, standing: Standing) -> None:
+        self.told.append(standing)
+
+
+def test_what_watchers_are_told_is_what_the_catalog_has(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "additive", pack=1, watcher=(counted := Counted()))) as searched:
+        searched.run(1, until=20)
+        by_status = Counter(trial.status for trial in searched.trials())
+        now = counted.told[-1]
+        assert (now.begun, now.stopped, now.stops_early) == (len(searched.trials()), by_status["stopped"], True)
+        assert now.ended == {"complete": by_status["complete"]}
+        assert now.steps == sum(trial.steps for trial in searched.trials())
+        assert now.steps_left == 24 * STEPS // 2 - now.steps, "what its ceiling leaves"
+        searched.run(1)
+        end = counted.told[-1]
+        assert end.ended == Counter(trial.status for trial in searched.trials())
+        assert (end.begun, end.done, end.stopped, end.steps_left) == (24, 24, 0, 0)
+        assert len(end.front) + len(end.dominated) == end.ended["complete"] > len(end.front)
+
+
 def test_the_seconds_of_a_trial_that_went_on_are_those_of_all_its_parts(tmp_path: Path) -> None:
     with closing(Searched(tmp_path, "additive", pack=1)) as searched:
         searched.run(1)
@@ -268,7 +228,7 @@ def test_the_seconds_of_a_trial_that_went_on_are_those_of_all_its_parts(tmp_path
 
 
 def test_a_search_that_settles_says_how_sure_it_is_of_what(tmp_path: Path) -> None:
-    with closing(Searched(tmp_path, "additive", pack=1, budget=40)) as searched:
+    with closing(Searched(tmp_path, "additive", pack=1, budget=40, watcher=(counted := Counted()))) as searched:
         searched.plan._settle = True
         searched.run(1)
         begun = len(searched.trials())
@@ -278,6 +238,7 @@ def test_a_search_that_settles_says_how_sure_it_is_of_what(tmp_path: Path) -> No
             r"hypervolume by 2% is 1?\d%; several together may"
         )
         assert re.fullmatch(sentence, searched.plan.ended_by or "")
+        assert counted.told[-1].steps_left == 0, "of a budget of more"
 
 
 def test_a_search_whose_every_trial_fails_ends(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def end_without_success(home: Home) -> None:
             assert asked is not None
             catalog.add_trial(search.id, *asked, None)
             catalog.record(search.id, asked[0], "failed", reason="out of memory", measurement=None)
-            study.tell(asked[0], "failed", None)
+            study.tell(asked[0], "failed", {})
         catalog.set_status(search.id, "complete")
 
 

@@ -110,7 +110,7 @@ def test_a_trial_asked_for_whose_answer_was_lost_is_the_one_used(proxy: tuple[st
         tried.append(asked[1])
         if cut:
             between.armed.set()
-        study.tell(asked[0], "complete", (0.5, 1.1))
+        study.tell(asked[0], "complete", {"validation": {"accuracy": 0.5}, "latency": {"ratio": 1.1}})
     assert between.cuts == 4
     kept = optuna.load_study(study_name="s", storage=url).trials
     assert [trial.state.name for trial in kept] == ["COMPLETE"] * 3

@@ -16,6 +16,7 @@ from objectives.placement import Placement
 from search.catalog import Catalog
 from search.catalog.connect import BUSY_TIMEOUT_S
 from search.names import STRATEGIES
+from search.series import Known
 from search.stored_study import StoredStudy
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -42,8 +43,13 @@ def open_study(
     strategy: str = "tpe",
     references: Sequence[Placement] = (),
     seed: int = 0,
+    cap: float | None = None,
 ) -> Study:
-    return Study(url, SEARCH, space, strategy=strategy, references=references, budget=40, seed=seed)
+    return Study(url, SEARCH, space, strategy=strategy, references=references, budget=40, seed=seed, max_ratio=cap)
+
+
+def figures(accuracy: float, ratio: float) -> dict[str, dict[str, float]]:
+    return {"validation": {"accuracy": accuracy}, "latency": {"ratio": ratio}}
 
 
 def trials(url: str) -> list[optuna.trial.FrozenTrial]:
@@ -74,7 +80,7 @@ def test_references_come_first_then_every_other_placement_once_then_nothing(url:
         number, placement = asked
         assert number == len(tried)
         tried.append(placement)
-        study.tell(number, "complete", worth(placement))
+        study.tell(number, "complete", figures(*worth(placement)))
     assert tried[:2] == references
     assert len(tried) == len(set(tried)) == space.size
     assert [t.values for t in trials(url)] == [list(worth(p)) for p in tried]
@@ -105,24 +111,25 @@ def test_a_new_process_goes_on_where_the_last_one_stopped(url: str) -> None:
     first = open_study(url, references=references)
     asked = first.ask()
     assert asked == (0, references[0])
-    first.tell(0, "complete", (0.5, 1.1))
+    first.tell(0, "complete", figures(0.5, 1.1))
     assert open_study(url, references=references).ask() == (1, references[1])
 
 
 def test_what_is_told_is_in_the_database(url: str) -> None:
-    study = open_study(url)
+    study = open_study(url, cap=1.5)
     tried: list[Placement] = []
     for _ in range(4):
         asked = study.ask()
         assert asked is not None
         tried.append(asked[1])
-    study.tell(0, "complete", (0.7, 1.2), excess=-0.3)
-    study.tell(1, "failed", None)
-    study.tell(2, "infeasible", None, excess=0.25)
+    study.tell(0, "complete", figures(0.7, 1.25))
+    study.tell(1, "failed", {})
+    study.tell(2, "infeasible", {"latency": {"ratio": 1.75}})
     stored = trials(url)
     assert [t.state for t in stored] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED, TrialState.RUNNING]
-    assert stored[0].values == [0.7, 1.2]
-    assert [t.constraints for t in stored] == [{"latency_ratio": -0.3}, {}, {"latency_ratio": 0.25}, {}]
+    assert stored[0].values == [0.7, 1.25]
+    assert [t.constraints for t in stored] == [{"latency_ratio": -0.25}, {}, {"latency_ratio": 0.25}, {}]
+    assert [t.user_attrs for t in stored] == [{}, {}, {"latency_ratio": 1.75}, {}]
     assert [SPACE.placement(t.params) for t in stored] == tried
     study_ = optuna.load_study(study_name=SEARCH, storage=url)
     assert study_.metric_names == ["accuracy", "latency_ratio"]
@@ -133,9 +140,9 @@ def test_what_is_told_is_in_the_database(url: str) -> None:
 def test_a_trial_that_is_closed_stays_as_it_is(url: str, status: str) -> None:
     study = open_study(url)
     study.ask()
-    study.tell(0, "complete", (0.7, 1.2))
-    study.tell(0, status, (0.1, 9.0) if status == "complete" else None, excess=1.0)
-    study.tell(17, status, None)
+    study.tell(0, "complete", figures(0.7, 1.2))
+    study.tell(0, status, figures(0.1, 9.0))
+    study.tell(17, status, {})
     (stored,) = trials(url)
     assert (stored.state, stored.values, stored.constraints) == (TrialState.COMPLETE, [0.7, 1.2], {})
 
@@ -146,8 +153,8 @@ def test_a_late_tell_of_another_process_is_calm(url: str) -> None:
     one.ask()
     other = open_study(url)
     assert len(other.unfinished()) == 1
-    other.tell(0, "complete", (0.7, 1.2))
-    one.tell(0, "failed", None, excess=0.5)
+    other.tell(0, "complete", figures(0.7, 1.2))
+    one.tell(0, "failed", {"latency": {"ratio": 1.5}})
     assert trials(url)[0].values == [0.7, 1.2]
 
 
@@ -162,7 +169,7 @@ def test_a_process_that_died_while_asking_leaves_a_trial_that_is_completed(
     before = open_study(url, strategy=strategy, references=references)
     asked = before.ask()
     assert asked is not None
-    before.tell(*asked[:1], "complete", (0.5, 1.1))
+    before.tell(*asked[:1], "complete", figures(0.5, 1.1))
 
     plain = optuna.load_study(study_name=SEARCH, storage=url)
     died = plain.ask()  # RUNNING in the database, without parameters
@@ -181,7 +188,7 @@ def test_a_process_that_died_while_asking_leaves_a_trial_that_is_completed(
     assert next_ is not None
     assert next_[0] == 2
     assert next_[1] not in (references[0], placement)
-    after.tell(1, "complete", (0.6, 1.1))
+    after.tell(1, "complete", figures(0.6, 1.1))
     assert [t.state for t in trials(url)] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.RUNNING]
 
 
@@ -201,9 +208,28 @@ def test_failed_and_infeasible_trials_are_not_proposed_again(url: str) -> None:
         asked = study.ask()
         assert asked is not None
         tried.append(asked[1])
-        study.tell(asked[0], status, (0.5, 1.1) if status == "complete" else None, excess=0.1)
+        study.tell(asked[0], status, figures(0.5, 1.1))
     assert len(set(tried)) == 3
     assert study.ask() is None
+
+
+@pytest.mark.parametrize("storage", ["sqlite"], indirect=True)
+def test_what_is_to_be_measured_again_is_so_first_and_to_its_end(url: str) -> None:
+    """The champion of a series: half a measurement compares with nothing."""
+    losses = tuple((step, 1.5) for step in range(10, 201, 10))
+    again = Known(Placement.of(["o_proj"], 8), 1, 1.1, 0.5, 0.02, losses, 1.4)
+    space = PlacementSpace(GROUPS_OF_A_LLAMA, (8,))
+    study = Study(
+        url, SEARCH, space, strategy="additive", references=[], budget=24, seed=0, steps=200,
+        known=[again], again=[again.placement],
+    )  # fmt: skip
+    for early, until in ((False, 200), (True, 20)):
+        decision = study.decide([number for number, _ in study.unfinished()], True, False)
+        assert (decision.action, decision.early) == ("begin", early)
+        asked = study.ask()
+        assert asked is not None
+        assert (asked[1] == again.placement) == (not early)
+        assert study.until(asked[0], early=True) == until
 
 
 def test_asking_costs_next_to_nothing_beside_a_trial(url: str) -> None:
@@ -218,7 +244,7 @@ def test_asking_costs_next_to_nothing_beside_a_trial(url: str) -> None:
         slowest = max(slowest, time.process_time() - start)
         assert asked is not None
         tried.append(asked[1])
-        study.tell(asked[0], "complete", worth(asked[1]))
+        study.tell(asked[0], "complete", figures(*worth(asked[1])))
     assert len(set(tried)) == 40
     assert slowest < 1.0
 
@@ -231,7 +257,7 @@ def test_the_seed_repeats_a_search(url: str) -> None:
             asked = study.ask()
             assert asked is not None
             tried.append(asked[1])
-            study.tell(asked[0], "complete", worth(asked[1]))
+            study.tell(asked[0], "complete", figures(*worth(asked[1])))
         return tried
 
     assert run("a", 3) == run("b", 3) != run("c", 4)
