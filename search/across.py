@@ -150,9 +150,7 @@ def _times(samples: Mapping[str, Any], axis: str) -> list[float | None]:
 def _check(searches: Sequence[SearchRecord], flags: str) -> None:
     names = [search.name for search in searches]
     if len(names) < 2:
-        raise RequestError(
-            f"{len(names)} search cannot be compared: name at least two; `python -m search list` shows them"
-        )
+        raise RequestError(f"{len(names)} search cannot be compared: name at least two; `list` shows them")
     if twice := [name for name in names if names.count(name) > 1]:
         raise RequestError(f"search {twice[0]} is named twice: name each search once")
     first = searches[0]

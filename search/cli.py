@@ -156,9 +156,9 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
     from search.catalog.store import Catalog
     from search.result import result_rows
 
-    rows, place = [], (home, storage, tracking_uri)
-    if has_catalog(place_of(*place)):
-        with closing(Catalog(home_of(*place).storage)) as catalog:
+    rows = []
+    if has_catalog(place := place_of(home, storage, tracking_uri)):
+        with closing(Catalog(place.storage)) as catalog:
             rows = result_rows(catalog, catalog.searches())
     if as_json:
         print_json(rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from search.home import home_of, known_home
+from search.home import home_of, read_home
 from search.options import as_json, asked_for, print_json, print_result, question, stores, trials, write_page
 from search.spec import SearchSpec
 
@@ -92,7 +92,7 @@ def compare(
     from search.across import comparison_document
     from search.catalog.store import Catalog
 
-    place = known_home(home, storage, tracking_uri)
+    place = read_home(home, storage, tracking_uri)
     with closing(Catalog(place.storage)) as catalog:
         document = comparison_document(catalog, names, split=split, max_tpot_ratio=max_tpot_ratio, flags=place.flags())
     if out is not None:

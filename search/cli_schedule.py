@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from objectives.errors import RequestError
 from search import outside
-from search.home import Home, has_catalog, home_of, known_home, place_of
+from search.home import Home, has_catalog, home_of, known_home, place_of, read_home
 from search.options import as_json, asked_for, print_json, request, stores
 
 _FIXED = ("name", "series", "home", "storage", "tracking_uri")
@@ -80,13 +80,15 @@ def add(
     from search.catalog import schedules
     from search.schedule import utc_now
 
-    with _opened(home_of(home, storage, tracking_uri)) as catalog:
+    place = home_of(home, storage, tracking_uri)
+    with _opened(place) as catalog:
         record = schedules.add_schedule(catalog, name, cron, timezone, misfire, flags, _here(), utc_now(), notify)
     if as_json:
         print_json(_plain(record))
     else:
         click.echo(
-            f"{name} runs next at {record.next_at:%Y-%m-%d %H:%M} UTC, while `python -m search schedule run` runs"
+            f"{name} runs next at {record.next_at:%Y-%m-%d %H:%M} UTC, while "
+            f"`python -m search schedule run{place.flags()}` runs"
         )
 
 
@@ -175,7 +177,8 @@ def history(
     from search.catalog import schedules
     from search.catalog.champions import champions
 
-    with _opened(known_home(home, storage, tracking_uri)) as catalog:
+    place = read_home(home, storage, tracking_uri)
+    with _opened(place) as catalog:
         nights = schedules.nights(catalog, name, last)
         names = {search.id: search.name for search in catalog.searches(name)}
         decided = {names[each.search_id]: each for each in champions(catalog, name)}
@@ -184,7 +187,7 @@ def history(
         found = decided.get(night.search)
         rows.append(_plain(night) | {"champion": found and found.why, "verdict": found and found.verdict})
     columns = ("tick", "search", "status", "result", "started_at", "ended_at", "seconds", "steps", "champion")
-    _print(rows, columns, as_json, f"No night of {name} yet: python -m search schedule run runs them.")
+    _print(rows, columns, as_json, f"No night of {name} yet: python -m search schedule run{place.flags()} runs them.")
 
 
 @schedule.command()

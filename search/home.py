@@ -108,13 +108,19 @@ def home_of(*place: str | None) -> Home:
 
 def known_home(*place: str | None) -> Home:
     """As :func:`home_of`, of a home that has a catalog: no question makes one. Raises RequestError where none is."""
+    home = read_home(*place)
+    _make(home.folder)
+    return home
+
+
+def read_home(*place: str | None) -> Home:
+    """As :func:`known_home`, for what writes nothing: the folder may be one that only others can write."""
     home = place_of(*place)
     if not has_catalog(home):
         raise RequestError(
             f"nothing is recorded in {home.storage!r}, which is not there: "
             "give the --home or --storage that it has, or begin one with `python -m search run`"
         )
-    _make(home.folder)
     return home
 
 
@@ -137,7 +143,7 @@ def opened(name: str, *place: str | None) -> Iterator[tuple[Catalog, SearchRecor
     """The catalog of a home, and its search NAME."""
     from search.catalog.store import Catalog
 
-    home = known_home(*place)
+    home = read_home(*place)
     with closing(Catalog(home.storage)) as catalog:
         search = catalog.search(name)
         catalog.follow_adapters(search.id, home.adapters(search))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
 import threading
@@ -13,6 +15,11 @@ from objectives.errors import Interrupted
 
 #: A search that is interrupted ends within these.
 _DEAF_S = 10.0
+#: Code that takes a lock by hand: an exception right behind that leaves it taken, and a thread that imports or logs, as
+#: the one that starts Ray, then waits for ever.
+_LOCKS_BY_HAND = ("<frozen importlib._bootstrap>", logging.getLogger.__code__.co_filename)
+#: Such code is left within microseconds.
+_AGAIN_S = 0.01
 
 
 class Interruption:
@@ -21,6 +28,8 @@ class Interruption:
     In another thread, as of a notebook, it does nothing: signals are the main thread's.
 
     For some seconds after the first others are not heard: what has to be written and said at the end is not cut off.
+
+    Not in the middle of an import or a line of a log, but right behind.
 
     Remembered, since the exception can get lost: Python drops it where a finaliser runs at that moment, and libraries
     turn it into errors of their own. Leaving the context with another error raises KeyboardInterrupt again.
@@ -50,6 +59,9 @@ class Interruption:
             raise KeyboardInterrupt
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_code.co_filename in _LOCKS_BY_HAND:
+            threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number)).start()
+            return
         now = time.monotonic()
         if self._asked is None or now > self._asked + _DEAF_S:
             self._asked = now

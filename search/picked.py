@@ -20,8 +20,8 @@ def picked(document: dict[str, Any], pick: str) -> int:
     if isinstance(which, int):
         if all(point["trial"] != which for point in document["points"]):
             raise RequestError(
-                f"--pick {pick}: no trial of that number has ended in search {document['search']}: "
-                f"`python -m search show {document['search']}` lists the front, with --json all that have"
+                f"--pick {pick}: no trial of that number has ended in search {document['search']}: `show` lists the "
+                "front, with --json all that have"
             )
         return which
     if not document["front"]:

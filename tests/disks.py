@@ -9,6 +9,25 @@ from pathlib import Path
 import pytest
 
 Disk = Callable[[Path, int], None]
+ReadOnly = Callable[[Path], None]
+
+
+@pytest.fixture
+def read_only() -> Iterator[ReadOnly]:
+    """Makes a folder, until the end of the test, one that this user cannot write, be it root."""
+    mounted: list[Path] = []
+
+    def read_only(folder: Path) -> None:
+        for how in (["--bind", folder], ["-o", "remount,ro,bind"]):
+            try:
+                subprocess.run(["mount", *how, folder], check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                pytest.skip(f"no folder can be mounted here: {error}")
+            mounted.append(folder)
+
+    yield read_only
+    for folder in set(mounted):
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture

@@ -56,7 +56,11 @@ def run_server(
         if not alone.take():
             raise RequestError("another server works on this catalog already: stop it first, or choose another --home")
         if not tokens(catalog):
-            _log.warning("no token exists, so every request is turned down: make one with `python -m search token add`")
+            _log.warning(
+                "no token exists, so every request is turned down: make one with `python -m search token add NAME "
+                "--scope read|write%s`",
+                home.flags(),
+            )
 
         def end() -> None:
             server.should_exit = True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,7 +73,7 @@ def is_same_database(one: URL, other: str) -> bool:
 
 
 def connect(url: URL) -> Engine:
-    """Opens nothing yet, but makes the folder of a SQLite file.
+    """Opens nothing yet, but makes the folder of a SQLite file. One in a folder that cannot be written is only read.
 
     Raises StoreError if the driver is missing or the folder cannot be made.
     """
@@ -83,8 +85,9 @@ def connect(url: URL) -> Engine:
             raise StoreError(
                 f"folder {str(folder)!r} for the database cannot be made ({error.strerror}): choose another --home."
             ) from error
+        how = {"creator": lambda: _open_to_read(sqlite_file(url))} if is_read_only(url) else {}
         try:
-            engine = create_engine(url, json_serializer=to_json, connect_args={"timeout": BUSY_TIMEOUT_S})
+            engine = create_engine(url, json_serializer=to_json, connect_args={"timeout": BUSY_TIMEOUT_S}, **how)
         except ValueError as error:
             raise StoreError(
                 f"storage {shown(url)!r} has an option that SQLite does not take ({error}): leave it out."
@@ -98,6 +101,18 @@ def connect(url: URL) -> Engine:
         raise StoreError(
             f"storage {shown(url)!r} needs the PostgreSQL driver: pip install 'lora-target-search[postgres]'."
         ) from error
+
+
+def is_read_only(url: URL) -> bool:
+    """Whether it is a SQLite file that is there, in a folder that this user cannot write."""
+    return url.get_backend_name() == "sqlite" and is_there(url) and not os.access(sqlite_file(url).parent, os.W_OK)
+
+
+def _open_to_read(file: Path) -> sqlite3.Connection:
+    """SQLite makes files beside a database that it reads, unless told that nobody writes: nobody does without a log."""
+    immutable = "" if file.with_name(f"{file.name}-wal").exists() else "&immutable=1"
+    uri = f"{file.absolute().as_uri()}?mode=ro{immutable}"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
 
 
 def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:

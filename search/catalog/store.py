@@ -16,7 +16,7 @@ from objectives.errors import LeaseLost, RequestError, UnknownSearch
 from objectives.placement import Placement
 from objectives.storage import Storage
 from search.catalog import leases
-from search.catalog.connect import WRITES, clear_errors, connect, parse, shown, sole
+from search.catalog.connect import WRITES, clear_errors, connect, is_read_only, parse, shown, sole
 from search.catalog.migrate import migrate
 from search.catalog.models import Outbox, Search, Trial
 from search.catalog.records import SearchRecord, TrialRecord, record_of
@@ -347,7 +347,12 @@ class Catalog:
 
     @retried
     def follow_adapters(self, search_id: str, storage: Storage) -> None:
-        """Where adapters of the search are not where they were written, but are in `storage`: its home was moved."""
+        """Where adapters of the search are not where they were written, but are in `storage`: its home was moved.
+
+        Not where nothing can be written.
+        """
+        if is_read_only(self._url):
+            return
         for trial in self.trials(search_id):
             if trial.adapter is not None and (here := storage.moved(trial.adapter)) != trial.adapter:
                 with self.writing() as session:

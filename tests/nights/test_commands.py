@@ -61,6 +61,18 @@ def test_an_mlflow_that_is_not_kept_with_the_schedule_is_said(
     )
 
 
+def test_the_daemon_that_is_named_is_one_that_finds_the_schedule(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the flag it looks into another home, and no night ever runs."""
+    home = ["--home", str(tmp_path)]
+    daemon = f"python -m search schedule run --home {tmp_path}"
+    schedule.main(["add", "s", "--cron", "0 2 * * *", *home], standalone_mode=False)
+    assert capsys.readouterr().out.endswith(f"02:00 UTC, while `{daemon}` runs\n")
+    schedule.main(["history", "s", *home], standalone_mode=False)
+    assert capsys.readouterr().out == f"No night of s yet: {daemon} runs them.\n"
+
+
 def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path))
     add = ("schedule", "add", "s", "--cron", "0 2 * * *", *home)

@@ -176,7 +176,7 @@ def test_what_cannot_be_compared_is_refused(both: Catalog) -> None:
     assert refusal(both, "halves", "thirds") == (
         "searches halves and thirds have other bands (2, 3): compare searches of one --bands"
     )
-    assert refusal(both, "a") == ("1 search cannot be compared: name at least two; `python -m search list` shows them")
+    assert refusal(both, "a") == ("1 search cannot be compared: name at least two; `list` shows them")
     assert refusal(both, "a", "b", "a") == "search a is named twice: name each search once"
     assert refusal(both, "a", "x").startswith("no search is named 'x': known are ")
     assert refusal(both, "a", "other") == (

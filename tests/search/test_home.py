@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, StoreError
 from search import outside
 from search.catalog import Catalog
-from search.home import Home, home_of, place_of
+from search.home import Home, home_of, opened, place_of
 from search.run import tracker_of
+from tests.commands import call_json
+from tests.disks import ReadOnly, read_only
+from tests.search.recorded import FACTS, SPEC, end_trial
+
+__all__ = ["read_only"]  # a fixture
 
 
 @pytest.mark.parametrize(
@@ -159,3 +164,23 @@ def test_a_printed_command_leaves_the_variable_its_password(tmp_path: Path, monk
     assert place_of(f"{tmp_path}/h", None, None).flags() == f" --home {tmp_path}/h"
     own = f"sqlite:///{tmp_path}/h/search.db"
     assert place_of(f"{tmp_path}/h", own, None).flags() == f" --home {tmp_path}/h --storage {own}"
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["at rest", "while its owner writes"])
+def test_a_home_that_only_others_can_write_is_read(written: bool, tmp_path: Path, read_only: ReadOnly) -> None:
+    """As that of a colleague, or a backup: `list`, `show` and `export` were refused with the advice to take another."""
+    storage = f"sqlite:///{tmp_path}/search.db"
+    owner = Catalog(storage)
+    with closing(owner):
+        begun = owner.create_search("demo", SPEC, FACTS | {"metric": "accuracy"})
+        end_trial(owner, begun, 7, adapter="/elsewhere/7", adapter_sha256="0" * 64)
+        if not written:
+            owner.close()
+        read_only(tmp_path)
+        assert [row["search"] for row in call_json("list", "--home", str(tmp_path))] == ["demo"]
+        with opened("demo", str(tmp_path), None, None) as (catalog, search):
+            assert [trial.number for trial in catalog.trials(search.id)] == [7]
+            with pytest.raises(StoreError, match="the file or its folder is read-only"):
+                catalog.set_status(search.id, "failed")
+        with pytest.raises(RequestError, match="cannot be written"):
+            home_of(str(tmp_path), None, None)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import logging
 import os
 import signal
 import sys
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +48,32 @@ def test_what_a_finaliser_swallows_is_raised_at_the_next_check(
         assert reference() is None
         interruption.check()
     assert capfd.readouterr().err == ""
+
+
+@SIGNALS
+@pytest.mark.parametrize("where", ["import", "logging"])
+def test_code_that_takes_locks_by_hand_is_let_finish(
+    number: signal.Signals, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception right behind its acquire() left the lock taken: Ray, which imports in a thread, hung for ever."""
+
+    class Sent(int):
+        """Reading one of these sends the signal, without a Python frame of its own: it comes in the reader's."""
+
+        find_spec = level = property(signal.raise_signal)
+        parent = None
+
+    with pytest.raises(KeyboardInterrupt) as caught, Interruption():
+        if where == "import":
+            monkeypatch.setattr(sys, "meta_path", [Sent(number)])
+            with contextlib.suppress(ImportError, TypeError):
+                importlib.import_module("no_module_of_this_name")
+        else:
+            logger = logging.Logger("locks")
+            logger.parent = Sent(number)  # type: ignore[assignment]  # what is asked for its level
+            logger.getEffectiveLevel()
+        time.sleep(10)
+    assert Path(caught.traceback[-2].path) == Path(__file__)  # and then the handler
 
 
 @SIGNALS
