@@ -47,7 +47,8 @@ all its completions; it is cut at its end where it and the longest completion ar
 
 _HEAD = """\
 The classes are, in this order: {labels}. The head that was trained with the adapter is in this folder too. The
-tokenizer cuts a text to {max_tokens} tokens."""
+tokenizer cuts a text to {max_tokens} tokens. Each was scored as if alone: if padding changes what the model says, as
+with FNet, CANINE and XLNet, serve texts of one length together."""
 
 _SAMPLE = """\
 Where a note on test says below that N of M rows were used, they are those that
