@@ -19,6 +19,7 @@ from search.cli_serve import env, serve, token, ui
 from search.home import has_catalog, home_of, known_home, opened, place_of
 from search.names import PICKS
 from search.options import (
+    GIVEN,
     as_json,
     asked_for,
     debug,
@@ -171,7 +172,7 @@ def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_js
 @cli.command()
 @click.argument("name")
 @click.option("--pick", default="recommended", show_default=True, metavar="WHICH", help=f"One of {PICKS}.")
-@click.option("--out", required=True, metavar="DIR", help="New or empty folder for the adapter.")
+@click.option("--out", required=True, type=GIVEN, metavar="DIR", help="New or empty folder for the adapter.")
 @stores
 @as_json
 def export(
@@ -233,9 +234,12 @@ def verify(folder: str, model: str | None, data: str | None, as_json: bool, debu
 
 @cli.command()
 @click.argument("name")
-@click.option("--out", metavar="FILE.html", help="The page to write.")
+@click.option("--out", type=GIVEN, metavar="FILE.html", help="The page to write.")
 @click.option(
-    "--figures", metavar="DIR", help="Folder for the figures as SVG and PNG; needs the extra figures, and Chromium."
+    "--figures",
+    type=GIVEN,
+    metavar="DIR",
+    help="Folder for the figures as SVG and PNG; needs the extra figures, and Chromium.",
 )
 @stores
 def report(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from search.home import home_of, read_home
-from search.options import as_json, asked_for, print_json, print_result, question, stores, trials, write_page
+from search.options import GIVEN, as_json, asked_for, print_json, print_result, question, stores, trials, write_page
 from search.spec import SearchSpec
 
 
@@ -66,7 +66,7 @@ def print_several(specs: Sequence[SearchSpec], home: Any, as_json: bool, *, stan
     show_default=True,
     help="The test split was read for fronts alone.",
 )
-@click.option("--out", metavar="FILE.html", help="Also write a page with heat map and tables.")
+@click.option("--out", type=GIVEN, metavar="FILE.html", help="Also write a page with heat map and tables.")
 @stores
 @as_json
 def compare(

@@ -12,16 +12,22 @@ import click
 
 from search.home import has_catalog, home_of, known_home, place_of
 from search.names import SCOPES
-from search.options import as_json, print_json, stores
+from search.options import GIVEN, as_json, print_json, stores
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others can be reached.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8321, show_default=True)
 @click.option(
-    "--allow", multiple=True, metavar="DIR", help="Folder that requests may name models and data in. Several."
+    "--allow",
+    multiple=True,
+    type=GIVEN,
+    metavar="DIR",
+    help="Folder that requests may name models and data in. Several.",
 )
-@click.option("--endpoint", multiple=True, metavar="URL", help="Server that requests may measure latency on. Several.")
+@click.option(
+    "--endpoint", multiple=True, type=GIVEN, metavar="URL", help="Server that requests may measure latency on. Several."
+)
 @click.option(
     "--at-once", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Searches side by side."
 )

@@ -22,6 +22,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULTS = SearchSpec()
 
 
+class _Given(click.types.StringParamType):
+    """A path or address. An empty one, as of a variable of a script that is not set, would be the folder that the
+    command runs in, or no ``--config`` at all."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if param is not None and not value.strip():
+            remedy = "" if param.required else ", or leave the option out"
+            raise RequestError(f"{param.opts[0]} is empty: give a value{remedy}")
+        return value
+
+
+GIVEN = _Given()
+
+
 def group(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         for option in reversed(options):
@@ -170,7 +184,7 @@ trials = group(
         help="Of adapters and batches.  [default: --seed; in a series another one each time]",
     ),
     click.option("--name", metavar="NAME", help="Of the search; a prefix of several.  [default: from model and data]"),
-    click.option("--config", metavar="FILE", help="YAML of the same settings; flags win over it."),
+    click.option("--config", type=GIVEN, metavar="FILE", help="YAML of the same settings; flags win over it."),
 )
 request = group(question, proposals, trials)
 latency_protocol = group(

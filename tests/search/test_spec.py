@@ -166,6 +166,28 @@ def test_an_empty_place_is_refused(flag: str) -> None:
     assert str(result.exception) == f"{flag} is empty: give a value, or leave the option out"
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "run --config",
+        "ablate --config",
+        "export n --out",
+        "report n --out",
+        "report n --figures",
+        "compare n m --out",
+        "serve --allow",
+        "serve --endpoint",
+    ],
+)
+def test_a_variable_that_is_not_set_is_no_path(asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the file the demonstration was searched; the folder that one stands in was written to, and offered."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, [*asked.split(), ""])
+    remedy = "" if asked.startswith("export") else ", or leave the option out"
+    assert str(result.exception) == f"{asked.split()[-1]} is empty: give a value{remedy}"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("command", ["modules", "latency"])
 def test_looks_at_a_model_are_checked_as_a_search_is(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--bands", "0"])
