@@ -32,9 +32,10 @@ _NOT_SERVED = frozenset({
 #: single layers can have just these wrapped. One at any other path is dropped without a word.
 _SAME_PATHS = frozenset({
     "apertus", "arcee", "cohere", "cohere2", "cwm", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe",
-    "gemma2", "gemma3_text", "granite", "granitemoe", "hunyuan_v1_dense", "hunyuan_v1_moe", "llama", "ministral3",
-    "mistral", "mixtral", "nemotron", "olmo2", "olmo3", "olmoe", "phimoe", "qwen2", "qwen3", "qwen3_moe", "seed_oss",
-    "smollm3",
+    "flex_olmo", "gemma", "gemma2", "gemma3_text", "granite", "granite_swa", "granitemoe", "helium",
+    "hunyuan_v1_dense", "hunyuan_v1_moe", "jais2", "llama", "ministral3", "mistral", "mixtral", "nemotron", "olmo",
+    "olmo2", "olmo3", "olmoe", "phimoe", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "solar_open",
+    "vaultgemma",
 })
 # fmt: on
 _LLAMAS = re.compile(r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)")
