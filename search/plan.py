@@ -58,7 +58,8 @@ class SearchPlan:
         ``check`` is asked before each job, and what it raises ends the search. ``served`` gives the latency of adapters
         that will run on a server; without it workers measure it themselves.
 
-        The ``champion`` of earlier searches, if it is tried, is measured anew: its latency too, and on the test split.
+        The ``champion`` of earlier searches, if it is tried, is measured anew: on the test split, and its latency where
+        workers measure that; a server's profile of its class is kept as all others are.
         """
         self._catalog = catalog
         self._study = study

@@ -349,3 +349,19 @@ def test_what_is_too_slow_comes_last_and_of_it_the_fastest_first(strategy: str) 
     assert sorted(sizes) == [1] * 5 + [2] * 10 + [3] * 10 + [4] * 5 + [5]
     slowest = max(worth(placement)[1] for placement in space)
     assert ask_all(strategy, space, max_ratio=1.1 * slowest) == ask_all(strategy, space), "a cap above all is none"
+
+
+def test_where_all_is_too_slow_a_large_space_is_not_walked_to_its_end() -> None:
+    looked_at: list[Placement] = []
+
+    def allowed(placement: Placement) -> bool:
+        looked_at.append(placement)
+        return True
+
+    space = PlacementSpace(tuple(f"g{number:02}" for number in range(18)), (8,), allowed)
+    sampler = make_sampler("random", space, (), budget=40, seed=0, max_ratio=1.01)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    for _ in range(3):
+        trial = study.ask(space.distributions)
+        study.tell(trial, (0.5, 1 + 0.05 * len(space.placement(trial.params).groups)))
+    assert len(looked_at) < 10_000 < space.size
