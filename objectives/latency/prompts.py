@@ -9,7 +9,7 @@ import numpy as np
 from objectives.latency.settings import LatencySettings
 
 #: Texts that are tried for one of the asked length. Of random tokens alone, a text of 32 had 57 of a small vocabulary.
-_TRIES = 10
+_TRIES = 20
 
 
 class Prompts:

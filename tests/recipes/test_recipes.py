@@ -271,5 +271,5 @@ def test_what_a_tool_cannot_express_is_said(searched: Searched) -> None:
     gpt2, _ = searched.of("gpt2", ["c_attn"])
     with pytest.raises(RequestError, match=r"type gpt2, for which vLLM 0\.33 has no LoRA\. Merge it into the base"):
         searched.recipe(gpt2, "vllm")
-    with pytest.raises(RequestError, match=f"in search {gpt2}: `python -m search show {gpt2}` lists"):
+    with pytest.raises(RequestError, match=f"in search {gpt2}: `show` lists the front"):
         searched.recipe(gpt2, "peft", "trial=7")

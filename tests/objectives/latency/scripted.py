@@ -7,11 +7,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+
+from objectives.latency.server import ServerEngine
+from objectives.latency.settings import LatencySettings
+from tests.objectives.tiny import Zoo
+
+#: Of measurements that are to be short.
+SETTINGS = LatencySettings(prompt_tokens=8, output_tokens=8, warmup=1, max_seconds=0.1)
+#: Of a script: what vLLM calls itself.
+VLLM = {"owner": "vllm", "tokens": 8}
 
 
 @dataclass
@@ -207,6 +216,11 @@ def serving(script: Script) -> Iterator[ScriptedServer]:
         yield server
     finally:
         server.close()
+
+
+def engine(zoo: Zoo, server: ScriptedServer, **changes: Any) -> ServerEngine:
+    """On the small Llama of the zoo; ``changes`` are those of the settings."""
+    return ServerEngine(server.url, zoo.folder("llama"), zoo.space("llama"), replace(SETTINGS, **changes))
 
 
 def truth(server: ScriptedServer, tokens: int) -> dict[str, float]:
