@@ -114,7 +114,7 @@ def test_a_base_model_that_cannot_be_loaded_is_no_fault_of_the_first_trial(
     def probe(*_: object) -> bool:
         raise error
 
-    monkeypatch.setattr(workbench, "sees_ahead", probe)
+    monkeypatch.setattr(workbench, "check_causal", probe)
     for job in (Job("trial", 0, Placement.of(["o_proj"], 4)), Job("test", 3, adapter="a/3"), Job("base")):
         assert str(step(job, broken).get("refused")).startswith(said.format(broken.model))
 
