@@ -142,7 +142,7 @@ def _examine_mlflow(
     kept = home.mlflow_kept()
     runs: dict[str, list[RunState]] | None = None
     try:
-        runs = run_states(home.mlflow(), name)
+        runs = run_states(home.mlflow(), {known.mlflow_experiment_id for known, _ in idle}, name)
     except Exception as error:  # whatever MLflow, its driver or the network raise: a copy for people, no more
         for _, document in idle:
             document["mlflow"] = said(error)

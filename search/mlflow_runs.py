@@ -91,17 +91,19 @@ class MlflowRuns:
         search = self._catalog.search_of(row.search_id)
         trial = None if row.trial is None else self._catalog.trial(row.search_id, row.trial)
         if row.kind == AGAIN:
-            self._leave_one(key_of(search.id, row.trial), (trial or search).mlflow_run_id)
-        parent = self._parent(search)
+            self._leave_one(search, key_of(search.id, row.trial), (trial or search).mlflow_run_id)
+        parent, experiment = self._parent(search)
         if trial is not None:
-            self._write_trial(search, parent, trial)
+            self._write_trial(search, parent, experiment, trial)
         elif search.status == "running":
             self._client.update_run(parent, status="RUNNING")
             self._client.set_tag(parent, "status", "running")
         elif row.kind != "search":
             self._write_result(search, parent, self._document(search.id))
 
-    def _parent(self, search: SearchRecord) -> str:
+    def _parent(self, search: SearchRecord) -> tuple[str, str]:
+        """The search's run, and the experiment that it is in, where its trials' are nested: somebody may have renamed
+        the one that it was begun in."""
         run = self._find(search.id, search.mlflow_run_id)
         if run is None:
             tags = {
@@ -119,9 +121,9 @@ class MlflowRuns:
             self._catalog.set_mlflow_search(search.id, run.info.experiment_id, run_id)
         if not run.data.params:
             self._log(run_id, params=_flat({k: v for k, v in search.spec.items() if k not in CHANGEABLE}))
-        return run_id
+        return run_id, str(run.info.experiment_id)
 
-    def _write_trial(self, search: SearchRecord, parent: str, trial: TrialRecord) -> None:
+    def _write_trial(self, search: SearchRecord, parent: str, experiment: str, trial: TrialRecord) -> None:
         asked, ended = _ms(trial.asked_at), _ms(trial.ended_at or trial.asked_at)
         key = key_of(search.id, trial.number)
         run = self._find(key, trial.mlflow_run_id)
@@ -134,7 +136,7 @@ class MlflowRuns:
                 "front": "false",
                 "recommended": "false",
             }
-            run = self._client.create_run(self._experiment, asked, tags, _run_name(trial.placement.label))
+            run = self._client.create_run(experiment, asked, tags, _run_name(trial.placement.label))
         run_id = str(run.info.run_id)
         if trial.mlflow_run_id != run_id:
             self._catalog.set_mlflow_trial(search.id, trial.number, run_id)
@@ -169,7 +171,7 @@ class MlflowRuns:
 
         ended = _ms(search.ended_at or search.created_at)
         self._client.set_terminated(parent, status_of(search), ended)
-        self._mark_trials(parent, document, {trial.number: trial for trial in self._catalog.trials(search.id)})
+        self._mark_trials(search, parent, document)
         metrics = {"hypervolume": document.get("hypervolume"), "elapsed_s": search.elapsed_s}
         metrics |= {"front_size": len(document["front"])}
         # Under the names that a trial's have: `accuracy` is that of validation.
@@ -199,8 +201,8 @@ class MlflowRuns:
         key = key_of(search.id, trial.number)
         run = self._find(key, trial.mlflow_run_id)
         if run is None:  # another tracking server than before
-            self._write_trial(search, self._parent(search), trial)
-            run = self._find(key, None)
+            self._write_trial(search, *self._parent(search), trial)
+            run = self._find(key, self._catalog.trial(search.id, trial.number).mlflow_run_id)
         if run and self._client.list_artifacts(run.info.run_id, ADAPTER):
             make_champion(self._client, name, run, f"{run.info.artifact_uri}/{ADAPTER}")
 
@@ -231,11 +233,16 @@ class MlflowRuns:
         self._client.log_text(run_id, comparison_page(document), "comparison.html")
         self._client.set_terminated(run_id, "FINISHED", ended)
 
-    def _mark_trials(self, parent: str, document: dict[str, Any], trials: dict[int, TrialRecord]) -> None:
+    def _experiments(self, search: SearchRecord) -> set[str]:
+        """In which its runs may be, see :meth:`_parent`."""
+        return {self._experiment, search.mlflow_experiment_id or self._experiment}
+
+    def _mark_trials(self, search: SearchRecord, parent: str, document: dict[str, Any]) -> None:
         """Front, recommendation and test figures: known at the end, and for few; runs that have them are left alone."""
+        trials = {trial.number: trial for trial in self._catalog.trials(search.id)}
         front = {member["trial"] for member in document["front"]}
         recommended = (document.get("recommended") or {}).get("trial")
-        for run in runs_of(self._client, self._experiment, f"tags.`{PARENT}` = '{parent}'"):
+        for run in runs_of(self._client, self._experiments(search), f"tags.`{PARENT}` = '{parent}'"):
             number = int(run.data.tags.get("trial", -1))
             wanted = {"front": str(number in front).lower(), "recommended": str(number == recommended).lower()}
             tags = {name: value for name, value in wanted.items() if run.data.tags.get(name) != value}
@@ -247,9 +254,9 @@ class MlflowRuns:
             if tags or new:
                 self._log(run.info.run_id, new, tags=tags)
 
-    def _leave_one(self, key: str, known: str | None) -> None:
+    def _leave_one(self, search: SearchRecord, key: str, known: str | None) -> None:
         """Of the runs of one key the known one, else the oldest. What is deleted can be restored in MLflow."""
-        runs = list(runs_of(self._client, self._experiment, f"tags.`{KEY}` = '{key}'"))
+        runs = list(runs_of(self._client, self._experiments(search), f"tags.`{KEY}` = '{key}'"))
         kept = next((run for run in runs if run.info.run_id == known), runs[-1] if runs else None)
         for run in runs:
             if run is not kept:

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -145,29 +145,31 @@ def _with_driver(tracking_uri: str) -> str:
     return parse(tracking_uri).render_as_string(hide_password=False)
 
 
-def runs_of(client: MlflowClient, experiment_id: str, condition: str = "") -> Iterator[Run]:
-    """All runs that are not deleted, newest first."""
+def runs_of(client: MlflowClient, experiments: Iterable[str], condition: str = "") -> Iterator[Run]:
+    """All runs that are not deleted, newest first, of experiments by their ids; one that is not there has none."""
     token = None
     while True:
-        page = client.search_runs([experiment_id], condition, max_results=_PAGE, page_token=token)
+        page = client.search_runs([*experiments], condition, max_results=_PAGE, page_token=token)
         yield from page
         if not (token := page.token):
             return
 
 
-def run_states(tracking_uri: str, search: str | None = None) -> dict[str, list[RunState]]:
+def run_states(tracking_uri: str, known: Iterable[str | None], search: str | None = None) -> dict[str, list[RunState]]:
     """The runs of all searches, or of those of one name, by key and newest first. Raises as :func:`open_store`.
 
-    Empty where nothing was ever written; nothing is made then.
+    ``known`` are the ids of the experiments that searches were written to, which somebody may have renamed since. Empty
+    where nothing was ever written; nothing is made then.
     """
     if tracking_uri.startswith("sqlite") and not sqlite_file(parse(tracking_uri)).exists():
         return {}
     client = open_store(tracking_uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None or experiment.lifecycle_stage == "deleted":
+    named = client.get_experiment_by_name(EXPERIMENT)
+    experiments = {*known, named and str(named.experiment_id)} - {None}
+    if not experiments:
         return {}
     states: dict[str, list[RunState]] = {}
-    for run in runs_of(client, experiment.experiment_id, f"tags.search = '{search}'" if search else ""):
+    for run in runs_of(client, sorted(filter(None, experiments)), f"tags.search = '{search}'" if search else ""):
         state = RunState(str(run.info.run_id), str(run.info.status), run.data.tags.get(PARENT))
         states.setdefault(run.data.tags.get(KEY, ""), []).append(state)
     return states

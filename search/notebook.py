@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from search.home import home_of, known_home, opened
+from search.home import home_of, opened, read_home
 from search.spec import SearchSpec, with_absolute_paths
 
 
@@ -18,12 +18,12 @@ class Search:
     """
 
     def __init__(
-        self, name: str, *, home: str | None = None, storage: str | None = None, tracking_uri: str | None = None
+        self, name: str, *, home: str | Path | None = None, storage: str | None = None, tracking_uri: str | None = None
     ) -> None:
         """The search ``name``, which exists. ``home``, ``storage`` and ``tracking_uri`` are as on the command line, and
         so are the variables of the environment that stand for them."""
         self.name = name
-        self.home = known_home(home, storage, tracking_uri)
+        self.home = read_home(_text(home), storage, tracking_uri)
         with self._opened():
             pass
 
@@ -32,7 +32,7 @@ class Search:
         cls,
         spec: SearchSpec,
         *,
-        home: str | None = None,
+        home: str | Path | None = None,
         storage: str | None = None,
         tracking_uri: str | None = None,
     ) -> Search:
@@ -42,7 +42,7 @@ class Search:
         from search.run import start
 
         absolute = SearchSpec(**with_absolute_paths(asdict(spec)))
-        document = start(absolute, home_of(home, storage, tracking_uri))
+        document = start(absolute, home_of(_text(home), storage, tracking_uri))
         return cls(document["search"], home=home, storage=storage, tracking_uri=tracking_uri)
 
     def resume(
@@ -133,3 +133,7 @@ class Search:
     def _opened(self) -> AbstractContextManager[tuple[Any, Any]]:
         # By full paths: a notebook may change its folder, or its environment.
         return opened(self.name, str(self.home.folder), self.home.storage, self.home.tracking)
+
+
+def _text(folder: str | Path | None) -> str | None:
+    return None if folder is None else str(folder)

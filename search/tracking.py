@@ -120,7 +120,7 @@ class Tracker:
 
     def _compare(self, search_id: str) -> None:
         search = self._catalog.search_of(search_id)
-        found = disagreement(self._catalog, search, run_states(self._uri, search.name))
+        found = disagreement(self._catalog, search, run_states(self._uri, [search.mlflow_experiment_id], search.name))
         if found.all:
             queue_again(self._catalog, search_id, found.all)
 

@@ -15,6 +15,7 @@ from search.catalog import Catalog
 from search.catalog.outbox import backlog
 from search.doctor import examine
 from search.home import Home
+from search.mlflow_store import EXPERIMENT
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from search.tracking import Tracker
@@ -174,6 +175,16 @@ def test_mlflow_is_brought_into_agreement_by_doctor_and_by_a_search_that_goes_on
         tracker.start(compare=search.id)
         assert tracker.stop(60) == 0
         assert_mended(reader, kept)
+
+        reader.client.rename_experiment(reader.experiment.experiment_id, "tickets")
+        assert told(home) == ([], []), "runs are found where they were written, whatever that is called by now"
+        renamed = catalog.search("a").mlflow_experiment_id
+        reader.client.delete_run(catalog.trial(search.id, 0).mlflow_run_id or "")
+        assert told(home, fix=True) == ([], ["MLflow has no run of trials [0]"])
+        assert told(home) == ([], []), "said to be mended, and told again for ever"
+        assert len(reader.client.search_runs([renamed])) == 6
+        reader.client.rename_experiment(reader.experiment.experiment_id, "another")
+        reader.client.rename_experiment(renamed, EXPERIMENT)
 
         reader.client.delete_run(reader.parent().info.run_id)
         problem, *more = told(home)[0]

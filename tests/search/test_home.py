@@ -13,6 +13,7 @@ from objectives.errors import RequestError, StoreError
 from search import outside
 from search.catalog import Catalog
 from search.home import Home, home_of, opened, place_of
+from search.notebook import Search
 from search.run import tracker_of
 from tests.commands import call_json
 from tests.disks import ReadOnly, read_only
@@ -182,5 +183,6 @@ def test_a_home_that_only_others_can_write_is_read(written: bool, tmp_path: Path
             assert [trial.number for trial in catalog.trials(search.id)] == [7]
             with pytest.raises(StoreError, match="the file or its folder is read-only"):
                 catalog.set_status(search.id, "failed")
+        assert Search("demo", home=tmp_path).name == "demo"
         with pytest.raises(RequestError, match="cannot be written"):
             home_of(str(tmp_path), None, None)
