@@ -19,7 +19,7 @@ import json
 import torch
 from transformers import AutoTokenizer
 
-scoring = json.load(open("manifest.json"))["scoring"]
+scoring = json.load(open("manifest.json", encoding="utf-8"))["scoring"]
 first = scoring["first_ids"]
 tokenizer = AutoTokenizer.from_pretrained({base!r}{trusted})
 

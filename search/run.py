@@ -33,6 +33,7 @@ from search.prepare import Prepared, prepare
 from search.result import result_document
 from search.series import following, seeded
 from search.spec import SearchSpec
+from search.waiting import said_if_slow
 
 if TYPE_CHECKING:
     from search.progress import Progress
@@ -58,7 +59,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
             resolve(spec.model, spec.trust_remote_code)  # the likeliest mistake is said before anything slow begins
         _check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
-            prepared = following(catalog, prepare(spec))
+            prepared = following(catalog, _read(spec, progress_stream))
 
             @contextlib.contextmanager
             def entrance() -> Iterator[SearchRecord]:
@@ -71,6 +72,11 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
                     yield _create(catalog, spec, prepared, home)
 
             return _search(catalog, entrance(), prepared, home, began, ready, interruption, progress_stream)
+
+
+def _read(spec: SearchSpec, progress_stream: Any) -> Prepared:
+    with said_if_slow("reading model and data", progress_stream):
+        return prepare(spec)
 
 
 def _create(catalog: Catalog, asked: SearchSpec, prepared: Prepared, home: Home) -> SearchRecord:
@@ -117,7 +123,7 @@ def resume(
             return _succeeded(search.name, _tell_again(catalog, search, home, progress_stream))
         _check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
-            prepared = following(catalog, prepare(spec), search.created_at)
+            prepared = following(catalog, _read(spec, progress_stream), search.created_at)
             _refuse_changes(search, prepared)
             entrance = contextlib.nullcontext(search)
             return _search(catalog, entrance, prepared, home, began, ready, interruption, progress_stream)

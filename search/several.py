@@ -18,6 +18,7 @@ from search.home import Home
 from search.prepare import prepare
 from search.run import free_name, start
 from search.spec import SearchSpec
+from search.waiting import said_if_slow
 
 #: Of an hour, which people are shown: a third of a second, and the least that a search is given.
 _DIGITS = 4
@@ -42,7 +43,8 @@ def run_each(
     for sentence in _unused(specs, standard_list):
         print(f"note: {sentence}", file=stream, flush=True)
     specs = _named(_comparable(specs), home, "ablate" if standard_list else "")
-    prepared = [prepare(spec) for spec in specs]
+    with said_if_slow("reading model and data", stream):
+        prepared = [prepare(spec) for spec in specs]
     if standard_list:
         # References are the first proposals of every strategy; a grid is the one that never stops a training early.
         counts = [sum(map(each.space.allowed, each.references)) for each in prepared]
