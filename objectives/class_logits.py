@@ -13,7 +13,7 @@ from torch import Tensor
 from objectives.batches import pad
 from objectives.encoding import EncodedRow, EncodedTask
 from objectives.errors import ModelError
-from objectives.probing import check_numbers, refused, same_but_for_rounding, tried
+from objectives.probing import check_numbers, in_float32, refused, same_but_for_rounding, tried
 
 
 def class_logits(model: Any, rows: Sequence[EncodedRow], pad_id: int, together: bool = True) -> Tensor:
@@ -34,23 +34,25 @@ def _one_pass(model: Any, rows: Sequence[EncodedRow], pad_id: int) -> Tensor:
     return logits
 
 
-@torch.inference_mode()
 def padding_is_masked(model: Any, folder: Path, task: EncodedTask) -> bool:
-    """Whether the longest row of validation changes nothing about what ``model`` says of the shortest; measured, not
-    assumed.
+    """Whether the longest row changes nothing about what ``model`` says of the shortest; measured, not assumed, and in
+    float32: what some take in (CANINE, YOSO) is no more than bfloat16 rounds.
 
     Fourier transforms (FNet), convolutions (ConvBERT, CANINE), pooled or hashed attention (Funnel, Nystromformer, YOSO)
     take in what the mask leaves out, and XLNet classifies by the last token, which may be padding.
 
     Raises ModelError for a model that cannot classify a row, or whose weights are none; ``folder`` is where it lies.
     """
-    rows = task.splits["validation"]
+    rows = [row for split in task.splits.values() for row in split]
     shortest, longest = (some(rows, key=lambda row: len(row.prompt)) for some in (min, max))
-    with refused(partial(_no_classifier, model.config.model_type)):
+    with torch.inference_mode():
+        with refused(partial(_no_classifier, model.config.model_type)):
+            logits = class_logits(model, [shortest], task.pad_id)
+        check_numbers(logits, folder)
+    with in_float32(model), torch.inference_mode():
         alone = class_logits(model, [shortest], task.pad_id)
-    check_numbers(alone, folder)
-    beside = tried(lambda: class_logits(model, [shortest, longest], task.pad_id)[:1])
-    return beside is not None and same_but_for_rounding(beside, alone, model.dtype)
+        beside = tried(lambda: class_logits(model, [shortest, longest], task.pad_id)[:1])
+    return beside is not None and same_but_for_rounding(beside, alone, torch.float32)
 
 
 def _no_classifier(model_type: str, reason: str) -> ModelError:

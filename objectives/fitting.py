@@ -33,13 +33,12 @@ def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTa
 def ended_once(task: EncodedTask, config: Any) -> EncodedTask:
     """With the last end of sequence alone where a model classifies by it: texts may hold more, as HTML does ``</s>``.
 
-    Encoder-decoders do so, and refuse rows that have different numbers of it. Not all tokenizers put one behind a text;
-    mBART's has the language behind that.
+    Encoder-decoders do so, and refuse rows that have different numbers of it; one that has several ends, or none, such
+    as T5Gemma, does not. Not all tokenizers put one behind a text; mBART's has the language behind that.
     """
-    if task.kind == "causal" or not getattr(config, "is_encoder_decoder", False):
+    end = getattr(config, "eos_token_id", None)
+    if task.kind == "causal" or not getattr(config, "is_encoder_decoder", False) or not isinstance(end, int):
         return task
-
-    end = config.eos_token_id
 
     def once(row: EncodedRow) -> EncodedRow:
         ids = row.prompt if end in row.prompt else [*row.prompt[: task.max_tokens - 1], end]

@@ -229,7 +229,8 @@ def load_base(
 ) -> PreTrainedModel:
     """:func:`load_model`, but in float32 where a model computes in that alone.
 
-    So do FNet, for its Fourier transforms, and DeBERTa, which keeps some biases in float32 and adds them to the rest.
+    So do FNet, for its Fourier transforms, and DeBERTa, XLNet and MRA, which make some numbers in float32 and combine
+    them with the rest.
     """
     import torch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from objectives.device_errors import in_a_line, is_of_the_device
 from objectives.errors import ModelError, RequestError
@@ -52,6 +52,23 @@ def tried(what: Callable[[], T]) -> T | None:
             return what()
     except RequestError:
         return None
+
+
+@contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """The model computes in float32 within, at twice the memory of bfloat16, and is itself again behind, bit for bit.
+
+    Not to be entered in inference mode, whose tensors cannot be trained with.
+    """
+    tensors = (*model.parameters(), *model.buffers())
+    coarse = [(each, each.dtype) for each in tensors if each.dtype in (torch.bfloat16, torch.float16)]
+    try:
+        for tensor, _ in coarse:
+            tensor.data = tensor.data.float()
+        yield
+    finally:
+        for tensor, dtype in coarse:
+            tensor.data = tensor.data.to(dtype)
 
 
 def check_numbers(logits: Tensor, folder: Path) -> None:

@@ -104,7 +104,7 @@ class MlflowRuns:
     def _parent(self, search: SearchRecord) -> tuple[str, str]:
         """The search's run, and the experiment that it is in, where its trials' are nested: somebody may have renamed
         the one that it was begun in."""
-        run = self._find(search.id, search.mlflow_run_id)
+        run = self._find(search.id, search.mlflow_run_id, search)
         if run is None:
             tags = {
                 KEY: search.id,
@@ -126,7 +126,7 @@ class MlflowRuns:
     def _write_trial(self, search: SearchRecord, parent: str, experiment: str, trial: TrialRecord) -> None:
         asked, ended = _ms(trial.asked_at), _ms(trial.ended_at or trial.asked_at)
         key = key_of(search.id, trial.number)
-        run = self._find(key, trial.mlflow_run_id)
+        run = self._find(key, trial.mlflow_run_id, search)
         if run is None:
             tags = {
                 KEY: key,
@@ -199,10 +199,10 @@ class MlflowRuns:
         """The trial's adapter is the version of the registered model that has the alias champion."""
         search = self._catalog.search_of(trial.search_id)
         key = key_of(search.id, trial.number)
-        run = self._find(key, trial.mlflow_run_id)
+        run = self._find(key, trial.mlflow_run_id, search)
         if run is None:  # another tracking server than before
             self._write_trial(search, *self._parent(search), trial)
-            run = self._find(key, self._catalog.trial(search.id, trial.number).mlflow_run_id)
+            run = self._find(key, self._catalog.trial(search.id, trial.number).mlflow_run_id, search)
         if run and self._client.list_artifacts(run.info.run_id, ADAPTER):
             make_champion(self._client, name, run, f"{run.info.artifact_uri}/{ADAPTER}")
 
@@ -212,7 +212,7 @@ class MlflowRuns:
         from dashboards.report import comparison_page
 
         key = f"comparison {' '.join(document['tasks'])}"
-        run = self._find(key, None)
+        run = self._find(key, None, None)
         if run is None:
             tags = {KEY: key, "model": document["model"], "mlflow.source.name": "lora-target-search"}
             name = f"comparison of {len(document['tasks'])} tasks"
@@ -233,9 +233,9 @@ class MlflowRuns:
         self._client.log_text(run_id, comparison_page(document), "comparison.html")
         self._client.set_terminated(run_id, "FINISHED", ended)
 
-    def _experiments(self, search: SearchRecord) -> set[str]:
-        """In which its runs may be, see :meth:`_parent`."""
-        return {self._experiment, search.mlflow_experiment_id or self._experiment}
+    def _experiments(self, search: SearchRecord | None) -> set[str]:
+        """In which the runs of a search, or of none, may be, see :meth:`_parent`."""
+        return {self._experiment, (search and search.mlflow_experiment_id) or self._experiment}
 
     def _mark_trials(self, search: SearchRecord, parent: str, document: dict[str, Any]) -> None:
         """Front, recommendation and test figures: known at the end, and for few; runs that have them are left alone."""
@@ -262,7 +262,7 @@ class MlflowRuns:
             if run is not kept:
                 self._client.delete_run(run.info.run_id)
 
-    def _find(self, key: str, known: str | None) -> Run | None:
+    def _find(self, key: str, known: str | None, search: SearchRecord | None) -> Run | None:
         """The run of this key; even if it was created and a kill kept its id from the catalog."""
         from mlflow import MlflowException
 
@@ -276,7 +276,7 @@ class MlflowRuns:
             else:
                 if run.info.lifecycle_stage == "active":
                     return run
-        found = self._client.search_runs([self._experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
+        found = self._client.search_runs([*self._experiments(search)], f"tags.`{KEY}` = '{key}'", max_results=1)
         return found[0] if found else None
 
     def _log(

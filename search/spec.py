@@ -30,7 +30,7 @@ FROM_ZERO = {
     "label_weight": "give 0 to train on the labels' likelihood alone, or for example 4",
 }
 #: An unset variable in a script must not search the demonstration instead.
-NOT_EMPTY = ("model", "data", "ray_address", "adapters")
+NOT_EMPTY = ("model", "data", "endpoint", "ray_address", "adapters")
 #: What a field of this type may be, and how that is said.
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import FNetConfig, Gemma3TextConfig, PreTrainedConfig, XLNetConfig
+from transformers import (
+    FNetConfig,
+    Gemma3TextConfig,
+    PreTrainedConfig,
+    XLNetConfig,
+    YosoConfig,
+    YosoForSequenceClassification,
+)
 
 from objectives.class_logits import class_logits, padding_is_masked
 from objectives.errors import ModelError
@@ -62,6 +69,30 @@ def test_most_encoders_mask_their_padding(zoo: Zoo, name: str) -> None:
     assert len({len(row.prompt) for row in task.splits["validation"]}) > 2
     assert padding_is_masked(zoo.base(name), zoo.folder(name), task)
     assert padding_is_masked(zoo.copy(name).bfloat16(), zoo.folder(name), task)
+
+
+def test_what_leaks_is_seen_in_bfloat16_too(zoo: Zoo) -> None:
+    """YOSO takes in less of its padding than bfloat16 rounds; its weights are then what they were."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = YosoForSequenceClassification(YosoConfig(vocab_size=VOCABULARY, pad_token_id=2, **sizes)).bfloat16().eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    task = make_task(zoo, "bert")
+    assert not padding_is_masked(model, zoo.folder("bert"), task)
+    assert {name: tensor.dtype for name, tensor in before.items()} == {
+        n: t.dtype for n, t in model.state_dict().items()
+    }
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in before.items())
+    assert not any(parameter.is_inference() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_padding_counts_of_whatever_split(split: str, given: Assignment) -> None:
+    """Where validation has rows of one length, as long texts that are all cut, others may not."""
+    task = given.task
+    (some, *_) = by_length = sorted(task.splits["train"], key=lambda row: len(row.prompt))
+    splits = {key: [some] for key in task.splits} | {split: [some, by_length[-1]]}
+    assert not padding_is_masked(Workbench(given).base, given.model, replace(task, splits=splits))
 
 
 def test_rows_keep_their_order(given: Assignment) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import BartConfig, BartForSequenceClassification, LlamaConfig, MBartTokenizer
+from transformers import BartConfig, BartForSequenceClassification, LlamaConfig, MBartTokenizer, T5GemmaConfig
 
 from objectives.accuracy import evaluate
 from objectives.encoding import encode
@@ -55,6 +55,13 @@ def test_an_end_of_sequence_that_a_tokenizer_leaves_out_is_added() -> None:
     before = task.splits["test"]
     assert short.prompt == [*before[0].prompt, EOS]
     assert cut.prompt == [*before[1].prompt[:23], EOS], "a model of 24 positions has no more"
+
+
+@pytest.mark.parametrize("ends", [None, [1, 107]])
+def test_a_model_of_several_ends_classifies_by_none(ends: list[int] | None) -> None:
+    """T5Gemma, as it was tuned for chats."""
+    task = encode(make_data("classification", {"train": ROWS}), make_tokenizer(), "encoder", max_tokens=24)
+    assert ended_once(task, T5GemmaConfig(eos_token_id=ends)) == task
 
 
 def test_a_pad_token_that_was_added_without_resizing_the_model_is_replaced(zoo: Zoo) -> None:

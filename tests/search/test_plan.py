@@ -122,6 +122,20 @@ def test_time_that_is_over_when_the_last_trial_ends_cost_nothing(
         assert searched.plan.done()
 
 
+def test_a_trial_that_its_workers_died_of_is_not_waited_for_when_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Searched(tmp_path, "additive", pack=1)) as searched:
+        searched.run(1, until=4)
+        job = searched.plan.next()
+        assert job is not None
+        searched.plan.failed(job, "the worker process died: 3 times")
+        monkeypatch.setattr(searched.plan, "_deadline", 0.0)
+        searched.run(1)
+        ended = Counter(trial.status for trial in searched.trials())
+        assert ended == {"failed": 1, "complete": 1, "stopped": 2}, "else there would be no result"
+
+
 def test_what_was_open_when_time_was_over_goes_on_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ HOLDS_A_KEY = (
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data": ""}, "--data is empty: give a value, or leave the option out"),
     ({"model": " "}, "--model is empty: give a value, or leave the option out"),
+    ({"endpoint": "", "engine": "openai"}, "--endpoint is empty: give a value, or leave the option out"),
     ({"ray_address": ""}, "--ray-address is empty: give a value, or leave the option out"),
     ({"adapters": " "}, "--adapters is empty: give a value, or leave the option out"),
     *(
