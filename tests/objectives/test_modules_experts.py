@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
     GptOssConfig,
+    HunYuanMoEV1Config,
     JetMoeConfig,
     MixtralConfig,
     PreTrainedConfig,
@@ -20,6 +21,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from objectives.model import meta_model
 from objectives.modules import ModuleSpace, module_space
 from objectives.placement import Placement
 
@@ -112,6 +114,14 @@ def test_fused_experts_are_parameters() -> None:
     placement = Placement.of(["experts.down_proj", "o_proj"], 2)
     assert space.target_modules(placement) == ["o_proj"]
     assert space.target_parameters(placement) == ["experts.down_proj"]
+
+
+def test_each_layer_may_visit_its_own_number_of_experts() -> None:
+    """So do Hunyuan-A13B's, whose configuration lists them; all of its 64 experts would be eight times too many."""
+    config = HunYuanMoEV1Config(**SIZES, head_dim=8, num_experts=4, moe_topk=[1, 3])
+    space = module_space(meta_model(config, "causal"), config, "causal")
+    assert space.group("experts.down_proj").products == (1 + 3) * 32 * 48
+    assert space.group("experts.gate_up_proj").products == (1 + 3) * 32 * 2 * 48
 
 
 def test_routers_are_left_out() -> None:
