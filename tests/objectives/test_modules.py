@@ -242,6 +242,20 @@ def test_a_model_that_transformers_does_not_bring() -> None:
     }
 
 
+def test_a_part_that_several_blocks_share_is_adapted_once_and_computed_in_each() -> None:
+    """As Zamba's attention is: one set of weights, and its share of the products is what all its passes cost."""
+    model, shared = torch.nn.Module(), torch.nn.ModuleDict({"o_proj": torch.nn.Linear(8, 16)})
+    model.layers = torch.nn.ModuleList(
+        torch.nn.ModuleDict({"self_attn": shared, "mlp": torch.nn.ModuleDict({"up_proj": torch.nn.Linear(8, 16)})})
+        for _ in range(3)
+    )
+    space = module_space(model, LLAMA, "causal")
+    output, up = space.group("o_proj"), space.group("up_proj")
+    assert (output.paths, output.layers) == (("layers.0.self_attn.o_proj",), 1)
+    assert (output.parameters_per_rank, up.parameters_per_rank) == (8 + 16, 3 * (8 + 16))
+    assert output.products == up.products == 3 * 8 * 16
+
+
 @pytest.mark.parametrize("name", ["vision_tower", "audio_encoder", "speech", "layout_embed", "image_newline"])
 def test_what_is_called_after_another_modality_is_left_out(name: str) -> None:
     model = torch.nn.Module()
