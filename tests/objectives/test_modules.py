@@ -286,6 +286,17 @@ def test_the_structure_does_not_depend_on_where_the_model_lives() -> None:
     assert space_of(LlamaConfig(**{**LLAMA.to_dict(), "intermediate_size": 40})).structure != "255f1e10bcd97709"
 
 
+def test_bodies_differ_also_where_transformers_gives_them_no_name() -> None:
+    """Latencies are kept under the body of an encoder: an empty one would stand for every such model."""
+
+    def body(width: int) -> str:
+        model = torch.nn.Module()
+        model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"gate": torch.nn.Linear(8, width)})])
+        return module_space(model, LLAMA, "encoder").body
+
+    assert body(8) != body(16)
+
+
 def test_the_document() -> None:
     document = space_of(LLAMA).to_json("folder")
     assert document["model"] == "folder"

@@ -124,6 +124,32 @@ def test_each_layer_may_visit_its_own_number_of_experts() -> None:
     assert space.group("experts.gate_up_proj").products == (1 + 3) * 32 * 2 * 48
 
 
+class Experts(torch.nn.Module):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.down_proj = torch.nn.Parameter(torch.zeros(count, 8, 16))
+
+
+@pytest.mark.parametrize(
+    ("name", "visited"),
+    [
+        ("num_experts_per_tok", 1),
+        ("num_experts_per_token", 1),  # Kimi
+        ("top_k_experts", 1),  # Gemma 4
+        ("moe_topk", 1),  # Aria, LongCat
+        ("moe_k", 1),  # Ernie
+        ("something_else", 8),
+    ],
+)
+def test_a_token_visits_as_many_experts_as_are_configured_and_every_shared_one(name: str, visited: int) -> None:
+    model = torch.nn.Module()
+    parts = {"experts": Experts(8), "shared_experts": Experts(2)}
+    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"mlp": torch.nn.ModuleDict(parts)})])
+    space = module_space(model, PreTrainedConfig(**{name: 1}), "causal")
+    products = {group.name: group.products for group in space.groups}
+    assert products == {"experts.down_proj": visited * 8 * 16, "shared_experts.down_proj": 2 * 8 * 16}
+
+
 def test_routers_are_left_out() -> None:
     left_out = {item.name: item.why for item in space_of("qwen2_moe").left_out}
     assert left_out["mlp.gate"] == left_out["mlp.shared_expert_gate"] == "chooses experts (MoE router)"
