@@ -216,6 +216,10 @@ class Chooser(torch.nn.Module):
         return scores
 
 
+class Heir(Chooser):
+    """Its own source does not show that it computes without gradients."""
+
+
 class Halved(torch.nn.Linear):
     """As a linear layer in parts computes: PEFT would add an update of another shape."""
 
@@ -226,7 +230,7 @@ class Halved(torch.nn.Linear):
 class Block(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.chooser, self.gate, self.parts = Chooser(), torch.nn.Linear(8, 8), Halved(8, 8)
+        self.chooser, self.gate, self.parts = Heir(), torch.nn.Linear(8, 8), Halved(8, 8)
 
 
 def test_a_model_that_transformers_does_not_bring() -> None:
