@@ -67,15 +67,17 @@ def _parameter(
         return Layer(path, block, inside, "parameter", columns, rows, 1, 0)
     experts = stacked[0]
     inside = inside.removesuffix(".weight")
-    visited = experts if "shared" in inside else min(experts, _experts_per_token(config, experts))
+    visited = experts if "shared" in inside else min(experts, _experts_per_token(config, block, experts))
     # PEFT stores a stack as (experts, out, in) unless the module says otherwise; the sum in + out is the same.
     return Layer(path, block, inside, "parameter", columns, rows, experts, visited * rows * columns)
 
 
-def _experts_per_token(config: PreTrainedConfig, default: int) -> int:
+def _experts_per_token(config: PreTrainedConfig, block: str, default: int) -> int:
     text = config.get_text_config(decoder=True)
     values = (getattr(text, name, None) for name in EXPERTS_PER_TOKEN)
-    return next((value for value in values if isinstance(value, int)), default)
+    stated = next((value for value in values if isinstance(value, int | list)), default)
+    # Hunyuan-A13B states one number for each layer.
+    return stated[int(block.rpartition(".")[2])] if isinstance(stated, list) else stated
 
 
 def _in_out(module: nn.Linear | Conv1D) -> tuple[int, int]:

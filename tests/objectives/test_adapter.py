@@ -169,3 +169,13 @@ def test_a_configuration_of_something_else_is_refused(text: str, tmp_path: Path)
     assert str(caught.value) == (
         f"{tmp_path}/adapter_config.json is no configuration of PEFT (it has no peft_type): restore the file"
     )
+
+
+def test_a_configuration_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LO')
+    with pytest.raises(RequestError) as caught:
+        adapter_config(tmp_path)
+    assert re.fullmatch(
+        rf"adapter {re.escape(str(tmp_path))}/adapter_config\.json cannot be read \(.+\): train it again",
+        str(caught.value),
+    )

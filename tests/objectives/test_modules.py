@@ -216,6 +216,10 @@ class Chooser(torch.nn.Module):
         return scores
 
 
+class Heir(Chooser):
+    """Its own source does not show that it computes without gradients."""
+
+
 class Halved(torch.nn.Linear):
     """As a linear layer in parts computes: PEFT would add an update of another shape."""
 
@@ -226,7 +230,7 @@ class Halved(torch.nn.Linear):
 class Block(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.chooser, self.gate, self.parts = Chooser(), torch.nn.Linear(8, 8), Halved(8, 8)
+        self.chooser, self.gate, self.parts = Heir(), torch.nn.Linear(8, 8), Halved(8, 8)
 
 
 def test_a_model_that_transformers_does_not_bring() -> None:
@@ -240,6 +244,20 @@ def test_a_model_that_transformers_does_not_bring() -> None:
         "chooser.score": "no gradient reaches it: an adapter would never learn",
         "parts": "Halved is not a plain linear map",
     }
+
+
+def test_a_part_that_several_blocks_share_is_adapted_once_and_computed_in_each() -> None:
+    """As Zamba's attention is: one set of weights, and its share of the products is what all its passes cost."""
+    model, shared = torch.nn.Module(), torch.nn.ModuleDict({"o_proj": torch.nn.Linear(8, 16)})
+    model.layers = torch.nn.ModuleList(
+        torch.nn.ModuleDict({"self_attn": shared, "mlp": torch.nn.ModuleDict({"up_proj": torch.nn.Linear(8, 16)})})
+        for _ in range(3)
+    )
+    space = module_space(model, LLAMA, "causal")
+    output, up = space.group("o_proj"), space.group("up_proj")
+    assert (output.paths, output.layers) == (("layers.0.self_attn.o_proj",), 1)
+    assert (output.parameters_per_rank, up.parameters_per_rank) == (8 + 16, 3 * (8 + 16))
+    assert output.products == up.products == 3 * 8 * 16
 
 
 @pytest.mark.parametrize("name", ["vision_tower", "audio_encoder", "speech", "layout_embed", "image_newline"])
@@ -270,6 +288,17 @@ def test_the_structure_does_not_depend_on_where_the_model_lives() -> None:
     assert module_space(model, LLAMA, "causal") == space_of(LLAMA)
     assert space_of(LLAMA).structure == "255f1e10bcd97709"
     assert space_of(LlamaConfig(**{**LLAMA.to_dict(), "intermediate_size": 40})).structure != "255f1e10bcd97709"
+
+
+def test_bodies_differ_also_where_transformers_gives_them_no_name() -> None:
+    """Latencies are kept under the body of an encoder: an empty one would stand for every such model."""
+
+    def body(width: int) -> str:
+        model = torch.nn.Module()
+        model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"gate": torch.nn.Linear(8, width)})])
+        return module_space(model, LLAMA, "encoder").body
+
+    assert body(8) != body(16)
 
 
 def test_the_document() -> None:

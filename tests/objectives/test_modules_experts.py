@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
     GptOssConfig,
+    HunYuanMoEV1Config,
     JetMoeConfig,
     MixtralConfig,
     PreTrainedConfig,
@@ -20,6 +21,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from objectives.model import meta_model
 from objectives.modules import ModuleSpace, module_space
 from objectives.placement import Placement
 
@@ -112,6 +114,40 @@ def test_fused_experts_are_parameters() -> None:
     placement = Placement.of(["experts.down_proj", "o_proj"], 2)
     assert space.target_modules(placement) == ["o_proj"]
     assert space.target_parameters(placement) == ["experts.down_proj"]
+
+
+def test_each_layer_may_visit_its_own_number_of_experts() -> None:
+    """So do Hunyuan-A13B's, whose configuration lists them; all of its 64 experts would be eight times too many."""
+    config = HunYuanMoEV1Config(**SIZES, head_dim=8, num_experts=4, moe_topk=[1, 3])
+    space = module_space(meta_model(config, "causal"), config, "causal")
+    assert space.group("experts.down_proj").products == (1 + 3) * 32 * 48
+    assert space.group("experts.gate_up_proj").products == (1 + 3) * 32 * 2 * 48
+
+
+class Experts(torch.nn.Module):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.down_proj = torch.nn.Parameter(torch.zeros(count, 8, 16))
+
+
+@pytest.mark.parametrize(
+    ("name", "visited"),
+    [
+        ("num_experts_per_tok", 1),
+        ("num_experts_per_token", 1),  # Kimi
+        ("top_k_experts", 1),  # Gemma 4
+        ("moe_topk", 1),  # Aria, LongCat
+        ("moe_k", 1),  # Ernie
+        ("something_else", 8),
+    ],
+)
+def test_a_token_visits_as_many_experts_as_are_configured_and_every_shared_one(name: str, visited: int) -> None:
+    model = torch.nn.Module()
+    parts = {"experts": Experts(8), "shared_experts": Experts(2)}
+    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"mlp": torch.nn.ModuleDict(parts)})])
+    space = module_space(model, PreTrainedConfig(**{name: 1}), "causal")
+    products = {group.name: group.products for group in space.groups}
+    assert products == {"experts.down_proj": visited * 8 * 16, "shared_experts.down_proj": 2 * 8 * 16}
 
 
 def test_routers_are_left_out() -> None:

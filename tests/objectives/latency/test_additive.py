@@ -71,6 +71,30 @@ def test_residuals_ask_for_an_interaction() -> None:
     assert plain.interactions == []
 
 
+def test_what_no_pair_explains_widens_predictions_and_is_no_interaction() -> None:
+    """All parts together cost more than they should: of the pairs that only this set holds, any would repeat it."""
+
+    def sharp(parts: frozenset[str]) -> Ratio:
+        value = truth(parts, dict.fromkeys(NAMES, 0.1), 0.0) + 0.3 * (len(parts) == len(NAMES))
+        return Ratio(value, value / 1.005, value * 1.005)
+
+    model = AdditiveModel({parts: sharp(parts) for parts in DESIGN})
+    assert model.interactions == []
+    for pair in combinations(NAMES, 2):
+        found = model.predict(frozenset(pair))
+        assert found.low <= 1.2 <= found.high, "which the width of what was measured would not reach"
+
+
+def test_noise_wider_than_its_intervals_is_seldom_taken_for_an_interaction() -> None:
+    generator = np.random.default_rng(1)
+    chosen = [*DESIGN, frozenset(["q", "k", "v", "o"]), frozenset(["gate", "up", "down"])]
+    found = []
+    for _ in range(20):
+        values = {parts: (1.04 + 0.1 * len(parts)) * (1 + generator.normal(scale=0.02)) for parts in chosen}
+        found += AdditiveModel({parts: Ratio(v, v / 1.01, v * 1.01) for parts, v in values.items()}).interactions
+    assert len(found) < 20, "35 would be if one might leave more than half of the misfit"
+
+
 def test_one_measurement_is_enough_to_begin_with() -> None:
     model = AdditiveModel({frozenset(["o"]): measured(1.1)})
     assert model.predict(frozenset(["o"])).value == pytest.approx(1.1, abs=0.01)

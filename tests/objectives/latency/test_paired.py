@@ -247,3 +247,6 @@ def test_the_raw_samples_are_kept() -> None:
     assert len(samples["ratio"]) == profile["requests"] == len(samples["base"]["ttft_ms"])
     assert samples["base"]["itl_ms"][0] == [1.0] * 8
     assert profile["base"]["tpot_p99_ms"] == pytest.approx(1.0)
+    adapted = np.sort(samples["adapted"]["itl_ms"])
+    assert samples["ratio"] == pytest.approx(adapted[:, 1:-1].mean(1), abs=1e-4), "eight to one millisecond each"
+    assert profile["tpot_p50_ms"] == pytest.approx(np.median(adapted.mean(1)), abs=1e-4), "the placement's, in front"
