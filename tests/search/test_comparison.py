@@ -286,6 +286,19 @@ def test_requests_that_one_of_two_models_ended_at_once_have_no_part_in_a_tail() 
     assert tail_saving(requests, ([1.0, 1.0], [4.0, 4.0])).value == pytest.approx(0.5)
 
 
+def test_requests_of_a_profile_that_two_searches_used_count_once() -> None:
+    placement = Placement.of(["o_proj"], 8)
+
+    def tried(*adapted: float) -> Any:
+        samples = {"base": {"ttft_ms": [1.0, 2.0]}, "adapted": {"ttft_ms": list(adapted)}}
+        return {placement: SimpleNamespace(measurement={"latency": {"samples": samples}})}
+
+    shared = {"a": tried(3.0, 4.0), "b": tried(3.0, 4.0)}
+    assert _requests(shared, "ttft", placement) == ([1.0, 2.0], [3.0, 4.0])
+    own = shared | {"c": tried(5.0, 6.0)}
+    assert _requests(own, "ttft", placement) == ([1.0, 2.0, 1.0, 2.0], [3.0, 4.0, 5.0, 6.0])
+
+
 def test_nothing_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="a task and a placement"):
         compare([])
