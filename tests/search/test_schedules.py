@@ -134,3 +134,14 @@ def test_names_are_by_the_day_there(url: str, tmp_path: Path, cron: str, name: s
         night = claim(catalog, "s", "me", now)
         assert night is not None
         assert night.search == name
+
+
+@pytest.mark.parametrize(("late", "begun"), [(timedelta(minutes=5), True), (timedelta(minutes=5, seconds=1), False)])
+def test_a_night_that_is_not_made_up_for_may_begin_five_minutes_late(
+    tmp_path: Path, late: timedelta, begun: bool
+) -> None:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "skip", [], str(tmp_path), BEGIN)
+        night = claim(catalog, "s", "me", BEGIN + timedelta(minutes=30) + late)
+        assert (night is not None) == begun
+        assert [each.result for each in nights(catalog, "s")] == [None if begun else "skipped: missed"]
