@@ -109,16 +109,16 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _turned_away(request: Request, error: Exception) -> Response:
     """Ours as they are; where the framework has a word of its own, a sentence that says more."""
     assert isinstance(error, HTTPException)
-    path, headers = ascii(request.url.path)[1:-1], error.headers or {}
+    path = ascii(request.url.path)[1:-1]
     if error.status_code == 400:  # as of other encodings, or nested too deeply
         sentence = _NO_JSON
     elif error.status_code == 405:
-        sentence = f"{path} does not take {request.method}: send {headers.get('Allow')}"
+        sentence = f"{path} does not take {request.method}: GET /openapi.json describes what it takes"
     elif error.detail == HTTPStatus.NOT_FOUND.phrase:
         sentence = f"{path} is no path of this server: GET /openapi.json describes those there are"
     else:
         sentence = error.detail
-    return JSONResponse({"detail": sentence}, error.status_code, headers)
+    return JSONResponse({"detail": sentence}, error.status_code, error.headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

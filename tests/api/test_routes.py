@@ -71,7 +71,7 @@ def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
             "/search/demo is no path of this server: GET /openapi.json describes those there are",
         ),
         ("GET", "/searches/a%2Fb", 404, "/searches/a/b is no path of this server: GET /openapi.json describes those "),
-        ("DELETE", "/searches/demo", 405, "/searches/demo does not take DELETE: send GET"),
+        ("DELETE", "/searches/demo", 405, "/searches/demo does not take DELETE: GET /openapi.json describes what "),
     ],
 )
 def test_a_route_that_is_not_there_is_told_in_one_sentence(
