@@ -52,6 +52,8 @@ def _examine(catalog: Catalog, home: Home, search: SearchRecord, fix: bool) -> d
         if holder is None and fix:
             try:
                 mending.enter_context(Lease(catalog, search.id, search.name))
+            except StoreError:
+                raise
             except RequestError:
                 holder = catalog.holder(search.id) or "a process that began a moment ago"
         if holder is None:

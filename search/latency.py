@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def latency_document(
                 progress.phase(f"round {number + 1}: {what}", (before + share) / len(concurrencies))
 
             chosen = replace(settings, concurrency=concurrency)
-            with closing(open_engine(spec, model, space, chosen)) as opened:
+            with _fits(chosen), closing(open_engine(spec, model, space, chosen)) as opened:
                 name, facts, unmerged = opened.name, opened.facts, opened.unmerged
                 found = profile_model(
                     opened,
@@ -109,6 +109,22 @@ def latency_document(
         "profiles": profiles,
         "notes": notes,
     }
+
+
+@contextmanager
+def _fits(settings: LatencySettings) -> Iterator[None]:
+    """Raises RequestError where requests of these settings do not fit into memory."""
+    from objectives.device_errors import is_out_of_memory
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RequestError(
+            f"--concurrency {settings.concurrency} with --prompt-tokens {settings.prompt_tokens} and --output-tokens "
+            f"{settings.output_tokens} does not fit into memory: give less of them"
+        ) from error
 
 
 def _modes(

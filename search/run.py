@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.session import check_gpus, gpus_there, has_room, ray_session
-from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
+from objectives.errors import Interrupted, NoTrialSucceeded, RequestError, StoreError
 from objectives.model import resolve
 from objectives.secrets import redacted
 from objectives.storage import storage_at
@@ -48,12 +48,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
     """
     began = time.monotonic()
     with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
-        if spec.name is not None and (taken := catalog.find(spec.name)) is not None:
-            if holder := catalog.holder(taken.id):
-                raise RequestError(
-                    f"a search named {spec.name!r} exists already and is being run by {holder}: choose another --name"
-                )
-            raise catalog.taken(spec.name, home.flags())
+        _refuse_taken(catalog, spec.name, home)
         asked, spec = spec, seeded(catalog, spec)
         if spec.model is not None:
             resolve(spec.model, spec.trust_remote_code)  # the likeliest mistake is said before anything slow begins
@@ -74,6 +69,17 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
             return _search(catalog, entrance(), prepared, home, began, ready, interruption, progress_stream)
 
 
+def _refuse_taken(catalog: Catalog, name: str | None, home: Home) -> None:
+    """Raises RequestError if a name was asked for that a search has."""
+    if name is None or (taken := catalog.find(name)) is None:
+        return
+    if holder := catalog.holder(taken.id):
+        raise RequestError(
+            f"a search named {name!r} exists already and is being run by {holder}: choose another --name"
+        )
+    raise catalog.taken(name, home.flags())
+
+
 def _read(spec: SearchSpec, progress_stream: Any) -> Prepared:
     with said_if_slow("reading model and data", progress_stream):
         return prepare(spec)
@@ -86,10 +92,10 @@ def _create(catalog: Catalog, asked: SearchSpec, prepared: Prepared, home: Home)
         name = asked.name or _free_name(catalog, asked, prepared)
         try:
             return catalog.create_search(name, prepared.spec.to_json(), facts)
-        except RequestError:
-            if asked.name is not None:
-                raise
-            # Another search has taken the free name at the same moment.
+        except StoreError:
+            raise
+        except RequestError:  # another search has taken the name at the same moment
+            _refuse_taken(catalog, asked.name, home)
 
 
 def resume(

@@ -168,7 +168,7 @@ class Daemon:
         for schedule in schedules.all_schedules(self._catalog):
             if schedule.name == night.schedule and schedule.notify is not None:
                 # Beside the loop: a server that is down must not cost heartbeats, nor the daemon's end.
-                telling = threading.Thread(target=notify, args=(schedule.notify, text), daemon=True)
+                telling = threading.Thread(target=notify, args=(schedule.notify, text), name=night.search, daemon=True)
                 telling.start()
                 self._telling = [*(each for each in self._telling if each.is_alive()), telling]
 
@@ -191,3 +191,10 @@ class Daemon:
         end = time.monotonic() + LAST_WORDS_S
         for telling in self._telling:
             telling.join(max(0.0, end - time.monotonic()))
+            if telling.is_alive():
+                print(
+                    f"a notification was not delivered: how {telling.name} ended, since the webhook did not take it "
+                    "before the daemon ended: check --notify of the schedule; its history has the result",
+                    file=sys.stderr,
+                    flush=True,
+                )

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from objectives.errors import RequestError, StoreError, UnknownSearch
 from search.api.auth import token_of
@@ -25,6 +27,7 @@ from search.home import Home
 LARGEST_BODY = 64 * 1024
 #: All that may be asked without a token.
 OPEN = frozenset({"/health"})
+_NO_JSON = "the body is no JSON: send an object of settings"
 _log = logging.getLogger(__name__)
 
 
@@ -49,6 +52,7 @@ def application(
     app.middleware("http")(_guard)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(RequestError)(_refused)
+    app.exception_handler(HTTPException)(_turned_away)
     return app
 
 
@@ -90,7 +94,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return _problem(400, "the body is no JSON: send an object of settings")
+        return _problem(400, _NO_JSON)
     if isinstance(first["input"], bytes):  # it was not read as JSON, since nothing says that it is
         kind = ascii(request.headers.get("content-type", "none"))
         return _problem(
@@ -100,6 +104,21 @@ async def _invalid(request: Request, error: Exception) -> Response:
     shown = ascii(first["input"])
     shown = shown if len(shown) <= 100 else shown[:97] + "..."
     return _problem(422, f"{ascii(where)[1:-1]} is {shown}: {first['msg'][0].lower()}{first['msg'][1:]}")
+
+
+async def _turned_away(request: Request, error: Exception) -> Response:
+    """Ours as they are; where the framework has a word of its own, a sentence that says more."""
+    assert isinstance(error, HTTPException)
+    path = ascii(request.url.path)[1:-1]
+    if error.status_code == 400:  # as of other encodings, or nested too deeply
+        sentence = _NO_JSON
+    elif error.status_code == 405:
+        sentence = f"{path} does not take {request.method}: GET /openapi.json describes what it takes"
+    elif error.detail == HTTPStatus.NOT_FOUND.phrase:
+        sentence = f"{path} is no path of this server: GET /openapi.json describes those there are"
+    else:
+        sentence = error.detail
+    return JSONResponse({"detail": sentence}, error.status_code, error.headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

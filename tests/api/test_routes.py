@@ -62,9 +62,34 @@ def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "code", "sentence"),
+    [
+        (
+            "GET",
+            "/search/demo",
+            404,
+            "/search/demo is no path of this server: GET /openapi.json describes those there are",
+        ),
+        ("GET", "/searches/a%2Fb", 404, "/searches/a/b is no path of this server: GET /openapi.json describes those "),
+        ("DELETE", "/searches/demo", 405, "/searches/demo does not take DELETE: GET /openapi.json describes what "),
+    ],
+)
+def test_a_route_that_is_not_there_is_told_in_one_sentence(
+    service: Service, method: str, path: str, code: int, sentence: str
+) -> None:
+    answer = service.client().request(method, path)
+    assert answer.status_code == code
+    assert answer.json()["detail"].startswith(sentence)
+    assert answer.headers.get("Allow") == ("GET" if code == 405 else None)
+
+
+@pytest.mark.parametrize(
     ("asked", "code", "sentence"),
     [
-        (b"{x", 400, "the body is no JSON: send an object of settings"),
+        *(
+            (body, 400, "the body is no JSON: send an object of settings")
+            for body in (b"{x", b'{"name": "\xff"}', b"[" * 20_000, b'{"budget": %s}' % (b"9" * 5000))
+        ),
         ({"budget": 0}, 422, "budget is 0: input should be greater than or equal to 1"),
         ({"budget": "3"}, 422, "budget is '3': input should be a valid integer"),
         ({"storage": "sqlite:///x"}, 422, "storage is 'sqlite:///x': extra inputs are not permitted"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -124,6 +125,26 @@ def test_a_folder_of_logs_that_is_gone_is_made_again_and_one_that_cannot_be_is_t
     (ended,) = nights(catalog, "t")
     assert (ended.status, ended.result) == ("ended", f"failed: cannot be started (File exists: {tmp_path}/nights)")
     wait_for(lambda: server[1] == [f"{other.search}: {ended.result}"] * 3)
+
+
+def test_what_a_webhook_has_not_taken_when_the_daemon_ends_is_named(
+    tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("search.schedule.LAST_WORDS_S", 0.01)
+    with socket.socket() as silent:  # takes connections, and answers none
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        hook = f"http://127.0.0.1:{silent.getsockname()[1]}/secret"
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN, hook)
+        night = claim(catalog, "s", "me", BEGIN + timedelta(minutes=30))
+        assert night is not None
+        daemon = Daemon(catalog, tmp_path / "nights", lambda *_: [])
+        daemon._end(night, "complete", None, None)
+        daemon._end_children()
+    assert capsys.readouterr().err == (
+        f"a notification was not delivered: how {night.search} ended, since the webhook did not take it before the "
+        "daemon ended: check --notify of the schedule; its history has the result\n"
+    )
 
 
 def test_a_schedule_that_cannot_be_read_here_keeps_no_other_from_its_nights(

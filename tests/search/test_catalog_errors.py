@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from sqlalchemy import create_engine, event, text
@@ -14,6 +16,11 @@ from sqlalchemy import create_engine, event, text
 from objectives.errors import StoreError
 from search.catalog import Catalog
 from search.catalog.outbox import backlog
+from search.doctor import _examine
+from search.home import Home
+from search.prepare import Prepared
+from search.run import _create
+from search.spec import SearchSpec
 
 LIKE = "write it like sqlite:///folder/search.db or postgresql://user@host/database."
 
@@ -144,14 +151,33 @@ def test_a_full_disk_loses_nothing(full: Catalog) -> None:
     assert backlog(full) == 1
 
 
-def test_a_file_that_became_read_only(tmp_path: Path) -> None:
+def test_a_search_that_nobody_named_ends_on_a_full_disk(full: Catalog, tmp_path: Path) -> None:
+    """And does not go on to look for a free name."""
+    prepared = SimpleNamespace(spec=SearchSpec(), facts={"model": "m", "data": "d", "long": "x" * 100_000})
+    with pytest.raises(StoreError, match="the disk is full"):
+        _create(full, SearchSpec(), cast(Prepared, prepared), Home(tmp_path, full.url, None))
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Iterator[Catalog]:
+    """A catalog whose file became read-only after its first search."""
     catalog = Catalog(f"sqlite:///{tmp_path}/search.db")
+    catalog.create_search("first", {}, {})
     catalog.close()
     event.listen(catalog._engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = ON"))
-    with pytest.raises(StoreError, match="the file or its folder is read-only: allow writing to both"):
-        catalog.create_search("a", {}, {})
-    assert catalog.searches() == []
+    yield catalog
     catalog.close()
+
+
+def test_a_file_that_became_read_only(unwritable: Catalog) -> None:
+    with pytest.raises(StoreError, match="the file or its folder is read-only: allow writing to both"):
+        unwritable.create_search("a", {}, {})
+    assert [search.name for search in unwritable.searches()] == ["first"]
+
+
+def test_doctor_takes_a_file_that_it_cannot_write_for_no_other_process(unwritable: Catalog, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="the file or its folder is read-only"):
+        _examine(unwritable, Home(tmp_path, unwritable.url, None), unwritable.search("first"), fix=True)
 
 
 def test_more_threads_than_connections_while_the_database_hangs(

@@ -76,6 +76,11 @@ def test_what_regrets_and_gains_are(given_tasks: list[Task]) -> None:
     assert [w.value for w in result.worst_regrets] == pytest.approx([max(each) for each in columns])
     every = [*result.mean_regrets, *result.worst_regrets, *(r for regrets in result.regrets for r in regrets)]
     assert all(0 <= each.low <= each.value <= each.high <= 1 for each in every)
+    for mean, worst, column in zip(
+        result.mean_regrets, result.worst_regrets, zip(*result.regrets, strict=True), strict=True
+    ):
+        reach = 1.0 if worst.high == 1 else worst.high - worst.value + 1e-9
+        assert reach >= max(each.high - each.value for each in (mean, *column)), "the worst is no surer than each"
     assert all(-1 <= g.low <= g.value <= g.high <= 1 for gains in result.gains for g in gains)
 
 
@@ -150,7 +155,7 @@ def test_what_neither_rows_nor_latencies_tell_apart_is_decided_by_regret(
 
 
 def test_a_vague_latency_is_no_reason_to_take_what_is_slower_than_the_minimax_one() -> None:
-    result = compare([task(90, 89, 89)])
+    result = compare([task(90, 89, 88)])
     assert robust_default(result, [within(1.25, 0.001), within(1.30, 0.9), within(1.20, 0.001)]) == (2, [])
 
 
@@ -184,6 +189,19 @@ def test_the_covariance_of_means() -> None:
     assert found[1, 2] == pytest.approx(0.25 / 99)
     difference = found[1, 1] + found[2, 2] - 2 * found[1, 2]
     assert difference == pytest.approx(1 / 100**2), "equal answers on every row are not certain to stay equal"
+
+
+def test_the_interval_of_a_gain_is_that_of_the_rows_differences() -> None:
+    """Two of a hundred rows differ, and half a row of noise is on each of the two means."""
+    (gain,) = compare([task(60, base=58)]).gains[0]
+    error = math.sqrt(np.var([1.0] * 2 + [0.0] * 98, ddof=1) / 100 + 1 / 100**2)
+    assert (gain.value, gain.high - gain.value) == pytest.approx((0.02, 1.96 * error), rel=1e-3)
+
+
+def test_load_that_both_models_had_is_no_part_of_a_saving() -> None:
+    base = list(np.random.default_rng(0).lognormal(0, 1, 20))
+    saved = tail_saving((base, [1.2 * each for each in base]), (base, [1.5 * each for each in base]))
+    assert (saved.value, saved.low, saved.high) == pytest.approx((0.2, 0.2, 0.2))
 
 
 def test_regret_intervals_hold_for_placements_that_are_equal() -> None:
@@ -266,6 +284,19 @@ def test_requests_that_one_of_two_models_ended_at_once_have_no_part_in_a_tail() 
     requests = _requests({"task": {placement: trial}}, "tpot", placement)
     assert requests == ([5.0, 6.0], [10.0, 12.0])
     assert tail_saving(requests, ([1.0, 1.0], [4.0, 4.0])).value == pytest.approx(0.5)
+
+
+def test_requests_of_a_profile_that_two_searches_used_count_once() -> None:
+    placement = Placement.of(["o_proj"], 8)
+
+    def tried(*adapted: float) -> Any:
+        samples = {"base": {"ttft_ms": [1.0, 2.0]}, "adapted": {"ttft_ms": list(adapted)}}
+        return {placement: SimpleNamespace(measurement={"latency": {"samples": samples}})}
+
+    shared = {"a": tried(3.0, 4.0), "b": tried(3.0, 4.0)}
+    assert _requests(shared, "ttft", placement) == ([1.0, 2.0], [3.0, 4.0])
+    own = shared | {"c": tried(5.0, 6.0)}
+    assert _requests(own, "ttft", placement) == ([1.0, 2.0, 1.0, 2.0], [3.0, 4.0, 5.0, 6.0])
 
 
 def test_nothing_cannot_be_compared() -> None:

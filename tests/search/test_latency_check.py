@@ -43,7 +43,7 @@ def test_as_many_trials_as_weights_tell_nothing() -> None:
 
 
 def test_drift_of_the_machine_is_seen_in_the_base_model_and_not_in_ratios() -> None:
-    check = latency_check(points([4.0] * 8 + [5.0] * 8, [0.99, 1.0, 1.01, 1.0] * 4))
+    check = latency_check(points([4.0] * 4 + [9.0] * 8 + [5.0] * 4, [0.99, 1.0, 1.01, 1.0] * 4))
     assert check["predictions"] == {
         "trials": 16,
         "median_error": pytest.approx(0.005, abs=0.001),

@@ -9,6 +9,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import optuna
 import pytest
@@ -19,8 +21,12 @@ from objectives.errors import LeaseLost, RequestError
 from objectives.placement import Placement
 from search.catalog import Catalog
 from search.catalog.outbox import backlog
+from search.home import Home
 from search.lease import Lease
 from search.plan import SearchPlan
+from search.prepare import Prepared
+from search.run import _create
+from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from tests.commands import call
@@ -198,3 +204,18 @@ def test_the_commands_refuse_a_search_that_another_process_holds(tmp_path: Path)
             assert re.fullmatch(
                 rf"error: a search named 'a' exists already and is being run by {who}: choose another --name\n", refused
             )
+
+
+def test_of_two_runs_of_one_name_the_second_is_told_who_has_it(tmp_path: Path) -> None:
+    """Both began before either search was there, so that only the last look at the name refuses."""
+    prepared = cast(Prepared, SimpleNamespace(spec=SearchSpec(name="a"), facts={}))
+    home = Home.at(tmp_path, None, None)
+    with closing(Catalog(home.storage)) as catalog:
+        made = catalog.create_search("a", {}, {})
+        with (
+            Lease(catalog, made.id, "a"),
+            pytest.raises(RequestError, match=rf"being run by process {os.getpid()} on .* UTC: choose another --name$"),
+        ):
+            _create(catalog, prepared.spec, prepared, home)
+        with pytest.raises(RequestError, match=rf"`python -m search resume a --home {tmp_path}`$"):
+            _create(catalog, prepared.spec, prepared, home)

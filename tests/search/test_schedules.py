@@ -134,3 +134,24 @@ def test_names_are_by_the_day_there(url: str, tmp_path: Path, cron: str, name: s
         night = claim(catalog, "s", "me", now)
         assert night is not None
         assert night.search == name
+
+
+@pytest.mark.parametrize(("late", "begun"), [(timedelta(minutes=5), True), (timedelta(minutes=5, seconds=1), False)])
+def test_a_night_that_is_not_made_up_for_may_begin_five_minutes_late(
+    tmp_path: Path, late: timedelta, begun: bool
+) -> None:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "skip", [], str(tmp_path), BEGIN)
+        night = claim(catalog, "s", "me", BEGIN + timedelta(minutes=30) + late)
+        assert (night is not None) == begun
+        assert [each.result for each in nights(catalog, "s")] == [None if begun else "skipped: missed"]
+
+
+def test_no_night_begins_while_one_waits_for_a_daemon_to_go_on_with_it(tmp_path: Path) -> None:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+        night = claim(catalog, "s", "me", BEGIN + timedelta(hours=1))
+        assert night is not None
+        give_back(catalog, night)
+        assert claim(catalog, "s", "other", BEGIN + timedelta(days=1, hours=1)) is None
+        assert [each.result for each in nights(catalog, "s")] == ["skipped: overrun", None]

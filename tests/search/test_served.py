@@ -21,7 +21,7 @@ from search import served
 from search.catalog import Catalog
 from search.cli import cli
 from search.inspection import structure_of
-from search.latency import latency_document, open_engine
+from search.latency import _fits, latency_document, open_engine
 from search.served import ServedProfiles
 from search.spec import SearchSpec
 from tests.commands import QUICK, call, call_json
@@ -229,3 +229,14 @@ def test_more_tokens_than_the_model_has_positions_are_refused() -> None:
         f"--prompt-tokens 240 with --output-tokens 17 are more than the 256 positions of model {model}: give fewer"
     )
     assert open_engine(spec, model, space, replace(LatencySettings(), prompt_tokens=239)).name == "transformers"
+
+
+def test_requests_that_do_not_fit_into_memory_are_told_by_their_flags() -> None:
+    with pytest.raises(RequestError) as refusal:
+        latency_document(SearchSpec(ranks=(4,)), LatencySettings(), [10**12])
+    assert str(refusal.value) == (
+        "--concurrency 1000000000000 with --prompt-tokens 32 and --output-tokens 17 does not fit into memory: give "
+        "less of them"
+    )
+    with pytest.raises(RuntimeError, match="another fault"), _fits(LatencySettings()):
+        raise RuntimeError("another fault")
