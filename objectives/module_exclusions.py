@@ -66,8 +66,6 @@ class Exclusions:
             return layer.inside, "cross-attention: without an encoder beside it, it never runs"
         if any(_without_gradient(type(module)) for module in ancestors):
             return layer.inside, "no gradient reaches it: an adapter would never learn"
-        if any(hasattr(module, "backward_pass") for module in ancestors):  # Reformer's, a way back of their own
-            return layer.inside, "reversible layers need gradients on the embeddings, which are frozen"
         if layer.kind == "parameter":
             return None if layer.is_stack else (layer.inside, _why_not_adapted(layer))
         parent, leaf = ancestors[-1], layer.path.rpartition(".")[2]

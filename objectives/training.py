@@ -132,6 +132,13 @@ def checkpoint_activations(model: Any, settings: TrainingSettings, cut: Cut) -> 
     return "head" if cut == "block" else cut
 
 
+def is_reversible(model: Any) -> bool:
+    """Whether layers have a way back of their own, as Reformer's: it begins only where what comes in requires a
+    gradient, and needs texts that are padded to whole chunks.
+    """
+    return any(hasattr(module, "backward_pass") for module in model.modules())
+
+
 def train(
     model: Any,
     task: EncodedTask,

@@ -75,7 +75,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.references import references
     from objectives.secrets import redacted
     from objectives.storage import Folder
-    from objectives.training import TrainingSettings, default_learning_rate
+    from objectives.training import TrainingSettings, default_learning_rate, is_reversible
     from objectives.workbench import Assignment
     from search.strategy.space import PlacementSpace
 
@@ -105,6 +105,11 @@ def prepare(spec: SearchSpec) -> Prepared:
         raise RequestError(
             f"--gradient-checkpointing: transformers has none for model type {config.model_type!r}: leave it out; "
             "where memory is short take a smaller --batch-size with --accumulate"
+        )
+    if is_reversible(structure):
+        raise ModelError(
+            f"model {model} ({config.model_type}) has reversible layers, which learn only where gradients reach the "
+            "embeddings, and an adapter leaves those frozen: choose another model"
         )
     space = module_space(structure, config, kind, spec.bands)
     if not space.groups:

@@ -15,7 +15,6 @@ from transformers import (
     LlamaConfig,
     MambaConfig,
     PreTrainedConfig,
-    ReformerConfig,
     XLNetConfig,
 )
 
@@ -171,18 +170,6 @@ def test_layers_that_a_kernel_reads_directly_are_left_out() -> None:
     assert {reasons(space)[f"mixer.{name}"] for name in ("x_proj", "dt_proj", "out_proj")} == {
         "a fused kernel reads its weight and would pass by the adapter"
     }
-
-
-def test_layers_that_need_a_gradient_in_front_of_them_are_left_out() -> None:
-    config = ReformerConfig(
-        vocab_size=64, hidden_size=32, feed_forward_size=48, num_attention_heads=4, attention_head_size=8,
-        attn_layers=["local", "local"], axial_pos_embds=False, max_position_embeddings=64, is_decoder=True,
-    )  # fmt: skip
-    space = space_of(config)
-    assert space.groups == ()
-    assert reasons(space)["attention.self_attention.query"] == (
-        "reversible layers need gradients on the embeddings, which are frozen"
-    )
 
 
 def test_bloom_reads_weights_only_when_told_to() -> None:

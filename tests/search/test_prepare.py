@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import CTRLConfig, CTRLLMHeadModel
+from transformers import CTRLConfig, CTRLLMHeadModel, ReformerConfig, ReformerModelWithLMHead
 
 from objectives.errors import ModelError, RequestError
 from objectives.sources import find
 from search.prepare import prepare, threads_for
 from search.spec import SearchSpec
-from tests.objectives.tiny import Zoo, make_tokenizer
+from tests.objectives.tiny import VOCABULARY, Zoo, make_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,22 @@ def test_quantised_weights_without_their_package_are_refused_before_any_worker_s
     (folder / "config.json").write_text(json.dumps(config | gptq))
     with pytest.raises(ModelError, match=r"optimum.*: install that package"):
         prepare(SearchSpec(model=str(folder), workers=1))
+
+
+def test_a_model_that_could_not_learn_is_refused_before_any_worker_starts(tmp_path: Path) -> None:
+    """Its trials raised, one after the other."""
+    config = ReformerConfig(
+        vocab_size=VOCABULARY, hidden_size=32, feed_forward_size=48, num_attention_heads=4, attention_head_size=8,
+        attn_layers=["local", "lsh"], axial_pos_embds=False, max_position_embeddings=256, is_decoder=True,
+    )  # fmt: skip
+    ReformerModelWithLMHead(config).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelError) as refusal:
+        prepare(SearchSpec(model=str(tmp_path), workers=1))
+    assert str(refusal.value) == (
+        f"model {tmp_path} (reformer) has reversible layers, which learn only where gradients reach the embeddings, "
+        "and an adapter leaves those frozen: choose another model"
+    )
 
 
 def test_an_answer_ends_where_the_model_s_folder_says(tmp_path: Path) -> None:
