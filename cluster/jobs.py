@@ -35,7 +35,7 @@ class Job:
 class Plan(Protocol):
     """Decides what is done next and keeps what comes back. Called from one thread, one call at a time.
 
-    It may give out packs; what comes back is told of each trial by itself.
+    It may give out packs; what comes back is told of each trial by itself, but for a pack that raised.
     """
 
     def next(self) -> Job | None:
@@ -48,7 +48,7 @@ class Plan(Protocol):
         """What the worker returned for ``job``, durable when this returns."""
 
     def failed(self, job: Job, reason: str) -> None:
-        """The job of a trial raised, as it would again."""
+        """The job of a trial raised, as it would again; or a pack did, by whichever of its trials."""
 
     def lost(self, job: Job, reason: str) -> None:
         """The worker died, which says nothing of the job yet."""

@@ -90,10 +90,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         if error and has_ended():
             return  # and with Ray the run: no worker's death is held against its job
         if result and "failed" in result:
-            # Of a pack it is not known whom it was: each is tried alone.
-            told = self._plan.lost if job.trials else self._plan.failed
-            for part in job.parts:
-                self._guarded(told, part, result["failed"])
+            self._guarded(self._plan.failed, job, result["failed"])
         elif error or not result or ("outcomes" not in result and "refused" not in result):
             cause = self.scheduler.causes.pop(trial_id, _KILLED)
             for part in job.parts:

@@ -306,21 +306,27 @@ class SearchPlan:
         self._report(job.number, status, measurement, outcome["reason"])
 
     def lost(self, job: Job, reason: str) -> None:
-        deaths = self._deaths(job)
-        what = {"base": "the base model was measured", "test": "the test split was read"}.get(job.kind, "")
-        if deaths <= self._retries:
-            self._in_flight -= job.kind != "test"
-            self._lost.append(job)
-            if job.number is not None and job.kind == "trial":
-                self._catalog.restart(self._id, job.number)
-                what = f"{self._trials[job.number].placement.label} was tried"
-            self._watcher.note(f"{reason}, while {what}: it is done again")
+        if (deaths := self._deaths(job)) <= self._retries:
+            self._do_again(job, reason, died=True)
             return
         times = f"{reason}: {deaths} times" if deaths > 1 else reason
         if job.kind != "trial":
             remedy = "check the GPU" if "GPU" in reason else "free memory"
-            raise SearchError(f"{times}, while {what}: {remedy}, then resume the search")
+            raise SearchError(f"{times}, while {self._doing(job)}: {remedy}, then resume the search")
         self.failed(job, times)
+
+    def _do_again(self, job: Job, reason: str, *, died: bool) -> None:
+        """Alone, where it was one of a pack; ``died``: its process, of which a trial may lose so many."""
+        self._in_flight -= job.kind != "test"
+        self._lost.append(job)
+        if job.kind == "trial" and job.number is not None:
+            self._catalog.restart(self._id, job.number, died=died)
+        self._watcher.note(f"{reason}, while {self._doing(job)}: it is done again")
+
+    def _doing(self, job: Job) -> str:
+        if job.kind == "trial" and job.number is not None:
+            return f"{self._trials[job.number].placement.label} was tried"
+        return {"base": "the base model was measured", "test": "the test split was read"}[job.kind]
 
     def _deaths(self, job: Job) -> int:
         """How many processes that did the job have died."""
@@ -330,6 +336,10 @@ class SearchPlan:
         return self._died[job.kind, job.number]
 
     def failed(self, job: Job, reason: str) -> None:
+        if job.trials:  # no process died of it, so that it is not among the --retries
+            for part in job.trials:
+                self._do_again(part, reason, died=False)
+            return
         assert job.number is not None
         self._in_flight -= 1
         self._trials[job.number].is_running = False

@@ -55,8 +55,8 @@ def test_each_trial_of_a_pack_has_its_own_outcome() -> None:
     assert told(TRIALS[2], {"outcomes": json.dumps([{"steps": 5}])}) == ([("finished", 2, 5)], None)
 
 
-def test_what_raised_in_a_pack_is_tried_again_and_alone_it_has_failed() -> None:
-    assert told(PACK, {"failed": "IndexError: no"}) == ([("lost", n, "IndexError: no") for n in range(3)], None)
+def test_a_pack_that_raised_has_failed_as_a_whole() -> None:
+    assert told(PACK, {"failed": "IndexError: no"}) == ([("failed", None, "IndexError: no")], None)
     assert told(TRIALS[1], {"failed": "IndexError: no"}) == ([("failed", 1, "IndexError: no")], None)
 
 

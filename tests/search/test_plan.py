@@ -94,6 +94,28 @@ def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
         }
 
 
+def test_trials_of_a_pack_that_raised_are_tried_alone_without_retries_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them is to blame, and no process died."""
+    with closing(Searched(tmp_path, "tpe", pack=3, budget=3)) as searched:
+        plan = searched.plan
+        monkeypatch.setattr(plan, "_retries", 0)
+        base, pack = plan.next(), plan.next()
+        assert base is not None
+        assert pack is not None
+        plan.finished(base, {"latency_context": "none"})
+        plan.failed(pack, "IndexError: no")
+        assert not plan.done()
+        assert [plan.next() for _ in pack.parts] == list(pack.parts)
+        plan.failed(pack.parts[0], "IndexError: no")
+        for part in pack.parts[1:]:
+            assert part.placement is not None
+            plan.finished(part, outcome(part.placement, part.until))
+        found = [(trial.status, trial.reason, trial.attempts) for trial in searched.trials()]
+        assert found == [("failed", "IndexError: no", 1), ("complete", None, 1), ("complete", None, 1)]
+
+
 def test_where_the_base_model_takes_all_the_time_there_is_one_trial_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
