@@ -72,8 +72,6 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
         self.error: BaseException | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        if self.error is not None:
-            return Searcher.FINISHED
         if len(self._jobs) >= self._workers:
             return None
         job = self._guarded(self._plan.next)
@@ -103,7 +101,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
                 self._guarded(self._plan.finished, part, outcome)
 
     def _guarded(self, call: Any, *args: Any) -> Any:
-        """Tune logs and swallows what a searcher raises; it is kept instead, and raised when Tune has stopped."""
+        """Tune logs and swallows what a searcher raises; it is kept instead, and ends the run."""
         try:
             return call(*args)
         except Exception as error:

@@ -14,8 +14,8 @@ from objectives.errors import SearchError
 from objectives.workbench import Assignment
 
 
-class _Ended(BaseException):
-    """Ray has: no Exception, for which Tune would tidy up, and ask Ray for a minute until that ends this process."""
+class _Over(BaseException):
+    """The run is: no Exception, for which Tune would tidy up, and ask a Ray that has ended until that ends us too."""
 
 
 def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worker: float) -> None:
@@ -34,9 +34,12 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
 
     class Watch(Callback):  # type: ignore[misc]  # Ray publishes no types
         def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-            """Several times a second, also where nothing is heard of workers any more, as without Ray's GCS."""
-            if has_ended():
-                raise _Ended
+            """Several times a second, also where nothing is heard of workers any more, as without Ray's GCS.
+
+            Without it Tune would wait for trials that run, which may be for hours, before an error is said.
+            """
+            if searcher.error is not None or has_ended():
+                raise _Over
 
     assignment.adapters.check(create=True)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -64,7 +67,7 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
         )
         try:
             tuner.fit()
-        except _Ended:
+        except _Over:
             searcher.error = searcher.error or SearchError(
                 "Ray on this machine has ended: a process of it was killed, or memory ran out; nothing is lost: resume "
                 "the search"

@@ -63,19 +63,24 @@ class Once:
         self._jobs.append(job)
 
 
-def main(folder: Path) -> None:
-    zoo, plan = Zoo(folder / "models"), Once()
-    given = Assignment(
+def assignment(folder: Path, adapters: Folder) -> Assignment:
+    """A model that is loaded in no time."""
+    zoo = Zoo(folder / "models")
+    return Assignment(
         model=zoo.folder("llama"),
         space=zoo.space("llama"),
         task=make_task(zoo, "llama"),
         metric="accuracy",
         training=TrainingSettings(steps=1),
         latency=LatencySettings(prompt_tokens=8, output_tokens=3, min_requests=2, max_requests=2),
-        adapters=Cursed(folder / "adapters"),
+        adapters=adapters,
         threads=1,
         uses_gpu=False,
     )
+
+
+def main(folder: Path) -> None:
+    plan, given = Once(), assignment(folder, Cursed(folder / "adapters"))
     with ray_session(1, None) as ready:
         ready()
         run_plan(plan, given, workers=1, gpus_per_worker=0.0)

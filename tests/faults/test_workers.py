@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from objectives.checkpoint import SUFFIX
 from tests import forked
 from tests.commands import QUICK, assert_whole, call, environment
-from tests.faults import broken_gpu, training_process
+from tests.faults import broken_gpu, one_refuses, training_process
 from tests.faults.training_process import NAME, STEPS
 from tests.waiting import wait_for
 
@@ -198,3 +198,15 @@ def test_a_worker_whose_gpu_is_broken_for_good_gives_way_to_another(tmp_path: Pa
     ]
     first, second = (tmp_path / "processes").read_text().split()
     assert first != second
+
+
+@pytest.mark.slow
+def test_what_one_worker_is_refused_ends_the_search_though_another_is_at_work(tmp_path: Path) -> None:
+    """It was said when the other's trial had come to its end, on a large model after hours."""
+    with (
+        (tmp_path / "stdout").open("w") as output,
+        forked.started(one_refuses.main, tmp_path, environment=environment(), stdout=output) as job,
+    ):
+        job.join(180)
+        assert job.exitcode == 0
+    assert (tmp_path / "stdout").read_text() == "the disk is full\n"
