@@ -16,8 +16,8 @@ from search.home import Home
 from search.lease import Lease
 from search.mlflow_agreement import disagreement
 from search.mlflow_store import RunState, run_states
-from search.run import tracker_of
 from search.study import open_trials, tell_late
+from search.tracking import tracker_of
 
 
 def examine(home: Home, name: str | None, *, fix: bool) -> list[dict[str, Any]]:

@@ -7,20 +7,18 @@ SearchSpec -> model structure, data -> assignment (object store) -> Ray Tune wor
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.session import check_gpus, gpus_there, has_room, ray_session
-from objectives.errors import Interrupted, NoTrialSucceeded, RequestError, StoreError
+from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
 from objectives.model import resolve
 from objectives.secrets import redacted
-from objectives.storage import storage_at
+from search.admission import admitted, check_adapters, refuse_changes, refuse_taken
 from search.catalog.outbox import backlog
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
@@ -36,7 +34,6 @@ from search.spec import SearchSpec
 from search.waiting import said_if_slow
 
 if TYPE_CHECKING:
-    from search.progress import Progress
     from search.served import ServedProfiles
     from search.tracking import Tracker
 
@@ -48,54 +45,20 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
     """
     began = time.monotonic()
     with Interruption() as interruption, closing(Catalog(home.storage)) as catalog:
-        _refuse_taken(catalog, spec.name, home)
+        refuse_taken(catalog, spec.name, home)
         asked, spec = spec, seeded(catalog, spec)
         if spec.model is not None:
             resolve(spec.model, spec.trust_remote_code)  # the likeliest mistake is said before anything slow begins
-        _check_adapters(spec)
+        check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, _read(spec, progress_stream))
-
-            @contextlib.contextmanager
-            def entrance() -> Iterator[SearchRecord]:
-                # Two of a series that begin at one moment: the second is to see the first, and that it is being run.
-                with catalog.sole("series", wait=True) if spec.series else contextlib.nullcontext():
-                    if seeded(catalog, asked).training_seed != spec.training_seed:
-                        raise RequestError(
-                            f"another search of series {spec.series} began at the same moment: start again"
-                        )
-                    yield _create(catalog, spec, prepared, home)
-
-            return _search(catalog, entrance(), prepared, home, began, ready, interruption, progress_stream)
-
-
-def _refuse_taken(catalog: Catalog, name: str | None, home: Home) -> None:
-    """Raises RequestError if a name was asked for that a search has."""
-    if name is None or (taken := catalog.find(name)) is None:
-        return
-    if holder := catalog.holder(taken.id):
-        raise RequestError(
-            f"a search named {name!r} exists already and is being run by {holder}: choose another --name"
-        )
-    raise catalog.taken(name, home.flags())
+            run = Run(catalog, home, prepared, interruption, began, progress_stream)
+            return run.execute(admitted(catalog, asked, prepared, home), ready)
 
 
 def _read(spec: SearchSpec, progress_stream: Any) -> Prepared:
     with said_if_slow("reading model and data", progress_stream):
         return prepare(spec)
-
-
-def _create(catalog: Catalog, asked: SearchSpec, prepared: Prepared, home: Home) -> SearchRecord:
-    """Under the name that was asked for, or a free one. Raises RequestError if that is taken by now."""
-    facts = prepared.facts | {"tracking": home.mlflow_kept()}
-    while True:
-        name = asked.name or _free_name(catalog, asked, prepared)
-        try:
-            return catalog.create_search(name, prepared.spec.to_json(), facts)
-        except StoreError:
-            raise
-        except RequestError:  # another search has taken the name at the same moment
-            _refuse_taken(catalog, asked.name, home)
 
 
 def resume(
@@ -127,23 +90,12 @@ def resume(
         spec = replace(spec, **{key: value for key, value in given.items() if value is not None})
         if _is_finished(catalog, search, spec, home):
             return _succeeded(search.name, _tell_again(catalog, search, home, progress_stream))
-        _check_adapters(spec)
+        check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
             prepared = following(catalog, _read(spec, progress_stream), search.created_at)
-            _refuse_changes(search, prepared)
-            entrance = contextlib.nullcontext(search)
-            return _search(catalog, entrance, prepared, home, began, ready, interruption, progress_stream)
-
-
-def tracker_of(catalog: Catalog, home: Home) -> Tracker:
-    """Of the searches that write to the home's MLflow."""
-    from search.tracking import Tracker
-
-    def document(search_id: str) -> dict[str, Any]:
-        return result_document(catalog, catalog.search_of(search_id))
-
-    artifacts, flags = home.folder / "mlartifacts", home.flags(anywhere=True)
-    return Tracker(catalog, home.mlflow(), artifacts, document, only=home.mlflow_kept(), flags=flags)
+            refuse_changes(search, prepared)
+            run = Run(catalog, home, prepared, interruption, began, progress_stream)
+            return run.execute(contextlib.nullcontext(search), ready)
 
 
 def _is_finished(catalog: Catalog, search: SearchRecord, spec: SearchSpec, home: Home) -> bool:
@@ -159,6 +111,8 @@ def _tell_again(catalog: Catalog, search: SearchRecord, home: Home, progress_str
     found = result_document(catalog, search)
     notes = [f"search {search.name} is complete, with {len(found['points'])} trials: give a --budget for more"]
     if backlog(catalog, home.mlflow_kept()):
+        from search.tracking import tracker_of
+
         notes += _told(home, search, tracker_of(catalog, home))
     for note in notes:
         print(f"note: {note}", file=progress_stream or sys.stderr, flush=True)
@@ -182,90 +136,158 @@ def _told(home: Home, search: SearchRecord, tracker: Tracker) -> list[str]:
     ]
 
 
-def _refuse_changes(search: SearchRecord, prepared: Prepared) -> None:
-    """Raises RequestError where a trial would not be comparable with those that the search has."""
-    changeable = (("data_hash", "data", "data"), ("structure", "model", "model"))
-    for fact, what, where in (*changeable, ("model_digest", "weights or tokenizer of the model", "model")):
-        if prepared.facts[fact] != search.facts.get(fact, prepared.facts[fact]):
-            raise RequestError(
-                f"the {what} of search {search.name} has changed since it began ({search.facts[where]}): restore it, "
-                "or start a new search"
+class Run:
+    """One process at work on a search, from its model and data to its result; one that was interrupted had several."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        home: Home,
+        prepared: Prepared,
+        interruption: Interruption,
+        began: float,
+        progress_stream: Any,
+    ) -> None:
+        """``began`` is when the command did, on :func:`time.monotonic`. Raises RequestError as :class:`Tracker`."""
+        from search.progress import Progress
+        from search.tracking import tracker_of
+
+        self._catalog = catalog
+        self._home = home
+        self._prepared = prepared
+        self._interruption = interruption
+        self._began = began
+        hours = prepared.spec.max_hours
+        self._deadline = None if hours is None else began + hours * 3600
+        self._tracker = tracker_of(catalog, home)
+        self._progress = Progress(
+            prepared.space.count(prepared.spec.budget),
+            progress_stream,
+            metric=prepared.facts["metric"],
+            latency_axis="ttft" if prepared.assignment.space.kind == "encoder" else "tpot",
+            deadline=self._deadline,
+        )
+
+    def execute(self, entrance: AbstractContextManager[SearchRecord], ready: Callable[[], None]) -> dict[str, Any]:
+        """The result document. Raises as :func:`start`.
+
+        ``entrance`` gives the search's row, once everything that could still refuse has agreed, and is held until that
+        has its lease. ``ready`` waits for Ray.
+        """
+        from search.served import served_profiles
+
+        spec = self._prepared.spec
+        with served_profiles(self._catalog, self._prepared) as served, self._progress:
+            self._progress.phase("starting workers")
+            ready()
+            self._interruption.install()
+            check_gpus(spec.gpus_per_trial or 0.0, spec.ray_address)
+            with contextlib.ExitStack() as held:
+                with entrance as search:
+                    lease = held.enter_context(Lease(self._catalog, search.id, search.name))
+                for note in (*self._prepared.facts["notes"], *_of_the_cluster(spec)):
+                    self._progress.note(note)
+                self._take_up(search)
+                self._tracker.start(compare=search.id)
+                self._run_to_end(search, lease, served)
+        return _succeeded(search.name, result_document(self._catalog, self._catalog.search_of(search.id)))
+
+    def _take_up(self, search: SearchRecord) -> None:
+        """What a resumed search was asked for otherwise than before, and that it runs."""
+        if (asked := self._prepared.spec.to_json()) != search.spec:
+            self._catalog.set_spec(search.id, asked)
+        if (kept := self._home.mlflow_kept()) != search.facts.get("tracking"):
+            self._catalog.set_tracking(search.id, kept)
+        if search.status != "running":
+            self._catalog.set_status(search.id, "running")
+
+    def _run_to_end(self, search: SearchRecord, lease: Lease, served: ServedProfiles | None) -> None:
+        """Whatever ends it is the search's status."""
+        try:
+            self._end(search, "complete", self._try_placements(search, lease, served))
+        except KeyboardInterrupt:
+            self._end(search, "interrupted", None)
+            self._tracker.stop(5.0)
+            done = sum(map(is_over, self._catalog.trials(search.id)))
+            raise Interrupted(
+                f"interrupted with {done} of {self._prepared.spec.budget} trials done, all kept: continue with "
+                f"`python -m search resume {search.name}{self._home.flags()}`"
+            ) from None
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the reason itself may be a full disk
+                self._end(search, "failed", str(error).splitlines()[0] if str(error) else repr(error))
+                self._tracker.stop(5.0)
+            raise
+        self._progress.phase("writing to MLflow")
+        for note in _told(self._home, search, self._tracker):
+            self._progress.note(note)
+
+    def _end(self, search: SearchRecord, status: str, reason: str | None) -> None:
+        self._catalog.set_status(search.id, status, reason, elapsed_s=time.monotonic() - self._began)
+
+    def _try_placements(self, search: SearchRecord, lease: Lease, served: ServedProfiles | None) -> str | None:
+        """From where the search is to its end; why there were fewer trials than the budget."""
+        from cluster.tune import run_plan
+        from objectives.checkpoint import drop_checkpoints
+        from search.plan import SearchPlan
+        from search.study import Study
+
+        prepared, spec = self._prepared, self._prepared.spec
+        assert spec.workers is not None
+
+        def check() -> None:
+            self._interruption.check()
+            lease.check()
+
+        study = Study(
+            self._catalog.url,
+            search.id,
+            prepared.space,
+            title=search.name,
+            strategy=spec.strategy,
+            references=list(prepared.references),
+            budget=spec.budget,
+            seed=spec.seed,
+            steps=prepared.assignment.training.steps,
+            max_ratio=spec.max_tpot_ratio,
+            known=prepared.before.known,
+            again=prepared.before.again(spec.budget),
+        )
+        with closing(study):
+            plan = SearchPlan(
+                self._catalog,
+                study,
+                search.id,
+                budget=spec.budget,
+                references=prepared.references,
+                watcher=self._progress,
+                check=check,
+                steps=prepared.assignment.training.steps,
+                pack=spec.pack or 1,
+                settle=spec.stop_when == "settled",
+                retries=spec.retries,
+                deadline=self._deadline,
+                served=served,
+                champion=None if prepared.before.champion is None else prepared.before.champion.placement,
             )
-    for fact in ("template", "scoring"):  # by the same model and data under other versions
-        if prepared.facts[fact] != search.facts.get(fact, prepared.facts[fact]):
-            began = search.facts.get("versions", {})
-            used = " and ".join(f"{each} {began.get(each)}" for each in ("lora-target-search", "transformers"))
-            raise RequestError(
-                f"prompts of search {search.name} are written or scored otherwise than when it began: install {used}, "
-                "which it began with, or start a new search"
-            )
+            plan.reconcile()
+            assignment = replace(prepared.assignment, adapters=self._home.adapters(search))
+            run_plan(plan, assignment, workers=spec.workers, gpus_per_worker=spec.gpus_per_trial or 0.0)
+        drop_checkpoints(assignment.adapters)  # also of what goes on after a resume: see decisions.md
+        if spec.series is not None and (decided := crown(self._catalog, search, spec.series, prepared.before)):
+            self._progress.note(decided.why)
+        return plan.ended_by
 
 
-def _check_adapters(spec: SearchSpec) -> None:
-    """Raises StoreError if adapters cannot be written where the search was asked to; homes are checked elsewhere."""
-    if spec.adapters is not None:
-        storage_at(spec.adapters).check(create=True)
-
-
-def _search(
-    catalog: Catalog,
-    entrance: AbstractContextManager[SearchRecord],
-    prepared: Prepared,
-    home: Home,
-    began: float,
-    ready: Callable[[], None],
-    interruption: Interruption,
-    progress_stream: Any,
-) -> dict[str, Any]:
-    """``entrance`` gives the search's row, once everything that could still refuse has agreed, and is held until that
-    has its lease.
-    """
-    from search.progress import Progress
-
-    spec = prepared.spec
-    kept = home.mlflow_kept()
-    tracker = tracker_of(catalog, home)
-    deadline = None if spec.max_hours is None else began + spec.max_hours * 3600
-    progress = Progress(
-        prepared.space.count(spec.budget),
-        progress_stream,
-        metric=prepared.facts["metric"],
-        latency_axis="ttft" if prepared.assignment.space.kind == "encoder" else "tpot",
-        deadline=deadline,
-    )
-    with _served(catalog, prepared) as served, progress:
-        progress.phase("starting workers")
-        ready()
-        interruption.install()
-        check_gpus(spec.gpus_per_trial or 0.0, spec.ray_address)
-        with contextlib.ExitStack() as held:
-            with entrance as search:
-                lease = held.enter_context(Lease(catalog, search.id, search.name))
-            for note in prepared.facts["notes"]:
-                progress.note(note)
-            if spec.ray_address and not spec.gpus_per_trial and (gpus := gpus_there()):
-                progress.note(
-                    f"the cluster has {gpus:g} GPUs, and trials use none of them: --gpus-per-trial 1 gives each one"
-                )
-            if spec.ray_address and not has_room(spec.gpus_per_trial or 0.0):
-                progress.note(
-                    f"no machine of the cluster has what a trial takes, a CPU and --gpus-per-trial "
-                    f"{spec.gpus_per_trial or 0:g}: trials wait until one joins"
-                )
-            if prepared.spec.to_json() != search.spec:
-                catalog.set_spec(search.id, prepared.spec.to_json())
-            if kept != search.facts.get("tracking"):
-                catalog.set_tracking(search.id, kept)
-            if search.status != "running":
-                catalog.set_status(search.id, "running")
-            tracker.start(compare=search.id)
-
-            def check() -> None:
-                interruption.check()
-                lease.check()
-
-            _run_to_end(catalog, search, prepared, home, began, deadline, check, progress, tracker, served)
-    return _succeeded(search.name, result_document(catalog, catalog.search_of(search.id)))
+def _of_the_cluster(spec: SearchSpec) -> Iterator[str]:
+    """Notes on what trials leave idle there, or wait for."""
+    if spec.ray_address and not spec.gpus_per_trial and (gpus := gpus_there()):
+        yield f"the cluster has {gpus:g} GPUs, and trials use none of them: --gpus-per-trial 1 gives each one"
+    if spec.ray_address and not has_room(spec.gpus_per_trial or 0.0):
+        yield (
+            "no machine of the cluster has what a trial takes, a CPU and --gpus-per-trial "
+            f"{spec.gpus_per_trial or 0:g}: trials wait until one joins"
+        )
 
 
 def _succeeded(name: str, result: dict[str, Any]) -> dict[str, Any]:
@@ -281,112 +303,3 @@ def _succeeded(name: str, result: dict[str, Any]) -> dict[str, Any]:
             + (f"{which}: {ended[-1]['reason']}" if ended else result["reason"] or "none was allowed")
         )
     return result
-
-
-def _run_to_end(
-    catalog: Catalog,
-    search: SearchRecord,
-    prepared: Prepared,
-    home: Home,
-    began: float,
-    deadline: float | None,
-    check: Callable[[], None],
-    progress: Progress,
-    tracker: Tracker,
-    served: ServedProfiles | None,
-) -> None:
-    from cluster.tune import run_plan
-    from objectives.checkpoint import drop_checkpoints
-    from search.plan import SearchPlan
-    from search.study import Study
-
-    spec = prepared.spec
-    after = contextlib.ExitStack()
-    assert spec.workers is not None
-
-    def end(status: str, reason: str | None) -> None:
-        catalog.set_status(search.id, status, reason, elapsed_s=time.monotonic() - began)
-
-    try:
-        study = Study(
-            catalog.url,
-            search.id,
-            prepared.space,
-            title=search.name,
-            strategy=spec.strategy,
-            references=list(prepared.references),
-            budget=spec.budget,
-            seed=spec.seed,
-            steps=prepared.assignment.training.steps,
-            max_ratio=spec.max_tpot_ratio,
-            known=prepared.before.known,
-            again=prepared.before.again(spec.budget),
-        )
-        after.callback(study.close)
-        plan = SearchPlan(
-            catalog,
-            study,
-            search.id,
-            budget=spec.budget,
-            references=prepared.references,
-            watcher=progress,
-            check=check,
-            steps=prepared.assignment.training.steps,
-            pack=spec.pack or 1,
-            settle=spec.stop_when == "settled",
-            retries=spec.retries,
-            deadline=deadline,
-            served=served,
-            champion=None if prepared.before.champion is None else prepared.before.champion.placement,
-        )
-        plan.reconcile()
-        assignment = replace(prepared.assignment, adapters=home.adapters(search))
-        run_plan(plan, assignment, workers=spec.workers, gpus_per_worker=spec.gpus_per_trial or 0.0)
-        drop_checkpoints(assignment.adapters)  # also of what goes on after a resume: see decisions.md
-        if spec.series is not None and (decided := crown(catalog, search, spec.series, prepared.before)):
-            progress.note(decided.why)
-        end("complete", plan.ended_by)
-    except KeyboardInterrupt:
-        end("interrupted", None)
-        tracker.stop(5.0)
-        done = sum(map(is_over, catalog.trials(search.id)))
-        raise Interrupted(
-            f"interrupted with {done} of {spec.budget} trials done, all kept: continue with "
-            f"`python -m search resume {search.name}{home.flags()}`"
-        ) from None
-    except BaseException as error:
-        with contextlib.suppress(Exception):  # the reason itself may be a full disk
-            end("failed", str(error).splitlines()[0] if str(error) else repr(error))
-            tracker.stop(5.0)
-        raise
-    finally:
-        after.close()
-    progress.phase("writing to MLflow")
-    for note in _told(home, search, tracker):
-        progress.note(note)
-
-
-@contextlib.contextmanager
-def _served(catalog: Catalog, prepared: Prepared) -> Iterator[ServedProfiles | None]:
-    """Where --engine names a server. Raises RequestError if nobody answers there."""
-    if prepared.spec.engine == "transformers":
-        yield None
-        return
-    from search.latency import open_engine
-    from search.served import SETTINGS, ServedProfiles
-
-    space = prepared.assignment.space
-    engine = open_engine(prepared.spec, prepared.facts["model"], space, SETTINGS)
-    with closing(engine):
-        yield ServedProfiles(engine, space, catalog, prepared.spec.seed)
-
-
-def _free_name(catalog: Catalog, spec: SearchSpec, prepared: Prepared) -> str:
-    stem = "demo" if spec.data is None else f"{Path(prepared.facts['model']).name}-{Path(prepared.facts['data']).stem}"
-    return free_name(stem, catalog.names())
-
-
-def free_name(stem: str, taken: Collection[str]) -> str:
-    """The stem as a search may be called, with a number where that name is taken."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80] or "search"
-    return next(name for i in range(1, 10**6) if (name := stem if i == 1 else f"{stem}-{i}") not in taken)

@@ -13,10 +13,11 @@ from typing import Any, TextIO
 from objectives.errors import RequestError, SearchError, StoreError
 from objectives.secrets import said
 from search.across import comparison_document
+from search.admission import free_name
 from search.catalog.store import Catalog
 from search.home import Home
 from search.prepare import prepare
-from search.run import free_name, start
+from search.run import start
 from search.spec import SearchSpec
 from search.waiting import said_if_slow
 

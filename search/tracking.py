@@ -19,9 +19,11 @@ from objectives.secrets import redacted, said
 from search.catalog import Catalog, OutboxRecord, SearchRecord
 from search.catalog.connect import is_same_database, parse
 from search.catalog.outbox import backlog, delivered, pending, queue_again, undelivered
+from search.home import Home
 from search.mlflow_agreement import disagreement
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import is_outage, run_states
+from search.result import result_document
 
 POLL_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -148,6 +150,16 @@ class Tracker:
         while not self._failures and backlog(self._catalog, self._only) and time.monotonic() < self._deadline:
             time.sleep(0.1)
             self.drain()
+
+
+def tracker_of(catalog: Catalog, home: Home) -> Tracker:
+    """Of the searches that write to the home's MLflow."""
+
+    def document(search_id: str) -> dict[str, Any]:
+        return result_document(catalog, catalog.search_of(search_id))
+
+    artifacts, flags = home.folder / "mlartifacts", home.flags(anywhere=True)
+    return Tracker(catalog, home.mlflow(), artifacts, document, only=home.mlflow_kept(), flags=flags)
 
 
 def refuse_unknown_kind(tracking_uri: str) -> None:

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from objectives import demo
 from objectives.errors import RequestError, StoreError, UnknownSearch
 from search import outside
+from search.admission import free_name
 from search.api import models
 from search.api.auth import requires
 from search.api.events import events
@@ -30,7 +31,6 @@ from search.catalog.store import Catalog
 from search.catalog.submissions import OPEN, SubmissionRecord, submission, submissions, submit
 from search.export import export_adapter
 from search.result import result_document, result_rows, standing
-from search.run import free_name
 from search.spec import SearchSpec, with_absolute_paths
 
 _TELLS = {

@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import create_engine, event, text
 
 from objectives.errors import StoreError
+from search.admission import create
 from search.catalog import Catalog
 from search.catalog.outbox import backlog
 from search.doctor import _examine
 from search.home import Home
 from search.prepare import Prepared
-from search.run import _create
 from search.spec import SearchSpec
 
 LIKE = "write it like sqlite:///folder/search.db or postgresql://user@host/database."
@@ -155,7 +155,7 @@ def test_a_search_that_nobody_named_ends_on_a_full_disk(full: Catalog, tmp_path:
     """And does not go on to look for a free name."""
     prepared = SimpleNamespace(spec=SearchSpec(), facts={"model": "m", "data": "d", "long": "x" * 100_000})
     with pytest.raises(StoreError, match="the disk is full"):
-        _create(full, SearchSpec(), cast(Prepared, prepared), Home(tmp_path, full.url, None))
+        create(full, SearchSpec(), cast(Prepared, prepared), Home(tmp_path, full.url, None))
 
 
 @pytest.fixture

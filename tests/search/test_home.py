@@ -14,7 +14,7 @@ from search import outside
 from search.catalog import Catalog
 from search.home import Home, home_of, opened, place_of
 from search.notebook import Search
-from search.run import tracker_of
+from search.tracking import tracker_of
 from tests.commands import call_json
 from tests.disks import ReadOnly, read_only
 from tests.search.recorded import FACTS, SPEC, end_trial

@@ -19,13 +19,13 @@ from sqlalchemy import create_engine, text
 from benchmarks.replay import Silent
 from objectives.errors import LeaseLost, RequestError
 from objectives.placement import Placement
+from search.admission import create
 from search.catalog import Catalog
 from search.catalog.outbox import backlog
 from search.home import Home
 from search.lease import Lease
 from search.plan import SearchPlan
 from search.prepare import Prepared
-from search.run import _create
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -216,6 +216,6 @@ def test_of_two_runs_of_one_name_the_second_is_told_who_has_it(tmp_path: Path) -
             Lease(catalog, made.id, "a"),
             pytest.raises(RequestError, match=rf"being run by process {os.getpid()} on .* UTC: choose another --name$"),
         ):
-            _create(catalog, prepared.spec, prepared, home)
+            create(catalog, prepared.spec, prepared, home)
         with pytest.raises(RequestError, match=rf"`python -m search resume a --home {tmp_path}`$"):
-            _create(catalog, prepared.spec, prepared, home)
+            create(catalog, prepared.spec, prepared, home)

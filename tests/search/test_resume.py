@@ -16,12 +16,13 @@ from mlflow import MlflowClient
 
 from objectives import demo
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
+from search.admission import refuse_changes
 from search.catalog import Catalog, SearchRecord
 from search.catalog.outbox import backlog, pending
 from search.doctor import examine
 from search.home import Home
 from search.prepare import prepare
-from search.run import _refuse_changes, _succeeded, resume
+from search.run import _succeeded, resume
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -125,7 +126,7 @@ def test_another_model_or_other_data_are_refused(tmp_path: Path) -> None:
     with closing(Catalog(f"sqlite:///{tmp_path}/search.db")) as catalog:
         prepared = prepare(spec)
         search = catalog.create_search("s", prepared.spec.to_json(), prepared.facts)
-    _refuse_changes(search, prepared)
+    refuse_changes(search, prepared)
     # The first tensor's first bytes, as another training would leave them.
     (weights,) = model.glob("*.safetensors")
     original = weights.read_bytes()
@@ -134,13 +135,13 @@ def test_another_model_or_other_data_are_refused(tmp_path: Path) -> None:
         file.write(os.urandom(64))
     refused = f"has changed since it began ({model}): restore it, or start a new search"
     with pytest.raises(RequestError) as refusal:
-        _refuse_changes(search, prepare(prepared.spec))
+        refuse_changes(search, prepare(prepared.spec))
     assert str(refusal.value) == f"the weights or tokenizer of the model of search s {refused}"
     weights.write_bytes(original)
     rows = (data / "train.jsonl").read_text().splitlines(keepends=True)
     (data / "train.jsonl").write_text("".join(rows[:-1]))
     with pytest.raises(RequestError) as refusal:
-        _refuse_changes(search, prepare(prepared.spec))
+        refuse_changes(search, prepare(prepared.spec))
     assert str(refusal.value) == f"the data of search s {refused}".replace(str(model), str(data))
 
 
@@ -152,9 +153,9 @@ def test_prompts_that_another_version_writes_are_refused(fact: str, other: objec
         facts = prepared.facts | {"versions": versions}
         search = catalog.create_search("s", prepared.spec.to_json(), facts)
         older = catalog.create_search("o", prepared.spec.to_json(), facts | {fact: other})
-    _refuse_changes(search, prepared)
+    refuse_changes(search, prepared)
     with pytest.raises(RequestError) as refusal:
-        _refuse_changes(older, prepared)
+        refuse_changes(older, prepared)
     assert str(refusal.value) == (
         "prompts of search o are written or scored otherwise than when it began: install lora-target-search 0.0.9 and "
         "transformers 5.1, which it began with, or start a new search"

@@ -24,12 +24,11 @@ from search.champion import crown
 from search.home import Home
 from search.plan import SearchPlan
 from search.prepare import Prepared, prepare
-from search.run import start
+from search.run import Run, start
 from search.series import following, seeded
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
-from search.tracking import Tracker
 from tests.faults.replayed import FACTS
 from tests.search.recorded import evaluation, latency
 
@@ -269,11 +268,11 @@ def test_a_series_is_entered_one_by_one(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("search.run.ray_session", at_once)
     monkeypatch.setattr("search.run.check_gpus", lambda *_: None)
 
-    def run_to_end(*given: Any) -> None:
+    def run_to_end(run: Run, *_: object) -> None:
         over.wait(60)
-        next(each for each in given if isinstance(each, Tracker)).stop(60.0)
+        run._tracker.stop(60.0)
 
-    monkeypatch.setattr("search.run._run_to_end", run_to_end)
+    monkeypatch.setattr(Run, "_run_to_end", run_to_end)
     with ThreadPoolExecutor(2) as pool:
         first, second = sorted(pool.map(lambda _: asked(), range(2)), key=len)
     assert first == "run"
