@@ -20,26 +20,24 @@ _WHOLE, _NUMBER, _YES_NO, _TEXT = (
     "true or false",
     "text (in quotes if it looks like else)",
 )
-_KINDS = {
-    **dict.fromkeys(("budget", "steps", "bands", "workers", "seed", "batch_size", "accumulate", "max_tokens"), _WHOLE),
-    **dict.fromkeys(("retries", "training_seed", "pack"), _WHOLE),
-    **dict.fromkeys(("validation_rows", "test_rows"), _WHOLE),
-    "checkpoint_seconds": _NUMBER,
-    **dict.fromkeys(("max_hours", "max_tpot_ratio", "max_adapter_mb", "gpus_per_trial"), _NUMBER),
-    **dict.fromkeys(("learning_rate", "label_weight"), _NUMBER),
-    **dict.fromkeys(("gradient_checkpointing", "trust_remote_code"), _YES_NO),
+#: Of what a file may hold otherwise than a field does.
+_OWN = {
     "data": f"{_TEXT}, or a list of texts",
     "ranks": "one rank, or a list of ranks",
     "alpha": "a whole number, or for example 2r",
+}
+_BY_TYPE = {"int": _WHOLE, "float": _NUMBER, "bool": _YES_NO, "str": _TEXT}
+_KINDS = {
+    each.name: _OWN.get(each.name) or _BY_TYPE[str(each.type).removesuffix(" | None")] for each in fields(SearchSpec)
 }
 _TYPES: dict[str, tuple[type, ...]] = {
     _WHOLE: (int,),
     _NUMBER: (int, float),
     _YES_NO: (bool,),
     _TEXT: (str,),
-    _KINDS["data"]: (str, list),
-    _KINDS["ranks"]: (int, str, list),
-    _KINDS["alpha"]: (int, str),
+    _OWN["data"]: (str, list),
+    _OWN["ranks"]: (int, str, list),
+    _OWN["alpha"]: (int, str),
 }
 
 
@@ -71,7 +69,7 @@ def read_config(file: Path) -> dict[str, Any]:
     for key, value in settings.items():
         if key not in known:
             raise RequestError(f"--config {file}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
-        kind = _KINDS.get(key, _TEXT)
+        kind = _KINDS[key]
         if kind == _NUMBER and isinstance(value, str):
             # YAML 1.1 reads 1e-3 as text, for want of a dot.
             with contextlib.suppress(ValueError):
@@ -122,7 +120,7 @@ def _values(name: str) -> dict[str, Any]:
     """What the setting may be; null, as in `model:` with nothing behind it, leaves it out."""
     if name in CHOICES:
         return {"enum": [*CHOICES[name], None]}
-    kind = _KINDS.get(name, _TEXT)
+    kind = _KINDS[name]
     if kind == _KINDS["ranks"]:
         rank = {"$ref": "#/$defs/rank"}
         text = {"type": "string", "pattern": r"^\s*0*[1-9][0-9]*\s*(,\s*0*[1-9][0-9]*\s*)*$"}

@@ -164,12 +164,13 @@ def run_states(tracking_uri: str, known: Iterable[str | None], search: str | Non
     if tracking_uri.startswith("sqlite") and not sqlite_file(parse(tracking_uri)).exists():
         return {}
     client = open_store(tracking_uri)
-    named = client.get_experiment_by_name(EXPERIMENT)
-    experiments = {*known, named and str(named.experiment_id)} - {None}
+    experiments = {each for each in known if each}
+    if (named := client.get_experiment_by_name(EXPERIMENT)) is not None:
+        experiments.add(str(named.experiment_id))
     if not experiments:
         return {}
     states: dict[str, list[RunState]] = {}
-    for run in runs_of(client, sorted(filter(None, experiments)), f"tags.search = '{search}'" if search else ""):
+    for run in runs_of(client, sorted(experiments), f"tags.search = '{search}'" if search else ""):
         state = RunState(str(run.info.run_id), str(run.info.status), run.data.tags.get(PARENT))
         states.setdefault(run.data.tags.get(KEY, ""), []).append(state)
     return states

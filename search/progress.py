@@ -56,7 +56,6 @@ class Progress:
         self,
         total: int,
         console_stream: TextIO | None = None,
-        enabled: bool = True,
         *,
         metric: str = "accuracy",
         latency_axis: str = "tpot",
@@ -64,7 +63,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = console_stream or sys.stderr
-        self._enabled = enabled
+        self._enabled = True  # until the stream fails
         self._total = total
         self._metric, self._latency = metric_name(metric), latency_name(latency_axis)
         self._deadline = deadline

@@ -166,12 +166,6 @@ def test_a_name_cannot_move_the_cursor_or_start_a_line() -> None:
     assert stream.getvalue().splitlines() == ["[0/2] a [2J b [red]c[/red]  started", "note: x 2Jy"]
 
 
-def test_disabled_is_silent() -> None:
-    stream = io.StringIO()
-    report(Progress(24, stream, enabled=False))
-    assert stream.getvalue() == ""
-
-
 def test_a_terminal_shows_bar_plot_front_and_failures() -> None:
     clock = Clock()
     with terminal() as tty:
