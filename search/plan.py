@@ -128,6 +128,8 @@ class SearchPlan:
             return self._out(Job("base", profile=self._served.of(BASE) if self._served else None))
         if self._lost:
             return self._out(self._lost.pop(0))
+        if self._base is None and any(trial.ended == "failed" for trial in self._trials.values()):
+            return None  # the base model may do so too, which ends the search: it costs no more trials until then
         if not self._trials_over and (job := self._next_pack()) is not None:
             return self._out(job)
         if self._in_flight:

@@ -116,6 +116,21 @@ def test_trials_of_a_pack_that_raised_are_tried_alone_without_retries_too(
         assert found == [("failed", "IndexError: no", 1), ("complete", None, 1), ("complete", None, 1)]
 
 
+def test_a_trial_that_fails_before_the_base_model_is_measured_is_the_last_until_then(tmp_path: Path) -> None:
+    """A worker that started sooner than that of the base model tried the whole budget, which all failed alike."""
+    with closing(Searched(tmp_path, "tpe", pack=1, budget=6)) as searched:
+        plan = searched.plan
+        base, first = plan.next(), plan.next()
+        assert base is not None
+        assert first is not None
+        plan.failed(first, "IndexError: no")
+        assert plan.next() is None
+        assert not plan.done()
+        plan.finished(base, {"latency_context": "none"})
+        searched.run(1)
+        assert Counter(trial.status for trial in searched.trials()) == {"failed": 1, "complete": 5}
+
+
 def test_where_the_base_model_takes_all_the_time_there_is_one_trial_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
