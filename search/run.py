@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cluster.session import check_gpus, gpus_there, has_room, ray_session
 from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from search.tracking import Tracker
 
 
-def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str, Any]:
+def start(spec: SearchSpec, home: Home, progress_stream: TextIO | None = None) -> dict[str, Any]:
     """Run a new search to its end and return the result document.
 
     Raises RequestError, NoTrialSucceeded or Interrupted; what was measured until then is kept.
@@ -56,7 +56,7 @@ def start(spec: SearchSpec, home: Home, progress_stream: Any = None) -> dict[str
             return run.execute(admitted(catalog, asked, prepared, home), ready)
 
 
-def _read(spec: SearchSpec, progress_stream: Any) -> Prepared:
+def _read(spec: SearchSpec, progress_stream: TextIO | None = None) -> Prepared:
     with said_if_slow("reading model and data", progress_stream):
         return prepare(spec)
 
@@ -68,7 +68,6 @@ def resume(
     budget: int | None = None,
     workers: int | None = None,
     max_hours: float | None = None,
-    progress_stream: Any = None,
 ) -> dict[str, Any]:
     """Continue a search to its budget, or to a new one, on the MLflow that it had, unless the home names another.
 
@@ -89,12 +88,12 @@ def resume(
         given: dict[str, Any] = {"budget": budget, "workers": workers, "max_hours": max_hours}
         spec = replace(spec, **{key: value for key, value in given.items() if value is not None})
         if _is_finished(catalog, search, spec, home):
-            return _succeeded(search.name, _tell_again(catalog, search, home, progress_stream))
+            return _succeeded(search.name, _tell_again(catalog, search, home))
         check_adapters(spec)
         with ray_session(spec.workers, spec.ray_address) as ready:
-            prepared = following(catalog, _read(spec, progress_stream), search.created_at)
+            prepared = following(catalog, _read(spec), search.created_at)
             refuse_changes(search, prepared)
-            run = Run(catalog, home, prepared, interruption, began, progress_stream)
+            run = Run(catalog, home, prepared, interruption, began)
             return run.execute(contextlib.nullcontext(search), ready)
 
 
@@ -107,7 +106,7 @@ def _is_finished(catalog: Catalog, search: SearchRecord, spec: SearchSpec, home:
     return there and same and not open_trials(catalog.url, search.id)
 
 
-def _tell_again(catalog: Catalog, search: SearchRecord, home: Home, progress_stream: Any) -> dict[str, Any]:
+def _tell_again(catalog: Catalog, search: SearchRecord, home: Home) -> dict[str, Any]:
     found = result_document(catalog, search)
     notes = [f"search {search.name} is complete, with {len(found['points'])} trials: give a --budget for more"]
     if backlog(catalog, home.mlflow_kept()):
@@ -115,7 +114,7 @@ def _tell_again(catalog: Catalog, search: SearchRecord, home: Home, progress_str
 
         notes += _told(home, search, tracker_of(catalog, home))
     for note in notes:
-        print(f"note: {note}", file=progress_stream or sys.stderr, flush=True)
+        print(f"note: {note}", file=sys.stderr, flush=True)
     return found
 
 
@@ -146,7 +145,7 @@ class Run:
         prepared: Prepared,
         interruption: Interruption,
         began: float,
-        progress_stream: Any,
+        progress_stream: TextIO | None = None,
     ) -> None:
         """``began`` is when the command did, on :func:`time.monotonic`. Raises RequestError as :class:`Tracker`."""
         from search.progress import Progress
