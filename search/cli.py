@@ -24,13 +24,11 @@ from search.options import (
     asked_for,
     debug,
     latency_protocol,
-    print_json,
-    print_result,
     request,
     stores,
     structure,
-    write_page,
 )
+from search.output import print_json, print_result, write_page
 from search.spec import SearchSpec, parse_numbers, parse_ranks
 
 

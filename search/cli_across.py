@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from search.home import home_of, read_home
-from search.options import GIVEN, as_json, asked_for, print_json, print_result, question, stores, trials, write_page
+from search.options import GIVEN, as_json, asked_for, question, stores, trials
+from search.output import print_json, print_result, write_page
 from search.spec import SearchSpec
 
 

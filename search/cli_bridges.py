@@ -6,7 +6,8 @@ import click
 
 from search.home import opened, place_of
 from search.names import PICKS, TOOLS
-from search.options import print_json, request, stores
+from search.options import request, stores
+from search.output import print_json
 
 
 @click.command()

@@ -8,7 +8,8 @@ import click
 
 from search.home import known_home
 from search.names import NO_SEARCH
-from search.options import as_json, print_json, stores
+from search.options import as_json, stores
+from search.output import print_json
 
 
 @click.command()

@@ -16,7 +16,8 @@ from click.core import ParameterSource
 from objectives.errors import RequestError
 from search import outside
 from search.home import Home, has_catalog, home_of, known_home, place_of, read_home
-from search.options import as_json, asked_for, print_json, request, stores
+from search.options import as_json, asked_for, request, stores
+from search.output import print_json
 
 _FIXED = ("name", "series", "home", "storage", "tracking_uri")
 _name = click.argument("name")

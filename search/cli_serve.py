@@ -12,7 +12,8 @@ import click
 
 from search.home import has_catalog, home_of, known_home, place_of
 from search.names import SCOPES
-from search.options import GIVEN, as_json, print_json, stores
+from search.options import GIVEN, as_json, stores
+from search.output import print_json
 
 
 @click.command()

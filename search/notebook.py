@@ -109,7 +109,7 @@ class Search:
     def report(self, out: str | Path) -> Path:
         """Write the report page, and return its path."""
         from dashboards.report import report_page
-        from search.options import write_page
+        from search.output import write_page
 
         write_page(report_page(self.document, self.home.flags()), str(out), quiet=True)
         return Path(out)

@@ -13,7 +13,7 @@ import pytest
 from objectives.errors import RequestError
 from search.__main__ import main
 from search.listening import listening
-from search.options import write_page
+from search.output import write_page
 from tests.commands import call, call_json, free_port
 from tests.disks import Disk, disk
 
