@@ -87,18 +87,19 @@ class PlanSearcher(Searcher):  # type: ignore[misc]  # Ray publishes no types
             return
         if error and has_ended():
             return  # and with Ray the run: no worker's death is held against its job
-        if result and "failed" in result:
-            self._guarded(self._plan.failed, job, result["failed"])
-        elif error or not result or ("outcomes" not in result and "refused" not in result):
+        answer = {} if error else result or {}
+        if "failed" in answer:
+            self._guarded(self._plan.failed, job, answer["failed"])
+        elif "refused" in answer:
+            # The same for every trial (a model that cannot be loaded, a full disk): the run ends, nothing is lost.
+            self.error = self.error or getattr(objectives.errors, answer["refused_type"])(answer["refused"])
+        elif "outcomes" in answer:
+            for part, outcome in zip(job.parts, json.loads(answer["outcomes"]), strict=True):
+                self._guarded(self._plan.finished, part, outcome)
+        else:
             cause = self.scheduler.causes.pop(trial_id, _KILLED)
             for part in job.parts:
                 self._guarded(self._plan.lost, part, cause)
-        elif "refused" in result:
-            # The same for every trial (a model that cannot be loaded, a full disk): the run ends, nothing is lost.
-            self.error = self.error or getattr(objectives.errors, result["refused_type"])(result["refused"])
-        else:
-            for part, outcome in zip(job.parts, json.loads(result["outcomes"]), strict=True):
-                self._guarded(self._plan.finished, part, outcome)
 
     def _guarded(self, call: Any, *args: Any) -> Any:
         """Tune logs and swallows what a searcher raises; it is kept instead, and ends the run."""

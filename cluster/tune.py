@@ -32,6 +32,8 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
     from cluster.searcher import PlanSearcher
     from cluster.worker import Worker
 
+    searcher = PlanSearcher(plan, workers)
+
     class Watch(Callback):  # type: ignore[misc]  # Ray publishes no types
         def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
             """Several times a second, also where nothing is heard of workers any more, as without Ray's GCS.
@@ -49,7 +51,6 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
     class_cache.ENV_VARS_TO_PROPAGATE = {
         name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
     }
-    searcher = PlanSearcher(plan, workers)
     resources = {"cpu": 1, "gpu": gpus_per_worker} if gpus_per_worker else {"cpu": 1}
     with tempfile.TemporaryDirectory(prefix="target-search-") as scratch:
         tuner = Tuner(
