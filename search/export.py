@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from objectives.latency.deployment import deployment
 from search import outside
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
+from search.inspection import test_adapter
 from search.model_card import model_card
 from search.picked import picked_adapter
 from search.result import result_document
+from search.spec import SearchSpec
 
 MANIFEST = "manifest.json"
 #: Starts a server that delivers the measured latency.
@@ -133,11 +136,6 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
     Returns {"metric", "recorded", "measured", "rows"}. Raises RequestError if there is no readable manifest, if the
     adapter was not tested or is not the one that was, or if data or model are not those of the search.
     """
-    from dataclasses import replace
-
-    from search.inspection import test_adapter
-    from search.spec import SearchSpec
-
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         spec = SearchSpec.from_json(manifest["spec"])

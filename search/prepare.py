@@ -21,6 +21,7 @@ from search.spec import SearchSpec
 
 if TYPE_CHECKING:
     from objectives.data import Task
+    from objectives.modules import ModuleSpace
     from objectives.workbench import Assignment
     from search.strategy.space import PlacementSpace
 
@@ -75,9 +76,8 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.references import references
     from objectives.secrets import redacted
     from objectives.storage import Folder
-    from objectives.training import TrainingSettings, default_learning_rate, is_reversible
+    from objectives.training import TrainingSettings, default_learning_rate
     from objectives.workbench import Assignment
-    from search.strategy.space import PlacementSpace
 
     model = spec.model or str(demo.model_dir())
     source = spec.data or str(demo.data_dir())
@@ -101,16 +101,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     metric = resolve_metric(data.task, spec.metric)
     check_weights(folder)
     structure = meta_model(config, kind, max(2, len(data.labels)))
-    if spec.gradient_checkpointing and not structure.supports_gradient_checkpointing:
-        raise RequestError(
-            f"--gradient-checkpointing: transformers has none for model type {config.model_type!r}: leave it out; "
-            "where memory is short take a smaller --batch-size with --accumulate"
-        )
-    if is_reversible(structure):
-        raise ModelError(
-            f"model {model} ({config.model_type}) has reversible layers, which learn only where gradients reach the "
-            "embeddings, and an adapter leaves those frozen: choose another model"
-        )
+    _check_training(spec, structure, model, config.model_type)
     space = module_space(structure, config, kind, spec.bands)
     if not space.groups:
         raise ModelError(f"model {model} ({config.model_type}) has no module that an adapter can target")
@@ -139,24 +130,10 @@ def prepare(spec: SearchSpec) -> Prepared:
     spec = replace(spec, pack=spec.pack or _default_pack(spec))
     assert spec.learning_rate is not None
     assert spec.training_seed is not None
-    limit = spec.max_adapter_mb
-    # Bytes of an encoder's head; asked for only with a limit, since it reads every shard's header.
-    head = 4 * head_parameters_of(structure, folder) if kind == "encoder" and limit is not None else 0
-    middle = spec.ranks[len(spec.ranks) // 2]
-    placements = PlacementSpace(
-        tuple(group.name for group in space.groups),
-        spec.ranks,
-        (lambda p: space.adapter_bytes(p) + head <= limit * 1e6) if limit is not None else (lambda _: True),
-    )
-    smallest = min(
-        (Placement.of([group], min(spec.ranks)) for group in placements.groups),
-        key=lambda placement: (space.adapter_bytes(placement), placement.groups),
-    )
-    if limit is not None and not placements.allowed(smallest):
-        raise RequestError(
-            f"--max-adapter-mb {limit:g} allows no placement: the smallest, {smallest.label}, has "
-            f"{(space.adapter_bytes(smallest) + head) / 1e6:.10g}; give that or more, or a lower one of --ranks"
-        )
+    head = 0
+    if kind == "encoder" and spec.max_adapter_mb is not None:  # else not asked for: it reads every shard's header
+        head = 4 * head_parameters_of(structure, folder)
+    placements = _placements(spec, space, head)
     facts = {
         "model": model,
         "data": source,
@@ -200,8 +177,50 @@ def prepare(spec: SearchSpec) -> Prepared:
         uses_gpu=bool(spec.gpus_per_trial),  # Ray leaves a worker that asked for none those of its machine
         hub_id=None if Path(model).expanduser().is_dir() else model,
     )
+    middle = spec.ranks[len(spec.ranks) // 2]
     named = {Placement.of(reference.groups, middle): reference.name for reference in references(space)}
     return Prepared(spec, facts, assignment, placements, named)
+
+
+def _check_training(spec: SearchSpec, structure: Any, model: str, model_type: str) -> None:
+    """Raises RequestError, or ModelError, where the model cannot be trained as it was asked for."""
+    from objectives.training import is_reversible
+
+    if spec.gradient_checkpointing and not structure.supports_gradient_checkpointing:
+        raise RequestError(
+            f"--gradient-checkpointing: transformers has none for model type {model_type!r}: leave it out; "
+            "where memory is short take a smaller --batch-size with --accumulate"
+        )
+    if is_reversible(structure):
+        raise ModelError(
+            f"model {model} ({model_type}) has reversible layers, which learn only where gradients reach the "
+            "embeddings, and an adapter leaves those frozen: choose another model"
+        )
+
+
+def _placements(spec: SearchSpec, space: ModuleSpace, head: int) -> PlacementSpace:
+    """Those that --max-adapter-mb allows; ``head`` are the bytes of an encoder's, which every adapter has besides.
+
+    Raises RequestError if there is none.
+    """
+    from search.strategy.space import PlacementSpace
+
+    limit = spec.max_adapter_mb
+    placements = PlacementSpace(
+        tuple(group.name for group in space.groups),
+        spec.ranks,
+        (lambda p: space.adapter_bytes(p) + head <= limit * 1e6) if limit is not None else (lambda _: True),
+    )
+    smallest = min(
+        (Placement.of([group], min(spec.ranks)) for group in placements.groups),
+        key=lambda placement: (space.adapter_bytes(placement), placement.groups),
+    )
+    if limit is not None and not placements.allowed(smallest):
+        raise RequestError(
+            f"--max-adapter-mb {limit:g} allows no placement: the smallest, {smallest.label}, has "
+            f"{(space.adapter_bytes(smallest) + head) / 1e6:.10g}; give that or more, or a lower one of --ranks"
+        )
+    return placements
 
 
 def _command(spec: SearchSpec) -> str:
