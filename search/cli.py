@@ -88,6 +88,7 @@ def run(
     metavar="H",
     help="As of run, from now on.  [default: as last given]",
 )
+@click.option("--ray-address", metavar="A", help="Where the search's Ray cluster is now.  [default: as last given]")
 @stores
 @as_json
 def resume(
@@ -95,6 +96,7 @@ def resume(
     budget: int | None,
     workers: int | None,
     max_hours: float | None,
+    ray_address: str | None,
     home: str | None,
     storage: str | None,
     tracking_uri: str | None,
@@ -110,7 +112,9 @@ def resume(
     from search.run import resume as continue_search
 
     place = known_home(home, storage, tracking_uri)
-    document = continue_search(name, place, budget=budget, workers=workers, max_hours=max_hours)
+    document = continue_search(
+        name, place, budget=budget, workers=workers, max_hours=max_hours, ray_address=ray_address
+    )
     print_result(document, as_json, place.flags())
 
 

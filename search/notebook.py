@@ -46,13 +46,18 @@ class Search:
         return cls(document["search"], home=home, storage=storage, tracking_uri=tracking_uri)
 
     def resume(
-        self, *, budget: int | None = None, workers: int | None = None, max_hours: float | None = None
+        self,
+        *,
+        budget: int | None = None,
+        workers: int | None = None,
+        max_hours: float | None = None,
+        ray_address: str | None = None,
     ) -> Search:
         """Continue to the budget, or to a new one; returns this search with what was found."""
         from search.run import resume
 
         try:
-            resume(self.name, self.home, budget=budget, workers=workers, max_hours=max_hours)
+            resume(self.name, self.home, budget=budget, workers=workers, max_hours=max_hours, ray_address=ray_address)
         finally:  # what was found until an interrupt is found, too
             self.__dict__.pop("document", None)
         return self

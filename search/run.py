@@ -68,10 +68,12 @@ def resume(
     budget: int | None = None,
     workers: int | None = None,
     max_hours: float | None = None,
+    ray_address: str | None = None,
 ) -> dict[str, Any]:
     """Continue a search to its budget, or to a new one, on the MLflow that it had, unless the home names another.
 
-    `max_hours` count from now, be they new ones or those that the search began with.
+    `max_hours` count from now, be they new ones or those that the search began with. `ray_address` is where its cluster
+    is now.
 
     Raises as :func:`start`, and RequestError where its data or its model are no longer what they were.
     """
@@ -85,8 +87,9 @@ def resume(
         home = replace(home, tracking=home.mlflow(search))
         catalog.follow_adapters(search.id, home.adapters(search))
         spec = SearchSpec.from_json(search.spec)
-        given: dict[str, Any] = {"budget": budget, "workers": workers, "max_hours": max_hours}
-        spec = replace(spec, **{key: value for key, value in given.items() if value is not None})
+        given = {"budget": budget, "workers": workers, "max_hours": max_hours, "ray_address": ray_address}
+        changed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        spec = replace(spec, **changed)
         if _is_finished(catalog, search, spec, home):
             return _succeeded(search.name, _tell_again(catalog, search, home))
         check_adapters(spec)

@@ -18,7 +18,7 @@ LARGEST_SEED = 2**32 - 1
 #: Of what is counted: trials, steps, rows, tokens, ranks.
 MOST = 1_000_000
 #: What ``resume`` may change.
-CHANGEABLE = ("budget", "workers", "max_hours")
+CHANGEABLE = ("budget", "workers", "max_hours", "ray_address")
 SEEDS = ("seed", "training_seed")
 #: The least of each whole number.
 AT_LEAST = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0, "retries": 0}

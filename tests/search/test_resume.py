@@ -187,6 +187,17 @@ def test_a_search_without_a_success_has_none_when_it_is_resumed(tmp_path: Path) 
         resume("a", home)
 
 
+def test_a_search_goes_on_where_its_cluster_is_now(tmp_path: Path) -> None:
+    """A new head has another address as a rule, and the old one never answers again."""
+    home = Home.at(tmp_path, None, None)
+    with closing(Catalog(home.storage)) as catalog:
+        asked = SearchSpec(steps=20, ray_address="127.0.0.1:2", workers=1).to_json()
+        catalog.set_status(catalog.create_search("a", asked, FACTS).id, "interrupted")
+    for given, tried in ((None, "127.0.0.1:2"), ("127.0.0.1:1", "127.0.0.1:1")):
+        with pytest.raises(RequestError, match=rf"^--ray-address {tried} does not answer \(Connection refused\)"):
+            resume("a", home, ray_address=given)
+
+
 def test_where_every_placement_is_too_slow_the_nearest_to_the_cap_is_told() -> None:
     points = [
         {"status": "infeasible", "tpot_ratio": ratio, "reason": f"latency ratio {ratio} is above"}
