@@ -82,7 +82,8 @@ def check_gpus(wanted: float, address: str | None) -> None:
     """
     if address is None and wanted > (there := gpus_there()):
         raise RequestError(
-            f"--gpus-per-trial {wanted:g} is more than the {there:g} GPUs that Ray finds here: give less, or 0 for CPU"
+            f"--gpus-per-trial {wanted:g} is more than the {there:g} GPUs that Ray finds here: give less, or 0 for "
+            "CPU; a search that began with them goes on where they are"
         )
 
 

@@ -100,6 +100,18 @@ def test_a_ray_that_is_too_slow_to_start_is_no_fault_of_the_program(monkeypatch:
     )
 
 
+def test_more_gpus_than_this_machine_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "gpus_there", lambda: 1.0)
+    for wanted, address in ((1.0, None), (0.0, None), (2.0, "auto")):  # a cluster may grow
+        session.check_gpus(wanted, address)
+    with pytest.raises(RequestError) as refusal:
+        session.check_gpus(2.0, None)
+    assert str(refusal.value) == (
+        "--gpus-per-trial 2 is more than the 1 GPUs that Ray finds here: give less, or 0 for CPU; a search that began "
+        "with them goes on where they are"
+    )
+
+
 def test_a_ray_that_has_no_such_name_tells_nothing_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is none that Ray promises."""
     monkeypatch.delattr("ray._private.worker._global_node")
