@@ -300,3 +300,22 @@ def test_two_processes_that_ask_for_one_trial_do_not_mix_their_placements(url: s
         other.ask()
     assert asked is not None
     assert [SPACE.placement(trial.params) for trial in trials(url)] == [asked[1]]
+
+
+def test_what_is_known_is_taken_in_once_however_often_a_search_is_interrupted(url: str) -> None:
+    """Before its first trial too: twice the same would weigh twice, and shift the numbers of trials."""
+    found = [Known(placement, 1, 1.1, 0.5, 0.02, ((20, 1.0),), 0.9) for placement in list(SPACE)[:3]]
+
+    def opened(known: list[Known]) -> Study:
+        return Study(url, SEARCH, SPACE, strategy="tpe", references=(), budget=40, seed=0, known=known)
+
+    opened(found[:2]).close()  # one process died after two of them
+    for _ in range(2):
+        opened(found).close()
+    assert len(trials(url)) == 3
+    with closing(opened(found)) as study:
+        asked = study.ask()
+        assert asked is not None
+        assert asked[0] == 3
+    opened(found).close()
+    assert len(trials(url)) == 4
