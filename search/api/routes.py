@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from objectives import demo
@@ -194,7 +195,9 @@ def state_of(catalog: Catalog, name: str) -> dict[str, Any]:
     stands = standing(catalog, search)
     waiting = asked is not None and asked.status in OPEN
     over = stands["status"] != "running" and not waiting
-    return stands | {"error": asked.error if asked else None, "over": over}
+    # What a submission failed of is no word on a search that somebody has continued since.
+    goes_on = stands["status"] in ("running", "complete")
+    return stands | {"error": asked.error if asked and not goes_on else None, "over": over}
 
 
 @reads.get(
@@ -214,7 +217,7 @@ def watch(
     """Events `progress` and, at last, `end`: status, how many trials are done, and the front so far."""
     look = partial(request.app.state.watched, name)
     look()  # an unknown search is refused before the stream begins
-    stream: AsyncIterator[str] = events(look, last_event_id)
+    stream: AsyncIterator[str] | tuple[()] = events(look, last_event_id) if request.method == "GET" else ()
     # Else nginx gathers events until they fill a buffer, or the search ends.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
@@ -304,3 +307,21 @@ class _Archive(FileResponse):
         finally:
             # At once, not in a thread: where the client has gone, nothing would be waited for.
             shutil.rmtree(Path(self.path).parent, ignore_errors=True)
+
+
+def _answer_head(router: APIRouter) -> None:
+    """HTTP asks it of whatever answers GET; the body is left out by the server below."""
+    for route in list(router.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            router.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                response_class=route.response_class,
+                include_in_schema=False,
+            )
+
+
+for each in (anyone, reads):
+    _answer_head(each)
+ROUTERS = (anyone, reads, writes)
