@@ -13,8 +13,9 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Request
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.routing import APIRoute
@@ -26,6 +27,7 @@ from search import outside
 from search.api import models
 from search.api.auth import requires
 from search.api.events import events
+from search.catalog.pages import page
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
 from search.catalog.submissions import OPEN, SubmissionRecord, submission, submissions, submit
@@ -153,10 +155,25 @@ def _shown(record: SubmissionRecord) -> models.Submission:
     return models.Submission(**asdict(record))
 
 
-@reads.get("/searches", summary="All searches, newest first")
-def list_searches(request: Request) -> list[models.SearchRow]:
+@reads.get(
+    "/searches",
+    summary="Searches, newest first, page by page",
+    responses=_problems(404, 422)
+    | {200: {"headers": {"Link": {"description": 'The next page, rel="next".', "schema": {"type": "string"}}}}},
+)
+def list_searches(
+    request: Request,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
+    after: Annotated[
+        str | None, Query(pattern=f"^{outside.NAME}$", description="Name of the last search of the page before.")
+    ] = None,
+) -> list[models.SearchRow]:
     catalog = request.app.state.catalog
-    return [models.SearchRow(**row) for row in result_rows(catalog, catalog.searches())]
+    found, more = page(catalog, limit, after)
+    if more:  # the query alone, since a proxy may have put a path in front
+        response.headers["Link"] = f'<?{urlencode({"limit": limit, "after": found[-1].name})}>; rel="next"'
+    return [models.SearchRow(**row) for row in result_rows(catalog, found)]
 
 
 @reads.get("/submissions", summary="What was submitted, oldest first")

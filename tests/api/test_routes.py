@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from safetensors.torch import load
@@ -22,7 +23,7 @@ from search.catalog import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submissions
 from search.result import result_document
 from search.spec import SearchSpec
-from tests.api.conftest import FACTS, Service
+from tests.api.conftest import FACTS, Service, record_search
 from tests.objectives.conftest import no_file_larger_than
 from tests.waiting import wait_for
 
@@ -36,6 +37,22 @@ def test_a_search_is_shown_as_the_command_line_shows_it(service: Service) -> Non
     assert client.get("/searches/demo/front").json()["front"] == document["front"]
     (row,) = client.get("/searches").json()
     assert (row["search"], row["status"], row["front"], row["best"]) == ("demo", "complete", 2, 0.7)
+
+
+def test_searches_come_page_by_page(service: Service) -> None:
+    for name in ("second", "third"):
+        record_search(service.catalog, service.home, name)
+    client = service.client("read")
+    first = client.get("/searches", params={"limit": 2})
+    assert [row["search"] for row in first.json()] == ["third", "second"]
+    assert first.headers["Link"] == '<?limit=2&after=second>; rel="next"'
+    last = client.get(urljoin("/searches?limit=2", first.links["next"]["url"]))
+    assert [row["search"] for row in last.json()] == ["demo"]
+    assert "Link" not in last.headers
+    unknown = client.get("/searches", params={"after": "gone"})
+    assert (unknown.status_code, unknown.json()["detail"][:24]) == (404, "no search is named 'gone")
+    for limit in (0, 1001):
+        assert client.get("/searches", params={"limit": limit}).status_code == 422
 
 
 def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
