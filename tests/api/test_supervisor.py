@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import create_engine, event, make_url, text
 
 from objectives.errors import RequestError
-from search.api.supervisor import POLL_S, Supervisor, _last_words
+from search.api.supervisor import POLL_S, Supervisor
 from search.catalog import Catalog
 from search.catalog.submissions import move, submission, submit
 from search.children import spawn
@@ -174,15 +174,3 @@ def test_a_server_whose_port_is_taken_begins_nothing(service: Service) -> None:
     waits = submission(service.catalog, "waits")
     assert waits is not None
     assert (waits.status, waits.started_at) == ("queued", None)
-
-
-def test_the_last_words_are_those_of_this_attempt(tmp_path: Path) -> None:
-    log = tmp_path / "s.log"
-    log.write_text("error: of yesterday\n")
-    heard = log.stat().st_size
-    with log.open("a") as stream:
-        stream.write("Killed\n")
-    assert _last_words(log, heard, 1) == "it ended with exit code 1: see s.log on the server"
-    with log.open("a") as stream:
-        stream.write("error: of today\n")
-    assert _last_words(log, heard, 1) == "of today"
