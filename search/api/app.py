@@ -104,9 +104,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
         return _problem(
             422, f"the body's Content-Type is {kind}: send JSON, and the header Content-Type: application/json"
         )
-    where = ".".join(str(part) for part in first["loc"][1:]) or "body"
     shown = ascii(first["input"])
     shown = shown if len(shown) <= 100 else shown[:97] + "..."
+    where = ".".join(str(part) for part in first["loc"][1:])
+    if not where:  # none at all, or JSON of another kind
+        what = "missing" if first["type"] == "missing" else shown
+        return _problem(422, f"the body is {what}: send an object of settings, {{}} for the defaults")
     return _problem(422, f"{ascii(where)[1:-1]} is {shown}: {first['msg'][0].lower()}{first['msg'][1:]}")
 
 

@@ -14,13 +14,16 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
+from fastapi.testclient import TestClient
 from safetensors.torch import load
 from sqlalchemy import create_engine
 
 from objectives import demo
+from search.api.app import application
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submissions
+from search.home import Home
 from search.result import result_document
 from search.spec import SearchSpec
 from tests.api.conftest import FACTS, Service, record_search
@@ -144,6 +147,8 @@ def test_a_catalog_that_does_not_answer_is_no_fault_of_the_token(service: Servic
             (body, 400, "the body is no JSON: send an object of settings")
             for body in (b"{x", b'{"name": "\xff"}', b"[" * 20_000, b'{"budget": %s}' % (b"9" * 5000))
         ),
+        (b"", 422, "the body is missing: send an object of settings, {} for the defaults"),
+        ([8], 422, "the body is [8]: send an object of settings, {} for the defaults"),
         ({"budget": 0}, 422, "budget is 0: input should be greater than or equal to 1"),
         ({"budget": "3"}, 422, "budget is '3': input should be a valid integer"),
         ({"storage": "sqlite:///x"}, 422, "storage is 'sqlite:///x': extra inputs are not permitted"),
@@ -279,6 +284,8 @@ def test_a_search_is_resumed_to_a_larger_budget(service: Service) -> None:
     client = service.client()
     few = client.post("/searches/demo/resume", json={"budget": 1})
     assert few.json()["detail"] == "budget 1 is below the 2 trials that search demo has: give more"
+    assert client.post("/searches/demo/resume", json={"budget": 2}).status_code == 202, "what is stopped may go on"
+    assert client.post("/searches/demo/cancel").status_code == 202
     answer = client.post("/searches/demo/resume", json={"budget": 5, "max_hours": 2})
     assert (answer.status_code, answer.json()["kind"], answer.json()["settings"]) == (
         202,
@@ -334,7 +341,21 @@ def test_an_archive_is_sent_whole_and_leaves_nothing_behind(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_what_cannot_be_exported_says_why(service: Service) -> None:
+def test_an_adapter_goes_with_a_home_that_was_moved(service: Service) -> None:
+    moved = Home.at(service.home.folder.with_name("moved"), None, None)
+    service.catalog.close()
+    service.home.folder.rename(moved.folder)
+    with closing(Catalog(moved.storage)) as catalog:
+        app = application(catalog, moved, Supervisor(catalog, moved, at_once=1))
+        client = TestClient(app, headers={"Authorization": f"Bearer {service.tokens['read']}"})
+        (member, *_) = client.get("/searches/demo/front").json()["front"]
+        assert Path(member["adapter"]).is_relative_to(moved.folder)
+        assert client.get("/searches/demo/adapter").status_code == 200
+
+
+def test_what_cannot_be_exported_says_why(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     client = service.client("read")
     for pick, code in {"trial=7": 409, "trial=²": 422, "x": 422}.items():
         answer = client.get("/searches/demo/adapter", params={"pick": pick})
@@ -345,6 +366,7 @@ def test_what_cannot_be_exported_says_why(service: Service) -> None:
     changed = client.get("/searches/demo/adapter", params={"pick": "trial=0"})
     assert changed.status_code == 409
     assert "has changed since it was measured" in changed.json()["detail"]
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_disk_that_is_full_is_no_fault_of_the_request(

@@ -290,6 +290,14 @@ def test_a_search_that_the_command_line_runs_is_resumed_when_that_has_ended(
     assert begun == [["resume", "demo", "--json"]]
 
 
+def test_a_resume_that_waits_for_the_command_line_can_be_canceled(service: Service) -> None:
+    submit(service.catalog, "demo", "resume", {}, "me")
+    supervisor = Supervisor(service.catalog, service.home, at_once=1)
+    with closing(Catalog(service.home.storage)) as other, Lease(other, service.catalog.search("demo").id, "demo"):
+        assert supervisor.cancel("demo")
+    assert status(service, "demo") == "canceled"
+
+
 def test_a_home_that_is_moved_away_is_said_once_and_no_other_is_made(
     service: Service,
     start: Callable[[], Supervisor],
