@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from objectives.secrets import redacted
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -51,6 +53,27 @@ def is_at_work(log: Path) -> bool:
     except OSError:  # no log, so nothing was begun; or a file system without locks
         return False
     return False
+
+
+def size_of(log: Path) -> int:
+    """In bytes; 0 of one that is not there."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def last_words(log: Path, heard: int, code: int) -> str:
+    """The sentence with which a command of ours ended, without what a URL may carry; `heard` bytes are from before."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(heard, size_of(log) - 8192))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        return f"it ended with exit code {code}, and {_in_home(log)} cannot be read ({error.strerror})"
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return redacted(said[-1]) if said and code > 0 else f"it ended with exit code {code}: see {_in_home(log)}"
+
+
+def _in_home(log: Path) -> str:
+    return f"{log.parent.name}/{log.name} in the home"
 
 
 def _end_with(parent: int) -> Callable[[], None]:

@@ -147,22 +147,26 @@ def show(
 
 
 @cli.command("list")
+@click.option("--last", type=click.IntRange(1), metavar="N", help="Show the newest N only.")
 @stores
 @as_json
-def list_(home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool) -> None:
+def list_(
+    last: int | None, home: str | None, storage: str | None, tracking_uri: str | None, as_json: bool, debug: bool
+) -> None:
     """List all searches, newest first.
 
     \b
     Example:
-      python -m search list
+      python -m search list --last 20
     """
+    from search.catalog.pages import page
     from search.catalog.store import Catalog
     from search.result import result_rows
 
     rows = []
     if has_catalog(place := place_of(home, storage, tracking_uri)):
         with closing(Catalog(place.storage)) as catalog:
-            rows = result_rows(catalog, catalog.searches())
+            rows = result_rows(catalog, catalog.searches() if last is None else page(catalog, last)[0])
     if as_json:
         print_json(rows)
     else:

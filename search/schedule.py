@@ -19,9 +19,10 @@ from types import MappingProxyType
 from objectives.errors import RequestError, StoreError
 from search.catalog import schedules
 from search.catalog.champions import decided_in
+from search.catalog.connect import refuse_if_gone
 from search.catalog.records import NightRecord, ScheduleRecord
 from search.catalog.store import Catalog
-from search.children import spawn
+from search.children import last_words, size_of, spawn
 from search.notify import notify
 
 #: A daemon that has not been heard of for so many seconds is dead.
@@ -39,7 +40,10 @@ def utc_now() -> datetime:
 
 @dataclass
 class _Child:
+    """`heard`: the size of its log before it."""
+
     night: NightRecord
+    heard: int
     process: subprocess.Popen[bytes]
     told_to_end: bool = False
 
@@ -103,6 +107,7 @@ class Daemon:
             self._end_children()
 
     def _start_what_is_due(self) -> None:
+        refuse_if_gone(self._catalog.url)
         known = {schedule.name: schedule for schedule in schedules.all_schedules(self._catalog)}
         while (night := schedules.adopt(self._catalog, self._owner, self._lease_s)) is not None:
             if night.schedule in known:
@@ -128,13 +133,15 @@ class Daemon:
 
     def _start(self, schedule: ScheduleRecord, night: NightRecord, *, again: bool) -> None:
         command = self._command(schedule, night, again)
+        log = self._log_of(night)
         try:
-            process = spawn(command, self._logs / f"{night.search}.log", self._environment, schedule.folder)
+            heard = size_of(log)
+            process = spawn(command, log, self._environment, schedule.folder)
         except OSError as error:
             reason = f"failed: cannot be started ({error.strerror}: {error.filename})"
             self._end(night, reason, None, None)
             return
-        self._children.append(_Child(night, process))
+        self._children.append(_Child(night, heard, process))
 
     def _look_after_children(self) -> None:
         for child in list(self._children):
@@ -144,17 +151,21 @@ class Daemon:
                     # Somebody else is at it, who began while this one started.
                     schedules.give_back(self._catalog, child.night)
                 else:
-                    self._record(child.night, code)
+                    self._record(child, code)
                 self._children.remove(child)  # only now: where the database is away, the next turn records it
             elif not schedules.heartbeat(self._catalog, child.night) and not child.told_to_end:
                 child.process.terminate()
                 child.told_to_end = True
 
-    def _record(self, night: NightRecord, code: int) -> None:
+    def _log_of(self, night: NightRecord) -> Path:
+        return self._logs / f"{night.search}.log"
+
+    def _record(self, child: _Child, code: int) -> None:
+        night = child.night
         search = self._catalog.find(night.search)
         steps = None if search is None else sum(trial.steps for trial in self._catalog.trials(search.id))
         seconds = None if search is None else search.elapsed_s
-        result = "complete" if code == 0 else f"failed: exit code {code}, see {night.search}.log"
+        result = "complete" if code == 0 else f"failed: {last_words(self._log_of(night), child.heard, code)}"
         decided = None if search is None else decided_in(self._catalog, search.id)
         self._end(night, result, seconds, steps, "" if decided is None else f"; {decided.why}")
 
@@ -181,7 +192,7 @@ class Daemon:
                     if (code := child.process.poll()) is None:
                         schedules.heartbeat(self._catalog, child.night)
                     elif code == 0:
-                        self._record(child.night, 0)
+                        self._record(child, 0)
                     else:
                         schedules.give_back(self._catalog, child.night)
             self._children = [child for child in self._children if child.process.returncode is None]

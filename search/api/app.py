@@ -14,12 +14,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from objectives.errors import RequestError, StoreError, UnknownSearch
 from search.api.auth import token_of
 from search.api.events import Watched
-from search.api.routes import anyone, reads, state_of, writes
+from search.api.routes import ROUTERS, state_of
 from search.api.supervisor import Supervisor
 from search.catalog.store import Catalog
 from search.home import Home
@@ -43,11 +45,13 @@ def application(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # To an address that is made of the request's, which behind a proxy with TLS is none of this server's.
+        redirect_slashes=False,
     )
     app.state.catalog, app.state.home, app.state.supervisor = catalog, home, supervisor
     app.state.roots, app.state.endpoints = tuple(roots), tuple(endpoints)
     app.state.watched = Watched(partial(state_of, catalog))
-    for router in (anyone, reads, writes):
+    for router in ROUTERS:
         app.include_router(router)
     app.middleware("http")(_guard)
     app.exception_handler(RequestValidationError)(_invalid)
@@ -100,9 +104,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
         return _problem(
             422, f"the body's Content-Type is {kind}: send JSON, and the header Content-Type: application/json"
         )
-    where = ".".join(str(part) for part in first["loc"][1:]) or "body"
     shown = ascii(first["input"])
     shown = shown if len(shown) <= 100 else shown[:97] + "..."
+    where = ".".join(str(part) for part in first["loc"][1:])
+    if not where:  # none at all, or JSON of another kind
+        what = "missing" if first["type"] == "missing" else shown
+        return _problem(422, f"the body is {what}: send an object of settings, {{}} for the defaults")
     return _problem(422, f"{ascii(where)[1:-1]} is {shown}: {first['msg'][0].lower()}{first['msg'][1:]}")
 
 
@@ -110,15 +117,24 @@ async def _turned_away(request: Request, error: Exception) -> Response:
     """Ours as they are; where the framework has a word of its own, a sentence that says more."""
     assert isinstance(error, HTTPException)
     path = ascii(request.url.path)[1:-1]
+    headers = error.headers
     if error.status_code == 400:  # as of other encodings, or nested too deeply
         sentence = _NO_JSON
     elif error.status_code == 405:
         sentence = f"{path} does not take {request.method}: GET /openapi.json describes what it takes"
+        headers = {"Allow": ", ".join(sorted(_methods(request)))}
     elif error.detail == HTTPStatus.NOT_FOUND.phrase:
         sentence = f"{path} is no path of this server: GET /openapi.json describes those there are"
     else:
         sentence = error.detail
-    return JSONResponse({"detail": sentence}, error.status_code, error.headers)
+    return JSONResponse({"detail": sentence}, error.status_code, headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Of all routes with this path: the framework names those of the first one alone."""
+    routes = (route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute))
+    here = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return set().union(*(route.methods or () for route in here))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

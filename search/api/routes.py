@@ -13,10 +13,12 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Request
+from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from objectives import demo
@@ -26,6 +28,7 @@ from search.admission import free_name
 from search.api import models
 from search.api.auth import requires
 from search.api.events import events
+from search.catalog.pages import page
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
 from search.catalog.submissions import OPEN, SubmissionRecord, submission, submissions, submit
@@ -152,10 +155,25 @@ def _shown(record: SubmissionRecord) -> models.Submission:
     return models.Submission(**asdict(record))
 
 
-@reads.get("/searches", summary="All searches, newest first")
-def list_searches(request: Request) -> list[models.SearchRow]:
+@reads.get(
+    "/searches",
+    summary="Searches, newest first, page by page",
+    responses=_problems(404, 422)
+    | {200: {"headers": {"Link": {"description": 'The next page, rel="next".', "schema": {"type": "string"}}}}},
+)
+def list_searches(
+    request: Request,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
+    after: Annotated[
+        str | None, Query(pattern=f"^{outside.NAME}$", description="Name of the last search of the page before.")
+    ] = None,
+) -> list[models.SearchRow]:
     catalog = request.app.state.catalog
-    return [models.SearchRow(**row) for row in result_rows(catalog, catalog.searches())]
+    found, more = page(catalog, limit, after)
+    if more:  # the query alone, since a proxy may have put a path in front
+        response.headers["Link"] = f'<?{urlencode({"limit": limit, "after": found[-1].name})}>; rel="next"'
+    return [models.SearchRow(**row) for row in result_rows(catalog, found)]
 
 
 @reads.get("/submissions", summary="What was submitted, oldest first")
@@ -194,7 +212,9 @@ def state_of(catalog: Catalog, name: str) -> dict[str, Any]:
     stands = standing(catalog, search)
     waiting = asked is not None and asked.status in OPEN
     over = stands["status"] != "running" and not waiting
-    return stands | {"error": asked.error if asked else None, "over": over}
+    # What a submission failed of is no word on a search that somebody has continued since.
+    goes_on = stands["status"] in ("running", "complete")
+    return stands | {"error": asked.error if asked and not goes_on else None, "over": over}
 
 
 @reads.get(
@@ -214,7 +234,7 @@ def watch(
     """Events `progress` and, at last, `end`: status, how many trials are done, and the front so far."""
     look = partial(request.app.state.watched, name)
     look()  # an unknown search is refused before the stream begins
-    stream: AsyncIterator[str] = events(look, last_event_id)
+    stream: AsyncIterator[str] | tuple[()] = events(look, last_event_id) if request.method == "GET" else ()
     # Else nginx gathers events until they fill a buffer, or the search ends.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
@@ -304,3 +324,21 @@ class _Archive(FileResponse):
         finally:
             # At once, not in a thread: where the client has gone, nothing would be waited for.
             shutil.rmtree(Path(self.path).parent, ignore_errors=True)
+
+
+def _answer_head(router: APIRouter) -> None:
+    """HTTP asks it of whatever answers GET; the body is left out by the server below."""
+    for route in list(router.routes):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            router.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                response_class=route.response_class,
+                include_in_schema=False,
+            )
+
+
+for each in (anyone, reads):
+    _answer_head(each)
+ROUTERS = (anyone, reads, writes)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import Interrupted, LeaseLost, RequestError, SearchError, StoreError
-from objectives.secrets import redacted
+from search.catalog.connect import refuse_if_gone
 from search.catalog.store import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submission, submissions
-from search.children import is_at_work, spawn
+from search.children import is_at_work, last_words, size_of, spawn
 from search.home import Home
 from search.spec import CHANGEABLE
 
@@ -112,6 +112,7 @@ class Supervisor:
                 try:
                     self._check()
                     self._reap()
+                    refuse_if_gone(self._home.storage)
                     self._launch()
                     said = None
                 except LeaseLost as error:
@@ -156,7 +157,7 @@ class Supervisor:
                 elif met:
                     move(self._catalog, name, "running", "queued")
                 else:
-                    move(self._catalog, name, "running", "failed", _last_words(self._log_of(name), child.heard, code))
+                    move(self._catalog, name, "running", "failed", last_words(self._log_of(name), child.heard, code))
                 # Only now: where the catalog refused, the next turn says it again.
                 del self._children[name]
             _log.info("search %s: exit code %d", name, code)
@@ -195,7 +196,7 @@ class Supervisor:
         environment = os.environ | self._home.environment() | {"HF_HUB_OFFLINE": "1"}
         log = self._log_of(asked.name)
         _log.info("search %s: %s, asked for by %s", asked.name, arguments[0], asked.token)
-        heard = log.stat().st_size if log.exists() else 0
+        heard = size_of(log)
         process = spawn([sys.executable, "-m", "search", *arguments, "--json"], log, environment)
         return _Child(process, again=asked.started_at is not None and not goes_on, heard=heard)
 
@@ -213,15 +214,3 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
         elif value is not None and value is not False:
             given.append(f"{flag}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}")
     return given
-
-
-def _last_words(log: Path, heard: int, code: int) -> str:
-    """The sentence with which a command of ours ended, without what a URL may carry; `heard` bytes are from before."""
-    try:
-        with log.open("rb") as stream:
-            stream.seek(max(heard, log.stat().st_size - 8192))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-    except OSError as error:
-        return f"it ended with exit code {code}, and {log.name} on the server cannot be read ({error.strerror})"
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return redacted(said[-1]) if said and code > 0 else f"it ended with exit code {code}: see {log.name} on the server"

@@ -131,6 +131,16 @@ def is_there(url: URL) -> bool:
     return url.get_backend_name() != "sqlite" or sqlite_file(url).exists()
 
 
+def refuse_if_gone(storage: str) -> None:
+    """Raises StoreError where a SQLite file is not where it was: an open connection follows one that is moved, and a
+    process that is begun would make another in its old place."""
+    if not is_there(url := parse(storage)):
+        raise StoreError(
+            f"database {shown(url)!r} is not there any more: move it back, or begin this command again with the --home "
+            "or --storage that it has."
+        )
+
+
 def sqlite_file(url: URL) -> Path:
     assert url.database
     return Path(url.database)

@@ -45,12 +45,13 @@ def routes(service: Service) -> list[tuple[str, str, set[str]]]:
 
 def test_every_route_decides_who_may_use_it(service: Service) -> None:
     found = routes(service)
-    assert len(found) >= 12
+    assert len(found) >= 21
     for method, path, needed in found:
         if path in OPEN:
-            assert (method, needed) == ("GET", set())
+            assert method in ("GET", "HEAD")
+            assert needed == set()
         else:
-            assert needed == ({"read"} if method == "GET" else {"write"}), path
+            assert needed == ({"read"} if method in ("GET", "HEAD") else {"write"}), path
         address = path.replace("{name}", "demo")
         nobody = service.client(None).request(method, address)
         assert nobody.status_code == (200 if path in OPEN else 401)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import threading
@@ -12,21 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
+from fastapi.testclient import TestClient
 from safetensors.torch import load
 from sqlalchemy import create_engine
 
 from objectives import demo
-from objectives.errors import UnknownSearch
-from search.api.events import Watched
+from search.api.app import application
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
 from search.catalog.submissions import SubmissionRecord, move, submissions
-from search.lease import Lease
+from search.home import Home
 from search.result import result_document
 from search.spec import SearchSpec
-from tests.api.conftest import FACTS, Service
+from tests.api.conftest import FACTS, Service, record_search
 from tests.objectives.conftest import no_file_larger_than
 from tests.waiting import wait_for
 
@@ -40,6 +40,22 @@ def test_a_search_is_shown_as_the_command_line_shows_it(service: Service) -> Non
     assert client.get("/searches/demo/front").json()["front"] == document["front"]
     (row,) = client.get("/searches").json()
     assert (row["search"], row["status"], row["front"], row["best"]) == ("demo", "complete", 2, 0.7)
+
+
+def test_searches_come_page_by_page(service: Service) -> None:
+    for name in ("second", "third"):
+        record_search(service.catalog, service.home, name)
+    client = service.client("read")
+    first = client.get("/searches", params={"limit": 2})
+    assert [row["search"] for row in first.json()] == ["third", "second"]
+    assert first.headers["Link"] == '<?limit=2&after=second>; rel="next"'
+    last = client.get(urljoin("/searches?limit=2", first.links["next"]["url"]))
+    assert [row["search"] for row in last.json()] == ["demo"]
+    assert "Link" not in last.headers
+    unknown = client.get("/searches", params={"after": "gone"})
+    assert (unknown.status_code, unknown.json()["detail"][:24]) == (404, "no search is named 'gone")
+    for limit in (0, 1001):
+        assert client.get("/searches", params={"limit": limit}).status_code == 422
 
 
 def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
@@ -62,25 +78,66 @@ def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "code", "sentence"),
+    ("method", "path", "code", "sentence", "allow"),
     [
         (
             "GET",
             "/search/demo",
             404,
             "/search/demo is no path of this server: GET /openapi.json describes those there are",
+            None,
         ),
-        ("GET", "/searches/a%2Fb", 404, "/searches/a/b is no path of this server: GET /openapi.json describes those "),
-        ("DELETE", "/searches/demo", 405, "/searches/demo does not take DELETE: GET /openapi.json describes what "),
+        (
+            "GET",
+            "/searches/a%2Fb",
+            404,
+            "/searches/a/b is no path of this server: GET /openapi.json describes those ",
+            None,
+        ),
+        # A redirect would be to http, also behind a proxy that speaks https.
+        ("GET", "/searches/demo/", 404, "/searches/demo/ is no path of this server: GET /openapi.json ", None),
+        ("POST", "/searches/", 404, "/searches/ is no path of this server: GET /openapi.json ", None),
+        (
+            "DELETE",
+            "/searches/demo",
+            405,
+            "/searches/demo does not take DELETE: GET /openapi.json describes what ",
+            "GET, HEAD",
+        ),
+        ("DELETE", "/searches", 405, "/searches does not take DELETE: GET /openapi.json ", "GET, HEAD, POST"),
+        ("GET", "/searches/demo/cancel", 405, "/searches/demo/cancel does not take GET: GET /openapi.json ", "POST"),
     ],
 )
 def test_a_route_that_is_not_there_is_told_in_one_sentence(
-    service: Service, method: str, path: str, code: int, sentence: str
+    service: Service, method: str, path: str, code: int, sentence: str, allow: str | None
 ) -> None:
-    answer = service.client().request(method, path)
+    answer = service.client().request(method, path, follow_redirects=False)
     assert answer.status_code == code
     assert answer.json()["detail"].startswith(sentence)
-    assert answer.headers.get("Allow") == ("GET" if code == 405 else None)
+    assert answer.headers.get("Allow") == allow
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/searches", "/searches/demo", "/searches/demo/front", "/searches/none", "/submissions"]
+)
+def test_a_head_is_answered_as_a_get_would_be(service: Service, path: str) -> None:
+    """As of a load balancer that asks for the server's health."""
+    client = service.client("read")
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.headers) == (get.status_code, get.headers)
+
+
+def test_a_catalog_that_does_not_answer_is_no_fault_of_the_token(service: Service) -> None:
+    client = service.client("read")
+    service.catalog.close()
+    file = service.home.folder / "search.db"
+    file.unlink()
+    file.mkdir()
+    answer = client.get("/searches")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        503,
+        "the catalog does not answer now: try again later, or look into the server's log",
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,6 +147,8 @@ def test_a_route_that_is_not_there_is_told_in_one_sentence(
             (body, 400, "the body is no JSON: send an object of settings")
             for body in (b"{x", b'{"name": "\xff"}', b"[" * 20_000, b'{"budget": %s}' % (b"9" * 5000))
         ),
+        (b"", 422, "the body is missing: send an object of settings, {} for the defaults"),
+        ([8], 422, "the body is [8]: send an object of settings, {} for the defaults"),
         ({"budget": 0}, 422, "budget is 0: input should be greater than or equal to 1"),
         ({"budget": "3"}, 422, "budget is '3': input should be a valid integer"),
         ({"storage": "sqlite:///x"}, 422, "storage is 'sqlite:///x': extra inputs are not permitted"),
@@ -225,6 +284,8 @@ def test_a_search_is_resumed_to_a_larger_budget(service: Service) -> None:
     client = service.client()
     few = client.post("/searches/demo/resume", json={"budget": 1})
     assert few.json()["detail"] == "budget 1 is below the 2 trials that search demo has: give more"
+    assert client.post("/searches/demo/resume", json={"budget": 2}).status_code == 202, "what is stopped may go on"
+    assert client.post("/searches/demo/cancel").status_code == 202
     answer = client.post("/searches/demo/resume", json={"budget": 5, "max_hours": 2})
     assert (answer.status_code, answer.json()["kind"], answer.json()["settings"]) == (
         202,
@@ -280,7 +341,21 @@ def test_an_archive_is_sent_whole_and_leaves_nothing_behind(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-def test_what_cannot_be_exported_says_why(service: Service) -> None:
+def test_an_adapter_goes_with_a_home_that_was_moved(service: Service) -> None:
+    moved = Home.at(service.home.folder.with_name("moved"), None, None)
+    service.catalog.close()
+    service.home.folder.rename(moved.folder)
+    with closing(Catalog(moved.storage)) as catalog:
+        app = application(catalog, moved, Supervisor(catalog, moved, at_once=1))
+        client = TestClient(app, headers={"Authorization": f"Bearer {service.tokens['read']}"})
+        (member, *_) = client.get("/searches/demo/front").json()["front"]
+        assert Path(member["adapter"]).is_relative_to(moved.folder)
+        assert client.get("/searches/demo/adapter").status_code == 200
+
+
+def test_what_cannot_be_exported_says_why(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     client = service.client("read")
     for pick, code in {"trial=7": 409, "trial=²": 422, "x": 422}.items():
         answer = client.get("/searches/demo/adapter", params={"pick": pick})
@@ -291,6 +366,7 @@ def test_what_cannot_be_exported_says_why(service: Service) -> None:
     changed = client.get("/searches/demo/adapter", params={"pick": "trial=0"})
     assert changed.status_code == 409
     assert "has changed since it was measured" in changed.json()["detail"]
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_disk_that_is_full_is_no_fault_of_the_request(
@@ -304,51 +380,6 @@ def test_a_disk_that_is_full_is_no_fault_of_the_request(
     assert client.get("/searches/demo/adapter", params={"pick": "trial=0"}).status_code == 200
 
 
-def read_events(text: str) -> list[tuple[str, str, dict[str, Any]]]:
-    found = []
-    for block in text.strip().split("\n\n"):
-        if block.startswith(":"):  # a comment, for proxies: nothing has happened for a while
-            continue
-        fields = dict(line.split(": ", 1) for line in block.splitlines())
-        found.append((fields["event"], fields["id"], json.loads(fields["data"])))
-    return found
-
-
-def test_watching_ends_with_the_search(service: Service) -> None:
-    answer = service.client("read").get("/searches/demo/events")
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.headers["x-accel-buffering"] == "no", "or a proxy before the server would hold events back"
-    ((kind, number, state),) = read_events(answer.text)
-    assert (kind, state["status"], state["done"]) == ("end", "complete", 2)
-    assert [member["trial"] for member in state["front"]] == [0, 1]
-    again = service.client("read").get("/searches/demo/events", headers={"Last-Event-ID": number})
-    assert read_events(again.text)[-1][0] == "end"
-    assert service.client("read").get("/searches/other/events").status_code == 404
-
-
-def test_watching_ends_with_a_process_that_was_killed(service: Service) -> None:
-    made = service.catalog.create_search("killed", SearchSpec(steps=200, budget=2).to_json(), FACTS)
-
-    def statuses() -> list[str]:
-        client = service.client("read")
-        rows = [row for row in client.get("/searches").json() if row["search"] == "killed"]
-        return [client.get("/searches/killed").json()["status"], *(row["status"] for row in rows)]
-
-    with Lease(service.catalog, made.id, "killed"):
-        assert statuses() == ["running", "running"]
-    assert statuses() == ["interrupted", "interrupted"]
-    ((kind, _, state),) = read_events(service.client("read").get("/searches/killed/events").text)
-    assert (kind, state["status"], state["done"]) == ("end", "interrupted", 0)
-
-
-def test_watching_what_failed_tells_why(service: Service) -> None:
-    service.client().post("/searches", json={"name": "bad"})
-    assert move(service.catalog, "bad", "queued", "running")
-    assert move(service.catalog, "bad", "running", "failed", "data x cannot be read")
-    ((kind, _, state),) = read_events(service.client("read").get("/searches/bad/events").text)
-    assert (kind, state) == ("end", {"status": "failed", "error": "data x cannot be read"})
-
-
 def test_what_cannot_be_started_fails_alone(service: Service) -> None:
     """As on a full disk: here the folder of logs is a file."""
     (service.home.folder / "logs").write_text("not a folder")
@@ -360,32 +391,3 @@ def test_what_cannot_be_started_fails_alone(service: Service) -> None:
     assert client.get("/submissions/first").json()["error"].startswith("cannot be started (File exists: ")
     assert supervisor._thread.is_alive(), "and what comes after it is looked at"
     supervisor.stop()
-
-
-def test_all_who_watch_a_search_share_a_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fifty who watched a search of a thousand trials kept the server busy with them alone."""
-    monkeypatch.setattr("search.api.events.POLL_S", 3600.0)
-    looks: list[str] = []
-    begun, may_end = threading.Event(), threading.Event()
-
-    def look(name: str) -> dict[str, Any]:
-        looks.append(name)
-        begun.set()
-        may_end.wait(60)
-        if name == "unknown":
-            raise UnknownSearch("no search is named 'unknown'")
-        return {"status": "running", "over": name == "ended"}
-
-    watched = Watched(look)
-    with ThreadPoolExecutor(20) as threads:
-        first = threads.submit(watched, "demo")
-        begun.wait(60)
-        others = [threads.submit(watched, "demo") for _ in range(19)]
-        may_end.set()
-        assert all(each.result() == {"status": "running", "over": False} for each in (first, *others))
-    assert looks == ["demo"]
-    for name in ("ended", "unknown"):  # may be resumed, or begin, in the next moment
-        for _ in range(2):
-            with contextlib.suppress(UnknownSearch):
-                watched(name)
-    assert looks == ["demo", "ended", "ended", "unknown", "unknown"]

@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from search.catalog import Catalog
 from search.prepare import prepare
 from search.spec import SearchSpec
-from tests.api.test_routes import read_events
+from tests.api.test_events import read_events
 from tests.commands import call, command, environment, free_port
 from tests.search.conftest import postgres, postgres_server
 

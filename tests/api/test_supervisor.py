@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -16,11 +17,12 @@ import pytest
 from sqlalchemy import create_engine, event, make_url, text
 
 from objectives.errors import RequestError
-from search.api.supervisor import POLL_S, Supervisor, _last_words
+from search.api.supervisor import POLL_S, Supervisor, flags
 from search.catalog import Catalog
 from search.catalog.submissions import move, submission, submit
 from search.children import spawn
 from search.home import Home
+from search.lease import Lease
 from tests.api.conftest import Service, record_search
 from tests.api.test_service import QUICK, Server
 from tests.commands import call
@@ -176,13 +178,142 @@ def test_a_server_whose_port_is_taken_begins_nothing(service: Service) -> None:
     assert (waits.status, waits.started_at) == ("queued", None)
 
 
-def test_the_last_words_are_those_of_this_attempt(tmp_path: Path) -> None:
-    log = tmp_path / "s.log"
-    log.write_text("error: of yesterday\n")
-    heard = log.stat().st_size
-    with log.open("a") as stream:
-        stream.write("Killed\n")
-    assert _last_words(log, heard, 1) == "it ended with exit code 1: see s.log on the server"
-    with log.open("a") as stream:
-        stream.write("error: of today\n")
-    assert _last_words(log, heard, 1) == "of today"
+@pytest.fixture
+def searching(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[list[str]]]:
+    """What the next searches do, as a program; and the arguments of those that were begun."""
+
+    def replace(program: str) -> list[list[str]]:
+        begun: list[list[str]] = []
+
+        def instead(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+            begun.append(command[3:])
+            return spawn([sys.executable, "-S", "-c", program, *begun[-1]], log, environment)
+
+        monkeypatch.setattr("search.api.supervisor.spawn", instead)
+        return begun
+
+    return replace
+
+
+def test_a_value_is_never_taken_for_a_flag() -> None:
+    given = {"ranks": [4, 8], "template": "--home=/x {text}", "gradient_checkpointing": True, "pack": None}
+    assert flags(given | {"other": False, "max_hours": 0.5}) == [
+        "--ranks=4,8",
+        "--template=--home=/x {text}",
+        "--gradient-checkpointing",
+        "--max-hours=0.5",
+    ]
+
+
+def test_a_search_is_begun_with_its_settings_and_resumed_with_what_a_resume_may_change(
+    service: Service, start: Callable[[], Supervisor], searching: Callable[[str], list[list[str]]]
+) -> None:
+    settings = {"data": "/data", "budget": 5, "workers": 2, "max_hours": 0.5}
+    begun = searching("import os, sys; sys.exit(os.environ['HF_HUB_OFFLINE'] + os.environ['SEARCH_HOME'])")
+    submit(service.catalog, "new", "run", settings, "me")
+    submit(service.catalog, "demo", "run", settings, "me")
+    assert move(service.catalog, "demo", "queued", "running"), "as an earlier server did"
+    start()
+    wait_for(lambda: {status(service, name) for name in ("new", "demo")} == {"failed"})
+    changed = ["--budget=5", "--workers=2", "--max-hours=0.5"]
+    assert sorted(map(sorted, begun)) == sorted(
+        map(sorted, (["run", "--data=/data", *changed, "--name=new", "--json"], ["resume", "demo", *changed, "--json"]))
+    )
+    assert (service.home.folder / "logs" / "new.log").read_text() == f"1{service.home.folder}\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "over", "error"),
+    [
+        ("", "ended", None),
+        ("sys.exit(130)", "canceled", None),  # somebody sent it a signal
+        ("sys.exit('error: data x is not there: give another')", "failed", "data x is not there: give another"),
+        ("os.kill(os.getpid(), 9)", "failed", "it ended with exit code -9: see logs/s.log in the home"),
+    ],
+)
+def test_how_a_search_ended_is_told(
+    service: Service,
+    start: Callable[[], Supervisor],
+    searching: Callable[[str], list[list[str]]],
+    program: str,
+    over: str,
+    error: str | None,
+) -> None:
+    searching(f"import os, sys; {program}")
+    (service.home.folder / "logs").mkdir()
+    (service.home.folder / "logs" / "s.log").write_text("error: of an earlier search of that name\n")
+    submit(service.catalog, "s", "run", {}, "me")
+    start()
+    wait_for(lambda: status(service, "s") not in ("queued", "running"))
+    found = submission(service.catalog, "s")
+    assert found is not None
+    assert (found.status, found.error) == (over, error)
+
+
+def test_what_was_canceled_has_not_failed_and_the_next_one_begins(
+    service: Service, start: Callable[[], Supervisor], searching: Callable[[str], list[list[str]]]
+) -> None:
+    searching("import time; time.sleep(600)")  # ends by the signal, before it could catch one
+    for name in ("first", "second"):
+        submit(service.catalog, name, "run", {}, "me")
+    supervisor = start()
+    wait_for(lambda: status(service, "first") == "running")
+    time.sleep(3 * POLL_S)
+    assert status(service, "second") == "queued", "one at once"
+    assert supervisor.cancel("first")
+    wait_for(lambda: status(service, "second") == "running")
+    assert status(service, "first") == "canceled"
+
+
+def test_what_is_canceled_while_it_is_about_to_begin_does_not(
+    service: Service, monkeypatch: pytest.MonkeyPatch, searching: Callable[[str], list[list[str]]]
+) -> None:
+    begun = searching("")
+    queued = submit(service.catalog, "s", "run", {}, "me")
+    supervisor = Supervisor(service.catalog, service.home, at_once=1)
+    assert supervisor.cancel("s")
+    monkeypatch.setattr("search.api.supervisor.submissions", lambda *_: [queued])  # as it was read before
+    supervisor._launch()
+    assert (begun, status(service, "s")) == ([], "canceled")
+
+
+def test_a_search_that_the_command_line_runs_is_resumed_when_that_has_ended(
+    service: Service, start: Callable[[], Supervisor], searching: Callable[[str], list[list[str]]]
+) -> None:
+    begun = searching("")
+    submit(service.catalog, "demo", "resume", {}, "me")
+    with closing(Catalog(service.home.storage)) as other, Lease(other, service.catalog.search("demo").id, "demo"):
+        start()
+        time.sleep(3 * POLL_S)
+        assert (begun, status(service, "demo")) == ([], "queued")
+    wait_for(lambda: status(service, "demo") == "ended")
+    assert begun == [["resume", "demo", "--json"]]
+
+
+def test_a_resume_that_waits_for_the_command_line_can_be_canceled(service: Service) -> None:
+    submit(service.catalog, "demo", "resume", {}, "me")
+    supervisor = Supervisor(service.catalog, service.home, at_once=1)
+    with closing(Catalog(service.home.storage)) as other, Lease(other, service.catalog.search("demo").id, "demo"):
+        assert supervisor.cancel("demo")
+    assert status(service, "demo") == "canceled"
+
+
+def test_a_home_that_is_moved_away_is_said_once_and_no_other_is_made(
+    service: Service,
+    start: Callable[[], Supervisor],
+    searching: Callable[[str], list[list[str]]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun = searching("")
+    submit(service.catalog, "s", "run", {}, "me")
+    elsewhere = service.home.folder.with_name("elsewhere")
+    service.home.folder.rename(elsewhere)
+    start()
+    time.sleep(3 * POLL_S)
+    assert caplog.messages == [
+        f"database 'sqlite:///{service.home.folder}/search.db' is not there any more: move it back, or begin this "
+        "command again with the --home or --storage that it has."
+    ]
+    assert (begun, service.home.folder.exists(), status(service, "s")) == ([], False, "queued")
+    elsewhere.rename(service.home.folder)
+    wait_for(lambda: status(service, "s") == "ended")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from search.children import is_at_work, spawn
+from search.children import is_at_work, last_words, size_of, spawn
 from tests.waiting import wait_for
 
 BEGIN = """
@@ -41,3 +41,23 @@ def test_what_a_child_says_is_appended(tmp_path: Path) -> None:
         assert child.wait(60) == 1
     assert log.read_text() == "one\ntwo\n"
     assert not is_at_work(log)
+
+
+def test_the_last_words_are_those_of_this_attempt(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "s.log"
+    assert size_of(log) == 0
+    assert last_words(log, 0, 1) == (
+        "it ended with exit code 1, and logs/s.log in the home cannot be read (No such file or directory)"
+    )
+    log.parent.mkdir()
+    log.write_text("error: of yesterday\n")
+    heard = size_of(log)
+    with log.open("a") as stream:
+        stream.write("Killed\n")
+    assert last_words(log, heard, 1) == "it ended with exit code 1: see logs/s.log in the home"
+    with log.open("a") as stream:
+        stream.write("error: of a first try\n" + "x" * 10_000 + "\nerror: of postgresql://me:secret@db today\nbye\n")
+    assert last_words(log, heard, 1) == "of postgresql://***@db today"
+    assert last_words(log, heard, -9) == "it ended with exit code -9: see logs/s.log in the home", (
+        "that was no end of ours"
+    )

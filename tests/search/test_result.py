@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+from sqlalchemy import update
+
+from objectives.errors import UnknownSearch
 from objectives.placement import Placement
 from search.catalog import Catalog
+from search.catalog.models import Search
+from search.catalog.pages import page
+from search.cli import cli
 from search.home import Home
 from search.result import result_document, result_rows, standing
 from search.spec import SearchSpec
@@ -58,3 +66,36 @@ def test_a_list_reads_all_trials_in_one_statement(catalog: Catalog, tmp_path: Pa
         assert all(row["front"] == 2 for row in rows)
         asked.append(len(found))
     assert asked[0] == asked[1]
+
+
+def test_pages_hold_every_search_once(catalog: Catalog) -> None:
+    """Also those that began in one moment, and while others begin."""
+    begin = datetime(2026, 11, 1, tzinfo=UTC)
+    for number in range(7):
+        catalog.create_search(f"s{number}", {}, {})
+        with catalog.writing() as session:
+            began = begin + timedelta(days=number // 3)
+            session.execute(update(Search).where(Search.name == f"s{number}").values(created_at=began))
+    found, more = page(catalog, 2)
+    pages = [[search.name for search in found]]
+    while more:
+        catalog.create_search(f"new{len(pages)}", {}, {})
+        found, more = page(catalog, 2, found[-1].name)
+        pages.append([search.name for search in found])
+    assert [len(each) for each in pages] == [2, 2, 2, 1]
+    names = [name for each in pages for name in each]
+    assert names[0] == "s6"
+    assert (set(names[1:4]), set(names[4:])) == ({"s3", "s4", "s5"}, {"s0", "s1", "s2"})
+    assert page(catalog, 100)[1] is False
+    with pytest.raises(UnknownSearch, match="no search is named 'gone'"):
+        page(catalog, 2, "gone")
+
+
+def test_the_newest_are_listed_alone_if_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = Home.at(tmp_path, None, None)
+    catalog = Catalog(where.storage)
+    for name in ("a", "b", "c"):
+        record_search(catalog, where, name)
+    catalog.close()
+    cli.main(["list", "--last", "2", "--home", str(tmp_path)], standalone_mode=False)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["c", "b"]

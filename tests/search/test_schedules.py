@@ -60,8 +60,11 @@ def test_a_tick_has_one_owner_and_a_silent_owner_loses_it(url: str, tmp_path: Pa
         assert end_night(catalog, heir, "complete", now, 1.5, 12)
         skipped, ended = nights(catalog, "s")
         assert (skipped.result, ended.result, ended.steps) == ("skipped: overrun", "complete", 12)
+        add_schedule(catalog, "t", "0 2 * * *", "UTC", "once", [], str(tmp_path), BEGIN)
+        kept = claim(catalog, "t", "me", now)
         remove_schedule(catalog, "s")
-        assert all_schedules(catalog) == []
+        assert [schedule.name for schedule in all_schedules(catalog)] == ["t"]
+        assert nights(catalog, "t") == [kept], "with its history"
 
 
 def test_a_clock_that_is_behind_brings_no_tick_again(url: str, tmp_path: Path) -> None:
@@ -73,8 +76,10 @@ def test_a_clock_that_is_behind_brings_no_tick_again(url: str, tmp_path: Path) -
         for paused in (True, False):
             pause(catalog, "s", paused, tick - timedelta(seconds=2))
         assert claim(catalog, "s", "me", tick + timedelta(seconds=1)) is None
-        for paused in (True, False):
-            pause(catalog, "s", paused, tick + timedelta(days=1, minutes=1))
+        pause(catalog, "s", True, tick)
+        assert claim(catalog, "s", "me", tick + timedelta(days=1)) is None, "of a daemon that read it before"
+        assert len(nights(catalog, "s")) == 1, "while it is paused its nights do not count"
+        pause(catalog, "s", False, tick + timedelta(days=1, minutes=1))
         assert claim(catalog, "s", "me", tick + timedelta(days=1, minutes=2)) is None, "it was due while it was paused"
         (schedule,) = all_schedules(catalog)
         assert schedule.next_at == tick + timedelta(days=2)
