@@ -42,6 +42,7 @@ class Script:
     error: dict[str, Any] = field(default_factory=dict)  # in place of the answer's end
     textless: int = 0  # the last tokens of an answer, which have no text
     wants_key: bool = False
+    away: int = 0  # the status of all that is asked of it but a completion, as of a proxy without a server
     usage: bool = True
     owner: str = "somebody"
     model: dict[str, Any] = field(default_factory=dict)  # what /v1/models says beside id and owner
@@ -119,13 +120,17 @@ class _Handler(BaseHTTPRequestHandler):
             answers.pop("/v1/models")
         if script.wants_key:
             self._json(401, {"error": "Unauthorized"})
+        elif script.away:
+            self._json(script.away, {"error": "starting"})
         else:
             self._json(200 if self.path in answers else 404, answers.get(self.path, {"detail": "Not Found"}))
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")
         self.owner.calls.append(self.path)
-        if self.path.endswith("load_lora_adapter"):
+        if self.path == "/reset":
+            self._json(200 if self.path in self.owner.script.paths else 404, {})
+        elif self.path.endswith("load_lora_adapter"):
             if not self.owner.script.loads:
                 self._json(404, {"detail": "Not Found"})
             elif "unload" in self.path:

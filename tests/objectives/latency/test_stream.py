@@ -100,6 +100,17 @@ def test_a_refusal_is_passed_on_in_one_line() -> None:
     )
 
 
+def test_a_transformers_serve_that_serves_one_model_alone_is_told_of() -> None:
+    """`transformers serve MODEL` refuses the folder of base model and adapter, and its log says no more."""
+    said = {"detail": "Server is pinned to 'a'; requested 'b'."}
+    refusal = Endpoint("http://127.0.0.1:1").refused("/v1/completions", 400, said)
+    assert str(refusal) == (
+        '--endpoint http://127.0.0.1:1 refused /v1/completions (status 400: {"detail": "Server is pinned to \'a\'; '
+        "requested 'b'.\"}): start transformers serve without a model, since it serves no adapter beside one that "
+        "it was given"
+    )
+
+
 def test_an_answer_without_text_is_no_measurement() -> None:
     with serving(Script(text="")) as server, pytest.raises(RequestError) as caught:
         Endpoint(server.url).complete({"model": "m", "prompt": "a"})

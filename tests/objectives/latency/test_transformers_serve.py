@@ -68,3 +68,5 @@ def test_the_table_of_a_real_server(endpoint: str, shared: Path, tmp_path: Path)
     assert rows[everything]["ratio"] > rows["o_proj",]["ratio"]
     low, high = document["drift"]["ratio_ci"]
     assert low < 1.1 and high > 0.9
+    _, listed = Endpoint(endpoint).call("GET", "/v1/models")
+    assert not [model["id"] for model in listed["data"] if model["status"]["value"] == "loaded"], "no copy stays behind"
