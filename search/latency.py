@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import RequestError
@@ -64,6 +64,7 @@ def latency_document(
     bases: list[dict[str, Any]] = []
     modes: list[dict[str, Any]] = []
     notes: list[str] = []
+    load = cache(partial(load_served, spec, model, space))  # once: a second copy of the model may not fit into memory
     with Progress(0) as progress:
         progress.phase("loading the model", 0.0)
         for position, concurrency in enumerate(concurrencies):
@@ -73,7 +74,7 @@ def latency_document(
                 progress.phase(f"round {number + 1}: {what}", (before + share) / len(concurrencies))
 
             chosen = replace(settings, concurrency=concurrency)
-            with _fits(chosen), closing(open_engine(spec, model, space, chosen)) as opened:
+            with _fits(chosen), closing(open_engine(spec, model, space, chosen, load)) as opened:
                 name, facts, unmerged = opened.name, opened.facts, opened.unmerged
                 found = profile_model(
                     opened,
@@ -89,7 +90,7 @@ def latency_document(
             notes = notes or unmixed  # at other numbers of requests it is as much
             bases.append(found.base)
             profiles += found.rows
-            checks += found.checks
+            checks += [{**check, "concurrency": concurrency} for check in found.checks]
     errors = [check["error"] for check in checks]
     base = bases[0]
     return {
@@ -102,6 +103,7 @@ def latency_document(
         "prompt_tokens": settings.prompt_tokens,
         "output_tokens": settings.output_tokens,
         "base": base["base"],
+        "bases": [{**each["base"], "concurrency": each["concurrency"]} for each in bases],
         "drift": {key: base[key] for key in ("ratio", "ratio_ci", "settled", "concurrency")},
         "drifts": [{key: each[key] for key in ("ratio", "ratio_ci", "settled", "concurrency")} for each in bases],
         "modes": modes,
@@ -158,11 +160,31 @@ def _modes(
     return [{**mode, "targets": list(every.groups), "rank": every.rank} for mode in modes], notes
 
 
-def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: LatencySettings) -> Engine:
-    """Raises RequestError for an engine that does not exist, or that does not answer."""
-    from objectives.model import context_length, load_base, resolve
+def load_served(spec: SearchSpec, model: str, space: ModuleSpace) -> Any:
+    """The base model that engines in this process serve, on its device. Raises ModelError where it cannot be loaded."""
+    import torch
 
+    from objectives.model import load_base, resolve
+
+    on_gpu = torch.cuda.is_available()
+    dtype, device = (torch.bfloat16, "cuda") if on_gpu else (torch.float32, "cpu")
     folder = resolve(model, spec.trust_remote_code)
+    return load_base(folder, space.kind, dtype, device, trust_remote_code=spec.trust_remote_code)
+
+
+def open_engine(
+    spec: SearchSpec,
+    model: str,
+    space: ModuleSpace,
+    settings: LatencySettings,
+    load: Callable[[], Any] | None = None,
+) -> Engine:
+    """``load`` gives the base model to an engine in this process, for several of them to share one.
+
+    Raises RequestError for an engine that does not exist, or that does not answer.
+    """
+    from objectives.model import context_length, resolve
+
     if settings.graphs and (spec.engine == "openai" or space.kind == "encoder"):
         why = "a server decides that itself" if spec.engine == "openai" else f"model {model} is an encoder"
         raise RequestError(f"--graphs is for decoding in this process, and {why}: leave the flag out")
@@ -174,6 +196,7 @@ def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: Late
             raise RequestError(
                 f"model {model} is an encoder, which no completion server serves: use --engine transformers"
             )
+        folder = resolve(model, spec.trust_remote_code)
         return ServerEngine(spec.endpoint, folder, space, settings, trust_remote_code=spec.trust_remote_code)
     import torch
 
@@ -184,8 +207,7 @@ def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: Late
         raise RequestError("--graphs needs a CUDA device, and this machine has none: leave the flag out")
     if not on_gpu:
         torch.set_num_threads(1)
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    base = load_base(folder, space.kind, dtype, "cuda" if on_gpu else "cpu", trust_remote_code=spec.trust_remote_code)
+    base = load() if load else load_served(spec, model, space)
     needed = settings.prompt_tokens + (0 if space.kind == "encoder" else settings.output_tokens)
     if needed > (limit := context_length(base, space.kind)):
         raise RequestError(

@@ -135,23 +135,33 @@ def print_latency(document: dict[str, Any], stream: TextIO) -> None:
     heading = f"{plain(document['model'])}: adapters unmerged, {document['engine']}, {plain(document['device'])}"
     say(console, heading, style="bold")
     rows, predicted = document["profiles"], [row for row in document["profiles"] if row["source"] == "predicted"]
-    several = len({row.get("concurrency") for row in rows}) > 1
+    bases = document["bases"]
+    several = len(bases) > 1
+
+    def at_once(figures: dict[str, Any], before: str = ", ") -> str:
+        return f"{before}{figures['concurrency']} at once" if several else ""
+
     shown = [row for row in rows if row["source"] != "predicted"]
-    table = [["base model", "", *_times(document["base"]), decimal(1.0), ""]]
-    for profile in shown:
-        placement = Placement.of(profile["targets"], profile["rank"])
-        own_class = plain(profile.get("class") or "")
-        own_class = MISSING if own_class == placement.name else own_class
-        label = placement.label + (f", {profile['concurrency']} at once" if several else "")
-        source = plain(profile["source"]) + (", kept from before" if profile.get("cached") else "")
-        source += "" if profile.get("settled", True) else ", out of time"
-        ratio = with_interval(profile.get("ratio"), profile.get("ratio_ci"))
-        table.append([plain(label), own_class, *_times(profile), ratio, source])
+    table = []
+    for base in bases:
+        table.append([f"base model{at_once(base)}", "", *_times(base), decimal(1.0), ""])
+        for profile in shown:
+            if profile["concurrency"] != base["concurrency"]:
+                continue
+            placement = Placement.of(profile["targets"], profile["rank"])
+            own_class = plain(profile.get("class") or "")
+            own_class = MISSING if own_class == placement.name else own_class
+            source = plain(profile["source"]) + (", kept from before" if profile.get("cached") else "")
+            source += "" if profile.get("settled", True) else ", out of time"
+            ratio = with_interval(profile.get("ratio"), profile.get("ratio_ci"))
+            table.append([plain(placement.label) + at_once(profile), own_class, *_times(profile), ratio, source])
     header = ("placement", "class", "TTFT p50 ms", "TPOT p50 ms", "TPOT p95 ms", "TPOT p99 ms", "ratio", "source")
     show(console, header, table, left=2)
-    for drift in document.get("drifts") or [document["drift"]]:
-        of = f" with {drift['concurrency']} at once" if several else ""
-        say(console, f"The base model against itself{of}: {with_interval(drift['ratio'], drift['ratio_ci'])}.")
+    if any(row.get("axis") == "ttft" for row in shown):
+        say(console, "An encoder has no TPOT: a ratio is of the time of one pass, which stands under TTFT.")
+    for drift in document["drifts"]:
+        itself = f"The base model against itself{at_once(drift, ' with ')}"
+        say(console, f"{itself}: {with_interval(drift['ratio'], drift['ratio_ci'])}.")
     if predicted:
         low, high = min(row["ratio"] for row in predicted), max(row["ratio"] for row in predicted)
         ratios = f"of ratios {decimal(low)} to {decimal(high)}"
@@ -159,12 +169,11 @@ def print_latency(document: dict[str, Any], stream: TextIO) -> None:
     for check in (document.get("predictions") or {}).get("checks", []):
         guess = with_interval(check["predicted"], check["predicted_ci"])
         measured = f"measured {decimal(check['measured'])}, {check['error']:.1%} off"
-        say(console, f"Check of {plain(check['class'])}: predicted {guess}, {measured}.")
+        say(console, f"Check of {plain(check['class'])}{at_once(check)}: predicted {guess}, {measured}.")
     for mode in document.get("modes", []):
-        of = f", {mode['concurrency']} at once" if several else ""
         adapters = f"{mode['adapters']} adapters" if mode["adapters"] > 1 else "one adapter"
         ratio = with_interval(mode["ratio"], mode["ratio_ci"])
-        say(console, f"All groups, {adapters} {plain(mode['mode'])}{of}: {ratio}.")
+        say(console, f"All groups, {adapters} {plain(mode['mode'])}{at_once(mode)}: {ratio}.")
     if document.get("unmerged"):
         say(console, f"Unmerged, on this engine: {plain(document['unmerged'])}.", style="dim")
     say(console, "A merged adapter costs the base model's latency, whatever it targets.", style="dim")

@@ -70,6 +70,10 @@ def profile_key(context: str, class_name: str) -> str:
 
 
 def good_enough(profile: Mapping[str, Any], settings: LatencySettings) -> bool:
-    """Whether a kept profile is as narrow as asked for, or was given as much time."""
+    """Whether a kept profile is as narrow as asked for, or could not become so in as much time.
+
+    One that settled for a wider interval has not used up its time.
+    """
     narrow = Ratio(profile["ratio"], *profile["ratio_ci"]).half_width <= settings.half_width
-    return bool(narrow or profile.get("max_seconds", 0.0) >= settings.max_seconds)
+    out_of_time = not profile.get("settled") and profile.get("max_seconds", 0.0) >= settings.max_seconds
+    return bool(narrow or out_of_time)

@@ -103,7 +103,12 @@ class TransformersServeLoader:
         return {"model": str(adapter)}
 
     def unload(self, name: str) -> None:
-        """It forgets a model by itself, after a time without requests (--model-timeout)."""
+        """All models at once, since it unloads no single one; the base model is loaded again by the next request.
+
+        Otherwise a copy of the base model would stay for each adapter, for the time of --model-timeout, and a profile
+        has two dozen. Versions without /reset do keep them so long.
+        """
+        self._endpoint.call("POST", "/reset")
 
 
 class NoLoader:
@@ -173,6 +178,8 @@ def identify(endpoint: Endpoint, base: Path) -> Identity:
         # What it lists are the models that it could load.
         folder = str(base.absolute())
         return Identity(TransformersServeLoader(endpoint, base), "", folder, folder)
+    if status != 200:  # transformers serve alone may list none and serve all the same
+        raise endpoint.refused("/v1/models", status, models)
     return Identity(NoLoader(endpoint), _version(endpoint), served, said)
 
 

@@ -49,11 +49,11 @@ class ServerEngine:
         self.name, self.unmerged = self._loader.name, self._loader.unmerged
         self.fused, self.fixed_rank = self._loader.fused, self._loader.fixed_rank
         self._base = {"model": server.model or str(folder)}
-        self._scratch = Path(tempfile.mkdtemp(prefix="target-search-"))
+        self._prompts = Prompts(folder, settings, trust_remote_code=trust_remote_code)
+        self._scratch = Path(tempfile.mkdtemp(prefix="target-search-"))  # last of what may fail: nobody would remove it
         self._loaded: list[str] = []
         self._opened = 0
         self._threads = ThreadPoolExecutor(settings.concurrency)
-        self._prompts = Prompts(folder, settings, trust_remote_code=trust_remote_code)
         self.facts = {
             "engine": self.name,
             "device": f"{self.name} {server.version}".strip() + f" at {self._endpoint.url}",
@@ -173,7 +173,7 @@ class ServerPair:
 
 def _held_back(timing: Timing) -> bool:
     """Whether its chunks waited for each other: what the first came too late by is missing after it."""
-    return len(timing.itl) > 0 and timing.tpot is not None and timing.tpot < _AT_ONCE
+    return timing.tpot is not None and timing.tpot < _AT_ONCE
 
 
 def _untimed(answers: Sequence[Answer]) -> str:

@@ -87,9 +87,11 @@ class Endpoint:
 
     def refused(self, path: str, status: int, answer: Any) -> RequestError:
         text = answer if isinstance(answer, str) else json.dumps(answer)
+        remedy = "look into the server's log"
+        if "Server is pinned to" in text:
+            remedy = "start transformers serve without a model, since it serves no adapter beside one that it was given"
         return RequestError(
-            f"--endpoint {self.url} refused {path} (status {status}: {' '.join(text.split())[:200]}): look into the "
-            "server's log"
+            f"--endpoint {self.url} refused {path} (status {status}: {' '.join(text.split())[:200]}): {remedy}"
         )
 
     def _silent(self, error: Exception) -> RequestError:

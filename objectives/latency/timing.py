@@ -1,10 +1,10 @@
 """What one request's chunks say about its latency, in the words of vLLM's benchmarks.
 
 TTFT is the time from sending to the first chunk with text. TPOT = (latency - TTFT) / (output tokens - 1), one value per
-request, none for an answer of one token; its percentiles are over requests. ITL is the gap between two chunks with
-text; its percentiles pool the gaps of all requests. Source: ``vllm/benchmarks/serve.py``, ``calculate_metrics``, and
-``lib/endpoint_request_func.py``. One thing differs: a chunk without text, which vLLM counts as the first token, is not
-one here.
+request, none for an answer of one token or of one chunk; its percentiles are over requests. ITL is the gap between two
+chunks with text; its percentiles pool the gaps of all requests. Source: ``vllm/benchmarks/serve.py``,
+``calculate_metrics``, and ``lib/endpoint_request_func.py``. Two things differ: a chunk without text, which vLLM counts
+as the first token, is not one here; and several tokens in one chunk, which take no time there, do not tell it here.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Timing:
 
     @property
     def tpot(self) -> float | None:
-        """None for an answer of one token, which has no time after its first."""
-        return sum(self.itl) / (self.output_tokens - 1) if self.output_tokens > 1 else None
+        """None for an answer of one token, which has no time after its first, or of one chunk, which tells none."""
+        return sum(self.itl) / (self.output_tokens - 1) if self.itl and self.output_tokens > 1 else None
 
 
 def timing(sent: float, chunks: Sequence[float], output_tokens: int) -> Timing:

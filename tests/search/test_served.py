@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +17,7 @@ from dashboards.words import latency_meaning
 from objectives import demo
 from objectives.errors import RequestError
 from objectives.latency.settings import LatencySettings
+from objectives.model import load_base
 from objectives.placement import BASE, Placement
 from search import served
 from search.catalog import Catalog
@@ -185,8 +187,15 @@ def test_modes_stand_side_by_side_where_requests_run_at_once(monkeypatch: pytest
     assert all(mode["concurrency"] == 2 and mode["rank"] == 4 for mode in document["modes"])
 
 
-def test_why_no_adapters_are_mixed_is_said(tmp_path: Path) -> None:
-    """OPT's MLP puts the tokens of all rows together."""
+def test_several_numbers_of_requests_stand_in_one_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of OPT no adapters can be mixed, since its MLP puts the tokens of all rows together, which is said once."""
+    loaded: list[object] = []
+
+    def counted(*given: Any, **named: Any) -> Any:
+        loaded.append(load_base(*given, **named))
+        return loaded[-1]
+
+    monkeypatch.setattr("objectives.model.load_base", counted)
     flags = ["--prompt-tokens", "4", "--output-tokens", "5", "--max-seconds", "0.01", "--concurrency", "1,2,3"]
     arguments = [
         "latency",
@@ -200,7 +209,11 @@ def test_why_no_adapters_are_mixed_is_said(tmp_path: Path) -> None:
         "--json",
     ]
     document = json.loads(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout)
+    assert len(loaded) == 1, "one model in memory serves all"
     assert [mode["mode"] for mode in document["modes"]] == ["merged", "unmerged"] * 3
+    assert [base["concurrency"] for base in document["bases"]] == [1, 2, 3]
+    assert document["bases"][0] == document["base"] | {"concurrency": 1}
+    assert [check["concurrency"] for check in document["predictions"]["checks"]] == [1, 2, 3]
     assert {(mode["rank"], *mode["targets"]) for mode in document["modes"]} == {
         (4, "fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj")
     }

@@ -150,12 +150,14 @@ def latency_document() -> dict[str, Any]:
     guess = {"ratio": 1.2, "ratio_ci": [1.1, 1.3], "concurrency": 1, "rank": 8, "source": "predicted"}
     drift = {"ratio": 1.0, "ratio_ci": [0.99, 1.01], "settled": True, "concurrency": 1}
     check = {"class": "down_proj+o_proj r8", "predicted": 1.2, "predicted_ci": [1.1, 1.3], "measured": 1.25}
+    base = {"ttft_p50_ms": 9.0, "tpot_p50_ms": 3.9, "tpot_p95_ms": 4.1, "tpot_p99_ms": 4.2}
     return {
         "model": "models/tiny",
         "engine": "vllm",
         "device": "cpu",
         "unmerged": "it costs",
-        "base": {"ttft_p50_ms": 9.0, "tpot_p50_ms": 3.9, "tpot_p95_ms": 4.1, "tpot_p99_ms": 4.2},
+        "base": base,
+        "bases": [{**base, "concurrency": 1}],
         "drift": drift,
         "drifts": [drift],
         "modes": [{"mode": "mixed", "adapters": 4, "ratio": 1.5, "ratio_ci": [1.4, 1.6], "concurrency": 1}],
@@ -183,17 +185,38 @@ def test_latency() -> None:
     assert "Check of down_proj+o_proj r8: predicted 1.200 [1.100, 1.300], measured 1.250, 4.0% off." in text
     assert "All groups, 4 adapters mixed: 1.500 [1.400, 1.600]." in text
     assert "Unmerged, on this engine: it costs." in text
+    assert "An encoder" not in text
     assert text.endswith("note: all groups are not mixed\n")
 
 
 def test_latency_of_several_concurrencies_names_them() -> None:
     document = latency_document()
     document["profiles"].append({**document["profiles"][0], "concurrency": 8})
+    document["bases"].append({**document["base"], "tpot_p50_ms": 7.9, "concurrency": 8})
+    checks = document["predictions"]["checks"]
+    checks[:] = [{**checks[0], "concurrency": concurrency} for concurrency in (1, 8)]
     stream = io.StringIO()
     print_latency(document, stream)
+    lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+    shown = [line.partition(" at once")[0] for line in lines if line.startswith(("base model", "q_proj", "o_proj"))]
+    assert shown == ["base model, 1", "q_proj r8, 1", "o_proj r8, 1", "base model, 8", "q_proj r8, 8"]
+    assert "base model, 8 at once 9.00 7.90 4.10 4.20 1.000" in lines
+    assert [line.partition(":")[0] for line in lines if line.startswith("Check")] == [
+        "Check of down_proj+o_proj r8, 1 at once",
+        "Check of down_proj+o_proj r8, 8 at once",
+    ]
     assert "q_proj r8, 1 at once" in stream.getvalue()
     assert "q_proj r8, 8 at once" in stream.getvalue()
     assert "The base model against itself with 1 at once: 1.000 [0.990, 1.010]." in stream.getvalue()
+
+
+def test_what_the_ratios_of_an_encoder_are_of_is_said() -> None:
+    document = latency_document()
+    document["profiles"] = [{**row, "axis": "ttft"} for row in document["profiles"]]
+    stream = io.StringIO()
+    print_latency(document, stream)
+    said = "An encoder has no TPOT: a ratio is of the time of one pass, which stands under TTFT."
+    assert said in stream.getvalue()
 
 
 def test_a_search_is_imported_without_torch_so_that_ray_can_start_beside_it() -> None:

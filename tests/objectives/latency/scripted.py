@@ -32,7 +32,7 @@ class Script:
     bundles: list[int] = field(default_factory=lambda: [1])
     tokens: int = 8
     answers: list[int] = field(default_factory=list)  # tokens of each answer in turn, instead of ``tokens``
-    empty_first: bool = False  # a chunk without text before the first token, at once
+    empty_first: bool = False  # a chunk without text before the first token
     whole: bool = False  # the whole answer in one chunk
     gathered: list[bool] = field(
         default_factory=lambda: [False]
@@ -42,6 +42,7 @@ class Script:
     error: dict[str, Any] = field(default_factory=dict)  # in place of the answer's end
     textless: int = 0  # the last tokens of an answer, which have no text
     wants_key: bool = False
+    away: int = 0  # the status of all that is asked of it but a completion, as of a proxy without a server
     usage: bool = True
     owner: str = "somebody"
     model: dict[str, Any] = field(default_factory=dict)  # what /v1/models says beside id and owner
@@ -64,9 +65,58 @@ class Sent:
     chunks: list[float] = field(default_factory=list)
 
 
+class Clock:
+    """The machine's."""
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def reach(self, due: float) -> None:
+        time.sleep(max(0.0, due - self.now()))
+
+    def seen(self, events: int) -> None:
+        """Wait until the client has read so many more; by the machine's clock nobody waits for it."""
+
+
+class SharedClock(Clock):
+    """One that server and client go by, which stands still until the client has read what was sent: so no load on the
+    machine makes anything late, and a client that looks at the clock at another time reads another time."""
+
+    def __init__(self) -> None:
+        self._time, self._looks, self._due = 100.0, 0, 1  # the first look is when the request is sent
+        self._keeps_up = True
+        self._changed = threading.Condition()
+
+    def now(self) -> float:
+        return self._time
+
+    def reach(self, due: float) -> None:
+        self._time = max(self._time, due)
+
+    def looked_at(self) -> float:
+        """The client's ``time.perf_counter``."""
+        with self._changed:
+            self._looks += 1
+            self._changed.notify_all()
+            return self._time
+
+    def seen(self, events: int) -> None:
+        # Each event is two lines, at each of which the client looks. One that reads late is waited for but once.
+        self._due += 2 * events
+        with self._changed:
+            if self._keeps_up:
+                self._keeps_up = self._changed.wait_for(lambda: self._looks >= self._due, timeout=10.0)
+
+    def begin(self) -> None:
+        """Another request."""
+        with self._changed:
+            self._looks, self._due = 0, 1
+
+
 class ScriptedServer:
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, clock: Clock | None = None) -> None:
         self.script = script
+        self.clock = clock or Clock()
         self.sent: list[Sent] = []
         self.loaded: dict[str, str] = {}
         self.calls: list[str] = []
@@ -89,7 +139,7 @@ class ScriptedServer:
         with self._lock:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
-            self.sent.append(Sent(body, time.perf_counter()))
+            self.sent.append(Sent(body, self.clock.now()))
             return self.sent[-1], len(self.sent) - 1
 
     def end(self) -> None:
@@ -119,13 +169,17 @@ class _Handler(BaseHTTPRequestHandler):
             answers.pop("/v1/models")
         if script.wants_key:
             self._json(401, {"error": "Unauthorized"})
+        elif script.away:
+            self._json(script.away, {"error": "starting"})
         else:
             self._json(200 if self.path in answers else 404, answers.get(self.path, {"detail": "Not Found"}))
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")
         self.owner.calls.append(self.path)
-        if self.path.endswith("load_lora_adapter"):
+        if self.path == "/reset":
+            self._json(200 if self.path in self.owner.script.paths else 404, {})
+        elif self.path.endswith("load_lora_adapter"):
             if not self.owner.script.loads:
                 self._json(404, {"detail": "Not Found"})
             elif "unload" in self.path:
@@ -153,6 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, sent: Sent, number: int) -> None:
         script = self.owner.script
+        first = script.first[number % len(script.first)]
+        # Later than the request, so that what is timed from the answer's head is told from what is timed from sending.
+        self.owner.clock.reach(sent.arrived + first / 2)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -162,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         times = script.slower if adapted else 1.0
         if script.empty_first:
             self._event({"choices": [{"text": "", "finish_reason": None}]})
-        due = sent.arrived + script.first[number % len(script.first)]
+        due = sent.arrived + first
         asked = script.answers[number % len(script.answers)] if script.answers else script.tokens
         tokens, bundle = 0, 0
         while tokens < asked:
@@ -173,8 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
             if tokens:
                 due += size * script.each[number % len(script.each)] * times
                 bundle += 1
-            time.sleep(max(0.0, due - time.perf_counter()))
-            sent.chunks.append(time.perf_counter())
+            self.owner.clock.reach(due)
+            sent.chunks.append(self.owner.clock.now())
             text = script.text * size if tokens < asked - script.textless else ""
             self._event({"choices": [{"text": text, "finish_reason": None}]})
             tokens += size
@@ -193,6 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _event(self, event: dict[str, Any]) -> None:
         self._chunk(f"data: {json.dumps(event)}\n\n".encode())
+        self.owner.clock.seen(1)
 
     def _chunk(self, data: bytes) -> None:
         self.waiting += f"{len(data):x}\r\n".encode() + data + b"\r\n"
@@ -210,8 +268,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[ScriptedServer]:
-    server = ScriptedServer(script)
+def serving(script: Script, clock: Clock | None = None) -> Iterator[ScriptedServer]:
+    server = ScriptedServer(script, clock)
     try:
         yield server
     finally:

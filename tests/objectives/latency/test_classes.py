@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 from transformers import DeepseekV3Config
 
-from objectives.errors import RequestError
+from objectives.errors import ModelError, RequestError
 from objectives.latency.classes import class_of, server_rank, whole_layers
 from objectives.model import meta_model
 from objectives.modules import ModuleSpace, module_space
@@ -96,8 +96,8 @@ def test_bands_stay_apart() -> None:
 
 
 def test_all_parts_of_a_fused_layer_stay_in_its_band() -> None:
-    placement = whole_layers(_in_two_bands(), Placement.of(["q_proj@first", "o_proj@last"], 8))
-    assert placement == Placement.of(["q_proj@first", "k_proj@first", "v_proj@first", "o_proj@last"], 8)
+    placement = whole_layers(_in_two_bands(), Placement.of(["q_proj@first", "o_proj@last"], 4))
+    assert placement == Placement.of(["q_proj@first", "k_proj@first", "v_proj@first", "o_proj@last"], 4)
 
 
 def _in_two_bands() -> ModuleSpace:
@@ -115,11 +115,19 @@ def test_a_placement_of_a_class_is_as_large_as_all_of_it(zoo: Zoo) -> None:
     assert all(class_of(space, whole, SGLANG) == each for each, whole in pairs)
 
 
+def test_a_group_that_the_model_does_not_have_has_no_class(zoo: Zoo) -> None:
+    with pytest.raises(ModelError, match="c_attn"):
+        class_of(zoo.space("llama"), Placement.of(["c_attn"], 8), IN_PROCESS)
+
+
 def test_the_base_model_is_a_class_of_its_own(zoo: Zoo) -> None:
     assert class_of(zoo.space("llama"), BASE, VLLM).name == "base"
 
 
-@pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (8, 8), (9, 16), (65, 128), (300, 320), (512, 512)])
+@pytest.mark.parametrize(
+    ("rank", "served"),
+    [(1, 1), (2, 8), (8, 8), (9, 16), (65, 128), (129, 256), (256, 256), (257, 320), (300, 320), (512, 512)],
+)
 def test_a_server_computes_at_the_next_rank_that_it_takes(rank: int, served: int) -> None:
     assert server_rank(rank) == served
 

@@ -314,13 +314,19 @@ def test_a_profile_holds_for_one_structure_engine_and_shape_of_request(zoo: Zoo)
 
 
 @pytest.mark.parametrize(
-    ("interval", "seconds", "enough"),
-    [([1.19, 1.21], 0.1, True), ([1.1, 1.3], 0.1, False), ([1.1, 1.3], 0.8, True)],
+    ("interval", "seconds", "settled", "enough"),
+    [
+        ([1.19, 1.21], 0.1, True, True),
+        ([1.1, 1.3], 0.1, False, False),
+        ([1.1, 1.3], 0.8, False, True),
+        ([1.1, 1.3], 0.8, True, False),
+    ],
+    ids=["narrow", "out of less time", "out of as much time", "wide enough for who asked, long before its time"],
 )
 def test_a_kept_profile_is_good_enough_if_narrow_or_measured_as_long(
-    interval: list[float], seconds: float, enough: bool
+    interval: list[float], seconds: float, settled: bool, enough: bool
 ) -> None:
-    profile = {"ratio": 1.2, "ratio_ci": interval, "max_seconds": seconds}
+    profile = {"ratio": 1.2, "ratio_ci": interval, "max_seconds": seconds, "settled": settled}
     assert good_enough(profile, LatencySettings(max_seconds=0.8)) is enough
 
 

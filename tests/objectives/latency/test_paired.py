@@ -82,6 +82,19 @@ def test_the_interval_of_few_requests_reaches_as_far_as_students_t() -> None:
     assert np.log(together.high / together.value) == pytest.approx(reach * 1.980 / 1.96, rel=1e-3)
 
 
+def test_two_requests_that_differ_say_how_far_the_next_may_be() -> None:
+    """Resampled means are -d, 0, 0 and d, of which two differ by 2d in an eighth of cases; by more, since two requests
+    show half of their variance."""
+    d = 0.001
+    requests = requests_of(np.exp([[-d], [d]]))
+    assert reach_of(requests, 0) == pytest.approx(2 * d * 2**0.5, rel=1e-3)
+
+
+def test_an_interval_is_told_in_shares_and_in_factors() -> None:
+    assert Ratio(2.0, 1.96, 2.04).half_width == pytest.approx(0.02)
+    assert Ratio.reaching(2.0, 0.3).log_error == pytest.approx(0.3 / 1.96 / 2**0.5)
+
+
 def test_rounds_that_disagree_widen_every_interval() -> None:
     placements = [BASE, *(Placement.of([name], 8) for name in GROUPS)]
     calm = measure_in_rounds(SimulatedEngine(COSTS), placements, SETTINGS, seed=0)
@@ -97,6 +110,17 @@ def test_rounds_of_independent_requests_agree() -> None:
     rounds = [[[pair.request() for _ in range(8)] for _ in range(2)] for pair in pairs]
     assert disagreement(rounds, seed=0) < 1.5
     assert disagreement([], seed=0) == 1.0
+
+
+def test_how_far_openings_differ_is_found() -> None:
+    """By 0.025, where the 64 pairs of a round leave its mean uncertain by 0.005."""
+    engine = SimulatedEngine(COSTS, noise=0.04, layout=0.025)
+    rounds = [[[pair.request() for _ in range(8)] for pair in pairs] for pairs in _openings(engine, 40)]
+    assert disagreement(rounds, seed=0) == pytest.approx(np.hypot(0.025, 0.005) / 0.005, rel=0.15)
+
+
+def _openings(engine: SimulatedEngine, count: int) -> list[list[SimulatedPair]]:
+    return [[engine.open(O_PROJ, 2 * number + again) for again in (0, 1)] for number in range(count)]
 
 
 def test_a_repeated_profile_lies_in_the_first_ones_intervals_where_openings_differ() -> None:
@@ -246,6 +270,8 @@ def test_the_raw_samples_are_kept() -> None:
     samples = profile["samples"]
     assert len(samples["ratio"]) == profile["requests"] == len(samples["base"]["ttft_ms"])
     assert samples["base"]["itl_ms"][0] == [1.0] * 8
+    assert samples["base"]["ttft_ms"] == [4.0] * profile["requests"]
+    assert samples["adapted"]["output_tokens"] == [9] * profile["requests"]
     assert profile["base"]["tpot_p99_ms"] == pytest.approx(1.0)
     adapted = np.sort(samples["adapted"]["itl_ms"])
     assert samples["ratio"] == pytest.approx(adapted[:, 1:-1].mean(1), abs=1e-4), "eight to one millisecond each"

@@ -71,6 +71,24 @@ def test_a_shelf_that_has_all_leaves_nothing_to_measure(zoo: Zoo) -> None:
     assert len(kept) == 13
 
 
+def test_what_settled_for_a_wide_interval_is_measured_again_for_a_narrow_one(zoo: Zoo) -> None:
+    """`latency --half-width 0.3` left profiles that a search, and `latency` with its defaults, took for good ones."""
+    space = zoo.space("bert")
+    kept: dict[str, dict[str, Any]] = {}
+    shelf = Shelf(kept.get, kept.__setitem__)
+
+    def opened(half_width: float) -> list[Placement]:
+        engine = SimulatedEngine({group.name: 0.1 for group in space.groups}, noise=0.5)
+        asked = LatencySettings(half_width=half_width, max_seconds=0.0)
+        profile_model(engine, space, [8], asked, seed=0, shelf=shelf)
+        return engine.opened
+
+    assert opened(half_width=0.5)
+    assert opened(half_width=0.5) == []
+    assert opened(half_width=0.001)
+    assert opened(half_width=0.001) == [], "no more is to be had in that time"
+
+
 def test_many_bands_are_listed_by_size() -> None:
     config = CONFIGURATIONS["llama"]()
     space = module_space(meta_model(config, "causal"), config, "causal", bands=2)

@@ -12,15 +12,22 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from objectives.errors import RequestError
+from objectives.errors import ModelError, RequestError
 from objectives.latency.prompts import Prompts
-from objectives.latency.server import write_random_adapter
+from objectives.latency.server import ServerEngine, write_random_adapter
 from objectives.model import load_tokenizer
 from objectives.placement import BASE, Placement
 from tests.objectives.latency.scripted import SETTINGS, VLLM, Script, ScriptedServer, engine, serving
 from tests.objectives.tiny import Zoo, all_groups
 
 
+@pytest.fixture
+def answers_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is taken for one that was held back, as a busy machine does to some: those are asked for again."""
+    monkeypatch.setattr("objectives.latency.server._AT_ONCE", 0.0)
+
+
+@pytest.mark.usefixtures("answers_as_they_come")
 def test_base_and_adapter_are_asked_by_turns(zoo: Zoo) -> None:
     with serving(Script(each=[0.004], slower=1.5, **VLLM)) as server:
         opened = engine(zoo, server)
@@ -49,6 +56,7 @@ def test_requests_run_at_once(zoo: Zoo) -> None:
     assert len(request.base) == len(request.adapted) == 4
 
 
+@pytest.mark.usefixtures("answers_as_they_come")
 def test_requests_at_once_go_to_several_adapters(zoo: Zoo) -> None:
     with serving(Script(**VLLM)) as server:
         opened = engine(zoo, server, concurrency=4)
@@ -92,6 +100,15 @@ def test_an_address_without_models(zoo: Zoo) -> None:
     )
 
 
+def test_a_server_that_is_not_up_yet_is_not_taken_for_one_that_is_not_known(zoo: Zoo) -> None:
+    with serving(Script(away=503, **VLLM)) as server, pytest.raises(RequestError) as caught:
+        engine(zoo, server)
+    assert str(caught.value) == (
+        f'--endpoint {server.url} refused /v1/models (status 503: {{"error": "starting"}}): look into the server\'s log'
+    )
+
+
+@pytest.mark.usefixtures("answers_as_they_come")
 def test_sglang_takes_the_adapter_in_a_field_of_its_own(zoo: Zoo) -> None:
     with serving(Script(owner="sglang")) as server:
         opened = engine(zoo, server)
@@ -103,6 +120,7 @@ def test_sglang_takes_the_adapter_in_a_field_of_its_own(zoo: Zoo) -> None:
         assert server.loaded == {}
 
 
+@pytest.mark.usefixtures("answers_as_they_come")
 def test_transformers_serve_takes_a_folder_of_model_and_adapter(zoo: Zoo) -> None:
     with serving(Script(paths=["/v1/completions", "/load_model"])) as server:
         opened = engine(zoo, server)
@@ -114,6 +132,21 @@ def test_transformers_serve_takes_a_folder_of_model_and_adapter(zoo: Zoo) -> Non
         assert "ignore_eos" not in server.sent[0].body
         opened.close()
         assert not adapted.exists()
+
+
+@pytest.mark.usefixtures("answers_as_they_come")
+def test_transformers_serve_is_told_to_forget_each_adapter(zoo: Zoo) -> None:
+    """It holds a copy of the base model for each: after a profile 24 of them."""
+    with serving(Script(paths=["/v1/completions", "/load_model", "/reset"])) as server:
+        opened = engine(zoo, server)
+        for group in ("o_proj", "q_proj"):
+            opened.open(Placement.of([group], 4), seed=0).request()
+        opened.close()
+        assert [path for path in server.calls if path.startswith(("/reset", "/v1/completions"))] == [
+            "/v1/completions",
+            "/v1/completions",
+            "/reset",
+        ] * 2
 
 
 @pytest.mark.parametrize("script", [Script(**VLLM), Script(paths=["/v1/completions", "/load_model"])])
@@ -215,6 +248,7 @@ def test_an_answer_that_is_not_streamed_has_no_tpot(zoo: Zoo, usage: bool, sente
     assert said == f"--endpoint {server.url} {sentence}"
 
 
+@pytest.mark.usefixtures("answers_as_they_come")
 def test_a_prompt_whose_answer_ends_at_once_is_passed_over(zoo: Zoo) -> None:
     with serving(Script(answers=[1, 8, 8, 8])) as server:
         opened = engine(zoo, server)
@@ -260,6 +294,7 @@ def prompts_of(server: ScriptedServer) -> list[str]:
     return [sent.body["prompt"] for sent in server.sent]
 
 
+@pytest.mark.usefixtures("answers_as_they_come")
 def test_no_prompt_is_one_whose_prefix_a_server_may_have_kept(zoo: Zoo) -> None:
     """Warm-up, requests, rows of a block, openings: base and adapter are asked the same, and nothing else is."""
     with serving(Script(first=[0.001], each=[0.0005], **VLLM)) as server:
@@ -291,6 +326,7 @@ def test_a_prompt_has_the_tokens_that_are_asked_for(zoo: Zoo, tokens: int) -> No
     assert {len(tokenizer(prompts.next())["input_ids"]) for _ in range(20)} == {tokens}
 
 
+@pytest.mark.usefixtures("answers_as_they_come")
 def test_a_command_that_is_given_again_asks_other_prompts(zoo: Zoo) -> None:
     """Also with equal seeds: the server still keeps the prefixes of the first."""
     with serving(Script(first=[0.001], each=[0.0005], **VLLM)) as server:
@@ -309,6 +345,16 @@ def test_adapters_of_a_process_that_was_killed_are_in_nobodys_way(zoo: Zoo) -> N
         opened.close()
         assert len(server.loaded) == 1
         killed.close()
+
+
+def test_a_model_without_a_tokenizer_leaves_no_folder_behind(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with serving(Script(**VLLM)) as server, pytest.raises(ModelError):
+        ServerEngine(server.url, tmp_path / "model", zoo.space("llama"), SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_server_that_is_gone_leaves_no_folder_behind(

@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import suppress
-
 import pytest
 
 from objectives.errors import RequestError
 from objectives.latency.stream import Endpoint, answer_of
 from objectives.latency.timing import Timing, percentiles
-from tests.objectives.latency.scripted import Script, serving, truth
+from tests.objectives.latency.scripted import Script, SharedClock, serving, truth
 
-#: Different from request to request, so that percentiles differ; long against what a loaded machine adds.
+#: Different from request to request, so that percentiles differ.
 FIRST = [0.03, 0.05, 0.04, 0.12, 0.06]
 EACH = [0.008, 0.012, 0.01, 0.02, 0.009]
 
 
-@pytest.fixture
-def first_in_line() -> Iterator[None]:
-    """Woken before other processes, where the system allows that: what is tested is the definition, not the load.
-
-    The scheduling is that of this thread, and of those that it starts.
-    """
-    with suppress(AttributeError, PermissionError):  # what only Linux has, and only for root
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    yield
-    with suppress(AttributeError, PermissionError):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
-@pytest.mark.usefixtures("first_in_line")
 @pytest.mark.parametrize(
     ("bundles", "empty_first", "textless"),
     [([1], False, 0), ([3], True, 0), ([1, 4, 2], False, 0), ([1], False, 6)],
     ids=["single", "threes, empty first chunk", "uneven", "special tokens at the end"],
 )
-def test_ttft_and_tpot_are_those_of_the_script(bundles: list[int], empty_first: bool, textless: int) -> None:
+def test_ttft_and_tpot_are_those_of_the_script(
+    bundles: list[int], empty_first: bool, textless: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SharedClock()
+    monkeypatch.setattr("objectives.latency.stream.time.perf_counter", clock.looked_at)
     script = Script(FIRST, EACH, bundles, tokens=11, empty_first=empty_first, textless=textless)
-    # A busy machine wakes a process some milliseconds late now and then. Then the whole is tried again: a wrong
-    # definition is wrong each time.
-    for _ in range(12):
-        with serving(script) as server:
-            endpoint = Endpoint(server.url)
-            answers = [endpoint.complete({"model": "m", "prompt": "a", "max_tokens": 11}) for _ in range(10)]
-            expected = truth(server, 11)
-        found = percentiles(answer.timing for answer in answers)
-        if all(found[name] == pytest.approx(value, rel=0.02, abs=2) for name, value in expected.items()):
-            break
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=0.02, abs=2), name
+    answers = []
+    with serving(script, clock) as server:
+        for _ in range(10):
+            clock.begin()
+            answers.append(Endpoint(server.url).complete({"model": "m", "prompt": "a", "max_tokens": 11}))
+        expected = truth(server, 11)
+    found = percentiles(answer.timing for answer in answers)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert [answer.timing.ttft for answer in answers] == pytest.approx(FIRST * 2)
+    assert [answer.timing.tpot for answer in answers] == pytest.approx(EACH * 2)
     assert all((a.timing.output_tokens, a.prompt_tokens, a.counted) == (11, 5, True) for a in answers)
-    assert min(answer.timing.ttft for answer in answers) >= 0.03, "never before the script's first token"
 
 
 def test_a_server_that_does_not_count_is_counted_by_chunks() -> None:
@@ -97,6 +80,17 @@ def test_a_refusal_is_passed_on_in_one_line() -> None:
     assert str(caught.value) == (
         f'--endpoint {server.url} refused /v1/completions (status 429: {{"error": "too many\\nrequests"}}): look into '
         "the server's log"
+    )
+
+
+def test_a_transformers_serve_that_serves_one_model_alone_is_told_of() -> None:
+    """`transformers serve MODEL` refuses the folder of base model and adapter, and its log says no more."""
+    said = {"detail": "Server is pinned to 'a'; requested 'b'."}
+    refusal = Endpoint("http://127.0.0.1:1").refused("/v1/completions", 400, said)
+    assert str(refusal) == (
+        '--endpoint http://127.0.0.1:1 refused /v1/completions (status 400: {"detail": "Server is pinned to \'a\'; '
+        "requested 'b'.\"}): start transformers serve without a model, since it serves no adapter beside one that "
+        "it was given"
     )
 
 

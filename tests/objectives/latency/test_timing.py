@@ -39,6 +39,13 @@ def test_one_token_has_no_time_after_its_first() -> None:
     }
 
 
+def test_one_chunk_of_several_tokens_does_not_tell_the_time_of_one() -> None:
+    """Of requests at once some may have one, and their TPOT of 0 stood among the others'."""
+    found = timing(1.0, [1.5], 5)
+    assert (found.ttft, found.itl, found.tpot) == (0.5, (), None)
+    assert percentiles([found, Timing(0.1, (0.01,) * 4, 5)])["tpot_p50_ms"] == pytest.approx(10)
+
+
 def test_percentiles_are_over_requests_for_tpot_and_over_all_gaps_for_itl() -> None:
     quick = Timing(0.1, (0.01,) * 9, 10)
     slow = Timing(0.3, (0.05,), 2)

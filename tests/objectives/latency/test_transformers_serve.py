@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -63,8 +64,12 @@ def test_the_table_of_a_real_server(endpoint: str, shared: Path, tmp_path: Path)
     for row in [*rows.values(), document["base"]]:
         assert 0 < row["tpot_p50_ms"] <= row["tpot_p95_ms"] <= row["tpot_p99_ms"]
         assert row["ttft_p50_ms"] > 0
-    everything = max(rows, key=len)
-    assert rows[everything]["ratio"] > 1.1, "unmerged adapters on every group are served, and cost time"
-    assert rows[everything]["ratio"] > rows["o_proj",]["ratio"]
+    # Medians over placements, which rounds visit by turns: what else the machine does for a while falls on all of them.
+    few = median(row["ratio"] for targets, row in rows.items() if len(targets) < 3)
+    many = median(row["ratio"] for targets, row in rows.items() if len(targets) >= 3)
+    assert many > 1.1, "unmerged adapters on three groups and more are served, and cost time"
+    assert many > few
     low, high = document["drift"]["ratio_ci"]
     assert low < 1.1 and high > 0.9
+    _, listed = Endpoint(endpoint).call("GET", "/v1/models")
+    assert not [model["id"] for model in listed["data"] if model["status"]["value"] == "loaded"], "no copy stays behind"
