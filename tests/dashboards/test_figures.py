@@ -53,6 +53,16 @@ def test_hover_shows_all_that_was_measured() -> None:
     ]
 
 
+def test_signs_at_the_end_of_an_axis_have_room_whatever_it_is_that_the_axis_goes_down_to() -> None:
+    """On an easy task intervals reach further down than the base model and all placements."""
+    easy = documents.single()
+    easy["base"]["validation_accuracy"] = 1.0
+    easy["points"][0].update(validation_accuracy=0.99, validation_accuracy_ci=[0.9, 1.0])
+    assert front_figure(easy).layout.yaxis.autorangeoptions.clipmax == pytest.approx(1 + 0.04 * 0.1)
+    easy["points"][0].update(validation_accuracy_ci=None)
+    assert front_figure(easy).layout.yaxis.autorangeoptions.clipmax == pytest.approx(1 + 0.04 * 0.01)
+
+
 def test_axes_are_named_by_metric_and_latency() -> None:
     figure = front_figure({**documents.encoder(), "metric": "rouge_l"})
     assert figure.layout.xaxis.title.text == "request time ratio to base model (merged = 1.0)"
