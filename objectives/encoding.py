@@ -93,10 +93,10 @@ def encode(
     template: str | None = None,
     ends: Sequence[int] = (),
 ) -> EncodedTask:
-    """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays,
-    be it one that all rows of train bring. ``ends`` are tokens at which the checkpoint ends an answer, as servers have
-    it; those that are pieces of text are left out. Completions are trained to end as the chat template ends an answer,
-    if that is one of them, else with the end of sequence.
+    """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays, be it one that
+    all rows of train bring; that of an encoder where its tokenizer cuts. ``ends`` are tokens at which the checkpoint
+    ends an answer, as servers have it; those that are pieces of text are left out. Completions are trained to end as
+    the chat template ends an answer, if that is one of them, else with the end of sequence.
 
     What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
     completion, which is taken from the references too.

@@ -363,6 +363,25 @@ def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
     assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)
 
 
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_a_tokenizer_that_cuts_at_the_beginning_does_so_for_an_encoder_which_pipelines_cut_with_it(kind: Any) -> None:
+    """A causal model gets its prompt from here and from the lines of the model card, which both cut at the end."""
+    tokenizer = make_word_tokenizer()
+    tokenizer.truncation_side = "left"
+    data = make_data("classification", {"train": [("who is the cat on the mat", "no"), ("book", "yes")]})
+    prompt = encode(data, tokenizer, kind, max_tokens=5, template=None if kind == "encoder" else "{text}")
+    kept = {"causal": "who is the", "encoder": "on the mat"}[kind]
+    found = tokenizer.decode(prompt.splits["train"][0].prompt, skip_special_tokens=True)
+    assert found.replace(" ##", "") == kept
+
+
+def test_of_an_encoder_too_one_token_too_many_is_a_cut_and_one_less_is_none() -> None:
+    tokenizer = make_word_tokenizer()
+    data = make_data("classification", {"train": [("the cat", "no"), ("the cat sat", "yes"), ("book", "yes")]})
+    assert [len(row) for row in tokenizer([row.text for row in data.splits["train"]])["input_ids"]] == [4, 5, 3]
+    assert encode(data, tokenizer, "encoder", max_tokens=4).cut_prompts["train"] == 1
+
+
 def test_no_room_for_the_text_of_an_encoder_is_refused() -> None:
     """Else all rows were the same: its special tokens."""
     data, tokenizer = make_data("classification", {"train": QUESTIONS}), make_word_tokenizer()
