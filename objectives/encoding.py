@@ -252,7 +252,8 @@ def _changed(
 def decoded(tokenizer: Any, ids: Sequence[int], ends: Collection[int | None]) -> str:
     """A completion as text, up to the first of its ends."""
     own = list(itertools.takewhile(lambda token: token not in ends, ids))
-    text: str = tokenizer.decode(own, skip_special_tokens=True)
+    # Not tidied up, as some checkpoints ask for and no server does: where "a , b" is expected, "a, b" is no answer.
+    text: str = tokenizer.decode(own, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text.strip()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import LayoutLMv3Tokenizer
 
-from objectives.encoding import EncodedTask, _prefix_free, encode
+from objectives.encoding import EncodedTask, _prefix_free, decoded, encode
 from objectives.errors import ModelError, RequestError
 from tests.objectives.tiny import make_data, make_tokenizer, make_word_tokenizer
 
@@ -232,6 +232,16 @@ def test_completions_that_the_tokenizer_changes_are_told() -> None:
         "no answer can be the same as one of these"
     )
     assert not encoded(DIALOGUES, "generation").notes()
+
+
+def test_an_answer_keeps_the_spaces_that_a_checkpoint_would_tidy_up() -> None:
+    """As servers have it; data sets of parsed text, such as SQL, are full of them, and Llama 3 asks for it."""
+    words = make_word_tokenizer()
+    words.eos_token = "[SEP]"
+    words.clean_up_tokenization_spaces = True
+    ids = words("the cat . the mat .", add_special_tokens=False)["input_ids"]
+    assert words.decode(ids) == "the cat. the mat."
+    assert decoded(words, [*ids, words.eos_token_id, *ids], [words.eos_token_id]) == "the cat . the mat ."
 
 
 def test_every_split_cuts_prompts_alike() -> None:
