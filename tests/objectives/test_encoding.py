@@ -96,6 +96,15 @@ def test_many_rows_are_tokenised_some_at_a_time(kind: Any) -> None:
     assert [each.splits["train"][0].prompt for each in alone] == [row.prompt for row in task.splits["train"][::499]]
 
 
+def test_a_completion_that_would_join_the_end_of_its_prompt_is_tokenised_alone() -> None:
+    """The prompt stands there already, and is not read again: what counts is what comes behind it."""
+    tokenizer = make_tokenizer(chat="{% for m in messages %}{{ m.content }} nam{% endfor %}")
+    task = encoded([("who?", "e"), ("where?", "es")], tokenizer=tokenizer)
+    prompt = ids(tokenizer, " nam")
+    assert ids(tokenizer, " name")[: len(prompt)] != prompt, "else they would not join"
+    assert task.label_ids == (tuple(ids(tokenizer, "e")), tuple(ids(tokenizer, "es")))
+
+
 def test_a_generated_completion_ends_with_the_end_of_sequence() -> None:
     tokenizer = make_tokenizer()
     task = encoded(DIALOGUES, "generation")
