@@ -131,7 +131,10 @@ def encode(
     if tokenizer.eos_token:
         marks[tokenizer.eos_token] = eos
     # Chat models go on to end their turns as they know to, where servers take that for an end.
-    usual_end = next((token for mark, token in marks.items() if chosen.end.lstrip().startswith(mark)), eos)
+    usual_end = next(
+        (token for mark, token in marks.items() if chosen.end.lstrip().startswith(mark)),
+        next(iter(other_ends), None) if eos is None else eos,
+    )
 
     def ended(text: str) -> tuple[str, int | None]:
         """Without the ends that it brings, and the first of them."""
@@ -199,6 +202,7 @@ def encode(
         doubts=(
             *_marked(chosen, tokenizer, data.splits["train"]),
             *_unknown(tokenizer, splits["train"]),
+            *_endless(data.task, [*other_ends, eos], targets["train"]),
             *_changed(tokenizer, [*other_ends, eos], splits["validation"], targets["validation"]),
         ),
         other_ends=tuple(other_ends),
@@ -228,6 +232,16 @@ def _unknown(tokenizer: Any, rows: Sequence[EncodedRow]) -> Iterator[str]:
         yield (
             f"train: {unknown / tokens:.0%} of the tokens of inputs are {tokenizer.unk_token}, which says nothing: the "
             "tokenizer does not know their language or script; choose a model that was trained on it"
+        )
+
+
+def _endless(task: Task, ends: Sequence[int | None], targets: Sequence[_Target]) -> Iterator[str]:
+    if task == "generation" and not any(end is not None for end in ends):
+        longest = max(len(target.ids) for target in targets)
+        yield (
+            f"the tokenizer has no end of sequence, so every answer goes on to {longest} tokens, as many as the "
+            "longest completion of train has, and is scored with all of them: name a token of the tokenizer as "
+            "eos_token in its files"
         )
 
 

@@ -133,8 +133,15 @@ def test_marks_of_the_model_that_rows_bring_stand_once() -> None:
 
 def test_without_an_end_of_sequence_a_completion_just_ends() -> None:
     tokenizer = make_tokenizer(eos=False)
-    row = encoded(DIALOGUES, "generation", tokenizer=tokenizer).splits["train"][0]
-    assert row.completion == ids(tokenizer, " " + DIALOGUES[0][1])
+    task = encoded(DIALOGUES, "generation", tokenizer=tokenizer)
+    completion = ids(tokenizer, " " + DIALOGUES[0][1])
+    assert task.splits["train"][0].completion == completion
+    assert task.notes() == [
+        f"the tokenizer has no end of sequence, so every answer goes on to {len(completion)} tokens, as many as the "
+        "longest completion of train has, and is scored with all of them: name a token of the tokenizer as eos_token "
+        "in its files"
+    ]
+    assert not encoded(QUESTIONS, tokenizer=tokenizer).notes(), "labels are not generated"
 
 
 @pytest.mark.parametrize("behind", [False, True])
