@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["causal", "encoder"]
 
-#: What a snapshot holds for us; no pickle is ever fetched.
-SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+#: What a snapshot holds for us; no pickle is ever fetched. The merges of PhoBERT and BERTweet are called bpe.codes.
+SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.codes", "*.jinja"]
 #: And of a model that brings code of its own.
 CODE_FILES = ["*.py", "*.tiktoken"]
 #: The same weights once more, in the form of their makers, which transformers does not read.
@@ -261,7 +261,6 @@ def load_model(
     kind: Kind,
     dtype: torch.dtype,
     device: torch.device | str,
-    num_labels: int | None = None,
     labels: list[str] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
@@ -279,11 +278,10 @@ def load_model(
 
     check_weights(folder)
     logging.disable_progress_bar()  # a second of loading between two lines of our own progress
-    head: dict[str, Any] = {}
+    # What a configuration may ask for and nobody here reads; without the first, outputs have no names.
+    told: dict[str, Any] = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
     if labels is not None:
-        head = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    elif num_labels is not None:
-        head = {"num_labels": num_labels}
+        told |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     try:
         model, info = _auto_class(kind).from_pretrained(
             folder,
@@ -292,7 +290,7 @@ def load_model(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=kind == "encoder",  # the head of the checkpoint may have other classes
-            **head,
+            **told,
         )
         model = model.to(device)
     except Exception as error:

@@ -228,12 +228,21 @@ def test_of_two_sets_of_weights_those_are_checked_that_are_loaded(folder: Path) 
     assert message(check_weights, folder).startswith(f"{found[0]} is corrupted (")
 
 
-def test_a_snapshot_holds_the_weights_once() -> None:
+def test_a_snapshot_holds_the_weights_once_and_every_tokenizer() -> None:
     there = [
-        "config.json", "tokenizer.model", "model-00001-of-00002.safetensors", "model.safetensors.index.json",
+        "config.json", "spiece.model", "bpe.codes", "model-00001-of-00002.safetensors", "model.safetensors.index.json",
         "consolidated.safetensors", "original/model.safetensors", "pytorch_model.bin", "modeling_custom.py",
     ]  # fmt: skip
-    assert list(filter_repo_objects(there, allow_patterns=SAFE_FILES, ignore_patterns=SECOND_COPIES)) == there[:4]
+    assert list(filter_repo_objects(there, allow_patterns=SAFE_FILES, ignore_patterns=SECOND_COPIES)) == there[:5]
+
+
+@pytest.mark.parametrize("told", [{"return_dict": False}, {"output_hidden_states": True}, {"output_attentions": True}])
+def test_what_a_checkpoint_would_rather_give_back_is_left_out(folder: Path, told: dict[str, bool]) -> None:
+    """Hidden states of all layers are most of the memory of a pass; a tuple has no logits."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | told), "utf-8")
+    output = load_model(folder, "causal", torch.float32, "cpu")(torch.arange(6)[None], use_cache=False)
+    assert list(output) == ["logits"]
 
 
 def test_what_a_checkpoint_would_rather_generate_with_is_left_out(folder: Path) -> None:
