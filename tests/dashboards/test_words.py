@@ -127,7 +127,10 @@ def test_no_name_leaves_its_markdown_cell(name: str) -> None:
 
 def test_html_in_a_name_stays_text() -> None:
     evil = "<script>alert(1)</script>"
-    text = words.description(documents.document(search=evil, model=evil, recommended={"trial": 2, "why": evil}))
+    full = documents.document(search=evil, model=evil, recommended={"trial": 2, "why": evil})
+    for placement in full["front"]:
+        placement["label"] = f"{evil} r8"
+    text = words.description(full)
     outside_code = re.sub(r"`[^`]*`|^    .*$", "", text, flags=re.MULTILINE)
     assert "&lt;script&gt;" in outside_code
     assert "<" not in outside_code
