@@ -150,6 +150,23 @@ def test_a_hub_dataset_with_class_numbers(hub: Callable[..., None]) -> None:
     assert str(error.value) == "hub dataset glue has no train split, only test. Choose one that has."
 
 
+def test_a_hub_dataset_of_several_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("emoji", "irony"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text('{"text": "a", "label": "b"}\n')
+    named = "".join(f"- config_name: {name}\n  data_files: {name}/train.jsonl\n" for name in ("emoji", "irony"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{named}---\n")
+    load = datasets.load_dataset
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_args, **_options: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda _id: load(str(tmp_path)))
+    with pytest.raises(DataError) as error:
+        load_data("someone/tweet_eval")
+    assert str(error.value) == (
+        "someone/tweet_eval has several configurations ('emoji', 'irony'), and --data names none. Write the one you "
+        "mean to a folder (load_dataset and save_to_disk of datasets), and pass that."
+    )
+
+
 def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
