@@ -39,9 +39,6 @@ class TaskData:
     digest: str
     notes: tuple[str, ...]
 
-    def rows(self, split: str) -> tuple[Row, ...]:
-        return self.splits[split]
-
     def with_train_of(self, most: int, seed: int) -> TaskData:
         """With a sample of train, and a note, if that has more rows; ``digest`` stays that of all."""
         train = self.splits["train"]

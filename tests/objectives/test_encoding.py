@@ -91,7 +91,7 @@ def test_many_rows_are_tokenised_some_at_a_time(kind: Any) -> None:
     assert counting.most <= 1000
     alone = [
         encode(replace(data, splits=dict.fromkeys(data.splits, (row,))), Counting(), kind, max_tokens=64)
-        for row in data.rows("train")[::499]
+        for row in data.splits["train"][::499]
     ]
     assert [each.splits["train"][0].prompt for each in alone] == [row.prompt for row in task.splits["train"][::499]]
 
