@@ -200,6 +200,7 @@ def encode(
         cut_completions={split: sum(target.is_cut for target in each) for split, each in targets.items()},
         first_ids=tuple(first),
         doubts=(
+            *chosen.doubts(),
             *_marked(chosen, tokenizer, data.splits["train"]),
             *_unknown(tokenizer, splits["train"]),
             *_endless(data.task, [*other_ends, eos], targets["train"]),
