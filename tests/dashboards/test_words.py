@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 
@@ -105,6 +106,24 @@ def test_description_says_how_to_export_and_what_latency_means() -> None:
     assert f"    python -m search export {shlex.quote('my search; rm')} --pick recommended --out DIR" in text
     assert "A merged adapter costs the base model's latency" in text
     assert "- 1 failed: the loss is NaN at step 3" in text
+
+
+def test_what_there_is_none_of_is_not_spoken_of() -> None:
+    full = documents.document()
+    full["effects"]["groups"]["accuracy"] = [documents.effect("down_proj", 0.08, 0.03)]
+    assert not [sentence for sentence in words.effects(full) if sentence.startswith(("What takes", "No effect"))]
+    told = words.description(full)
+    assert not re.search("more members|registered|champion", told)
+    full |= {"champion": {"why": "champion stays: tied"}, "registry_uri": "models:/demo@champion"}
+    assert "\n\nThe champion stays: tied.\n\nThe adapter to serve is registered as `models:/demo@champion`.\n\n" in (
+        words.description(full)
+    )
+
+
+def test_a_member_without_a_latency_is_the_last_of_the_front() -> None:
+    full = documents.document()
+    full["front"][0]["tpot_ratio"], full["front"][1]["tpot_ratio"] = None, math.nan
+    assert [member["trial"] for member in words.ordered_front(full)] == [4, 7, 2]
 
 
 def test_a_long_front_is_shortened_and_says_so() -> None:
