@@ -69,6 +69,19 @@ CASES = [
         ", line 3: the quoted field that starts here goes on to line 6, over what look like rows. "
         "Close every quoted field, and double the quotes inside it.",
     ),
+    *(
+        (
+            "x.tsv",
+            table,
+            ", line 2: the quoted field that starts here goes on to line 3, over what look like rows. "
+            "Close every quoted field, and double the quotes inside it.",
+        )
+        for table in (
+            b'text\tlabel\n"I like it,\ta\nhe said."\tb\nsix\tb\n',
+            b'label\ttext\na\t"I like it,\nb\the said."\nb\tsix\n',
+            b'id\ttext\tlabel\n1\t"I like it,\ta\n2\the said."\tb\n3\tsix\tb\n',
+        )
+    ),
     (
         "x.csv",
         b"text,label\rone,a\rtwo,b\r",
