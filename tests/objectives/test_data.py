@@ -148,6 +148,12 @@ def test_a_list_of_objects_may_begin_lines_and_spaces_later(tmp_path: Path) -> N
     assert len(all_rows(load_data(str(tmp_path)))) == 20
 
 
+def test_of_prompts_that_all_differ_nothing_is_said(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        write(tmp_path / f"{split}.jsonl", prompted(4, split))
+    assert load_data(str(tmp_path)).notes == ()
+
+
 def test_labels_become_text(tmp_path: Path) -> None:
     values = [1, 1.0, True, " yes ", "1", False, 2, -3] * 2
     write(tmp_path / "train.jsonl", [{"text": f"text {i}", "label": value} for i, value in enumerate(values)])
