@@ -82,7 +82,8 @@ def front_figure(document: dict[str, Any]) -> Figure:
         )
     marked = [(point, names) for point in front if (names := mark(document, point["trial"]))]
     if drawn:
-        span = max(0.01, 1 - min(base_accuracy, *(point["validation_accuracy"] for point in drawn)))
+        lowest = (point["validation_accuracy_ci"][0] for point in front if point.get("validation_accuracy_ci"))
+        span = max(0.01, 1 - min(base_accuracy, *(point["validation_accuracy"] for point in drawn), *lowest))
         # Signs on an end are whole, and no tick is beyond it.
         figure.update_yaxes(autorangeoptions={"clipmin": -0.04 * span, "clipmax": 1 + 0.04 * span})
         if any(point["validation_accuracy"] > 1 - 0.3 * span for point, _ in marked):

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from objectives.errors import ModelError
+from objectives.model import first_line
 from objectives.modules import ModuleSpace
 from objectives.placement import CUSTOMARY_ALPHA, Alpha, Placement
 
@@ -29,6 +31,8 @@ def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int, al
 
     What is new in an encoder (see :func:`objectives.model.load_model`) is trained beside, and saved with the adapter.
     All that is trained is in float32, whatever the base is in.
+
+    Raises ModelError where a package is installed that PEFT refuses.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -47,7 +51,13 @@ def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int, al
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
         # PEFT 0.21 asks for it by the name that transformers 5.24 replaces.
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.* is deprecated", FutureWarning)
-        adapted = get_peft_model(twin(base), config)
+        try:
+            adapted = get_peft_model(twin(base), config)
+        except ImportError as error:  # as for a torchao that is too old, whether it is needed or not
+            raise ModelError(
+                f"PEFT makes no adapter here ({first_line(error)}): update that package, or remove it, on all machines "
+                "of the search."
+            ) from error
     widen_head(adapted)
     return adapted
 

@@ -39,9 +39,6 @@ class TaskData:
     digest: str
     notes: tuple[str, ...]
 
-    def rows(self, split: str) -> tuple[Row, ...]:
-        return self.splits[split]
-
     def with_train_of(self, most: int, seed: int) -> TaskData:
         """With a sample of train, and a note, if that has more rows; ``digest`` stays that of all."""
         train = self.splits["train"]
@@ -113,8 +110,9 @@ def _check_labels(raw: RawRows, split: Split, first_at: Mapping[str, int], known
     for label, number in first_at.items():
         if label not in known:
             raise DataError(
-                f"{raw.at(number)}: the label {shorten(label)} stands in {split} but not in train. "
-                f"Add train rows with it or remove it from {split}."
+                f"{raw.at(number)}: the label {shorten(label)} stands in {split} but not in train, which has "
+                f"{some(list(map(shorten, sorted(known))))}. Write it as there, add train rows with it, or remove it "
+                f"from {split}."
             )
 
 

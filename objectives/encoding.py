@@ -93,10 +93,10 @@ def encode(
     template: str | None = None,
     ends: Sequence[int] = (),
 ) -> EncodedTask:
-    """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays,
-    be it one that all rows of train bring. ``ends`` are tokens at which the checkpoint ends an answer, as servers have
-    it; those that are pieces of text are left out. Completions are trained to end as the chat template ends an answer,
-    if that is one of them, else with the end of sequence.
+    """Tokenise every row. An input too long is cut at its end, so that the template's tail always stays, be it one that
+    all rows of train bring; that of an encoder where its tokenizer cuts. ``ends`` are tokens at which the checkpoint
+    ends an answer, as servers have it; those that are pieces of text are left out. Completions are trained to end as
+    the chat template ends an answer, if that is one of them, else with the end of sequence.
 
     What data sets bring of the model's own marks stands once: a beginning of sequence in the input, an end behind the
     completion, which is taken from the references too.
@@ -131,7 +131,10 @@ def encode(
     if tokenizer.eos_token:
         marks[tokenizer.eos_token] = eos
     # Chat models go on to end their turns as they know to, where servers take that for an end.
-    usual_end = next((token for mark, token in marks.items() if chosen.end.lstrip().startswith(mark)), eos)
+    usual_end = next(
+        (token for mark, token in marks.items() if chosen.end.lstrip().startswith(mark)),
+        next(iter(other_ends), None) if eos is None else eos,
+    )
 
     def ended(text: str) -> tuple[str, int | None]:
         """Without the ends that it brings, and the first of them."""
@@ -197,8 +200,10 @@ def encode(
         cut_completions={split: sum(target.is_cut for target in each) for split, each in targets.items()},
         first_ids=tuple(first),
         doubts=(
+            *chosen.doubts(),
             *_marked(chosen, tokenizer, data.splits["train"]),
             *_unknown(tokenizer, splits["train"]),
+            *_endless(data.task, [*other_ends, eos], targets["train"]),
             *_changed(tokenizer, [*other_ends, eos], splits["validation"], targets["validation"]),
         ),
         other_ends=tuple(other_ends),
@@ -231,6 +236,16 @@ def _unknown(tokenizer: Any, rows: Sequence[EncodedRow]) -> Iterator[str]:
         )
 
 
+def _endless(task: Task, ends: Sequence[int | None], targets: Sequence[_Target]) -> Iterator[str]:
+    if task == "generation" and not any(end is not None for end in ends):
+        longest = max(len(target.ids) for target in targets)
+        yield (
+            f"the tokenizer has no end of sequence, so every answer goes on to {longest} tokens, as many as the "
+            "longest completion of train has, and is scored with all of them: name a token of the tokenizer as "
+            "eos_token in its files"
+        )
+
+
 def _changed(
     tokenizer: Any, ends: Sequence[int | None], rows: Sequence[EncodedRow], targets: Sequence[_Target]
 ) -> Iterator[str]:
@@ -252,7 +267,8 @@ def _changed(
 def decoded(tokenizer: Any, ids: Sequence[int], ends: Collection[int | None]) -> str:
     """A completion as text, up to the first of its ends."""
     own = list(itertools.takewhile(lambda token: token not in ends, ids))
-    text: str = tokenizer.decode(own, skip_special_tokens=True)
+    # Not tidied up, as some checkpoints ask for and no server does: where "a , b" is expected, "a, b" is no answer.
+    text: str = tokenizer.decode(own, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text.strip()
 
 

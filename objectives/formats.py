@@ -163,12 +163,13 @@ def _delimited(path: Path, delimiter: str) -> Numbered:
 
 
 def _swallows(value: str, column: int, columns: int) -> bool:
-    """Whether a field is the rest of a row, whole rows, and the beginning of one: as where tables that know no quoting
-    have a text that begins with a quote, and a later one that ends with one.
+    """Whether a field is the rest of a row, perhaps whole rows, and the beginning of one: as where tables that know no
+    quoting have a text that begins with a quote, and a later one that ends with one. Indented code looks like that too,
+    but its lines begin with the tab.
     """
-    lines = value.split("\n")
-    rows = [columns - 1 - column, *[columns - 1] * (len(lines) - 2), column]
-    return len(lines) > 2 and [line.count("\t") for line in lines] == rows
+    lines = [line.split("\t") for line in value.split("\n")]
+    rows = [columns - column, *[columns] * (len(lines) - 2), column + 1]
+    return [len(cells) for cells in lines] == rows and all(cells[0] for cells in lines[1:])
 
 
 def _parquet(path: Path, columns: Collection[str]) -> Numbered:

@@ -14,12 +14,12 @@ from objectives.pickles import refuse_pickles
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 Kind = Literal["causal", "encoder"]
 
-#: What a snapshot holds for us; no pickle is ever fetched.
-SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+#: What a snapshot holds for us; no pickle is ever fetched. The merges of PhoBERT and BERTweet are called bpe.codes.
+SAFE_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.codes", "*.jinja"]
 #: And of a model that brings code of its own.
 CODE_FILES = ["*.py", "*.tiktoken"]
 #: The same weights once more, in the form of their makers, which transformers does not read.
@@ -55,7 +55,7 @@ def _snapshot(hub_id: str, files: list[str]) -> Path:
         folder = Path(snapshot_download(hub_id, allow_patterns=files, ignore_patterns=SECOND_COPIES))
     except Exception as error:
         raise ModelError(
-            f"{hub_id} is no local folder, and the model hub does not give it ({_first_line(error)}): "
+            f"{hub_id} is no local folder, and the model hub does not give it ({first_line(error)}): "
             "check the name and the network, or give a local folder."
         ) from error
     if not (folder / "config.json").is_file():
@@ -71,7 +71,7 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{file} cannot be read ({_first_line(error)}): restore the file.") from error
+        raise ModelError(f"{file} cannot be read ({first_line(error)}): restore the file.") from error
     if not isinstance(raw, dict) or "model_type" not in raw:
         raise ModelError(f"{file} names no model_type: it is not the configuration of a model.")
     try:
@@ -80,7 +80,7 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
         remedy = "pass --trust-remote-code" if "auto_map" in raw else "update transformers"
         raise ModelError(
             f"{file}: transformers cannot use model type {raw['model_type']!r} "
-            f"({_first_line(error)}): {remedy}, or choose another model."
+            f"({first_line(error)}): {remedy}, or choose another model."
         ) from error
 
 
@@ -97,20 +97,6 @@ def check_packages(config: PreTrainedConfig, folder: Path) -> None:
         raise ModelError(_unloadable(folder, error)) from error
     except Exception:  # such as no GPU, which a worker elsewhere may have: it is said when one loads the model
         return
-
-
-def answer_ends(folder: Path, config: PreTrainedConfig) -> list[int]:
-    """Tokens at which servers end an answer, as the checkpoint says: chat models often end a turn with another than
-    a text. Raises ModelError if its generation_config.json cannot be read.
-    """
-    file = folder / "generation_config.json"
-    ends = getattr(config.get_text_config(), "eos_token_id", None)
-    if file.is_file():
-        try:
-            ends = dict(json.loads(file.read_text(encoding="utf-8"))).get("eos_token_id", ends)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise ModelError(f"{file} cannot be read ({_first_line(error)}): restore the file.") from error
-    return [token for token in (ends if isinstance(ends, list) else [ends]) if isinstance(token, int)]
 
 
 def kind_of(config: PreTrainedConfig) -> Kind:
@@ -158,7 +144,7 @@ def meta_model(config: PreTrainedConfig, kind: Kind, num_labels: int = 2) -> Pre
     except Exception as error:
         raise ModelError(
             f"transformers cannot build model type {config.model_type!r} from its configuration "
-            f"({_first_line(error)}): {_remedy(error, 'check config.json')}."
+            f"({first_line(error)}): {remedy(error, 'check config.json')}."
         ) from error
 
 
@@ -198,7 +184,7 @@ def check_weights(folder: Path) -> None:
             with safe_open(shard, framework="pt") as weights:
                 empty = not weights.keys()
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"{shard} is corrupted ({_first_line(error)}): download it again.") from error
+            raise ModelError(f"{shard} is corrupted ({first_line(error)}): download it again.") from error
         if empty:
             raise ModelError(f"{shard} holds no weights: download it again.")
 
@@ -215,7 +201,7 @@ def shards(folder: Path) -> list[Path]:
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
-            raise ModelError(f"{index} is corrupted ({_first_line(error)}): download it again.") from error
+            raise ModelError(f"{index} is corrupted ({first_line(error)}): download it again.") from error
         return [folder / Path(name).name for name in names]
     if any(folder.glob("*.bin")):
         raise ModelError(
@@ -261,7 +247,6 @@ def load_model(
     kind: Kind,
     dtype: torch.dtype,
     device: torch.device | str,
-    num_labels: int | None = None,
     labels: list[str] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
@@ -279,11 +264,10 @@ def load_model(
 
     check_weights(folder)
     logging.disable_progress_bar()  # a second of loading between two lines of our own progress
-    head: dict[str, Any] = {}
+    # What a configuration may ask for and nobody here reads; without the first, outputs have no names.
+    told: dict[str, Any] = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
     if labels is not None:
-        head = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    elif num_labels is not None:
-        head = {"num_labels": num_labels}
+        told |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     try:
         model, info = _auto_class(kind).from_pretrained(
             folder,
@@ -292,7 +276,7 @@ def load_model(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=kind == "encoder",  # the head of the checkpoint may have other classes
-            **head,
+            **told,
         )
         model = model.to(device)
     except Exception as error:
@@ -359,42 +343,21 @@ def head_of(weight: str, body: str) -> str | None:
     return None if weight.startswith(body) else weight.partition(".")[0]
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """A tokenizer that can pad: without a pad token of its own it pads with the end-of-sequence token.
-
-    Raises ModelError if the folder's tokenizer cannot be read, or has no token to pad with.
-    """
-    from transformers import AutoTokenizer
-
-    refuse_pickles(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        raise ModelError(
-            f"The tokenizer of {folder} cannot be loaded ({_first_line(error)}): "
-            f"{_remedy(error, 'add its tokenizer files')}."
-        ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token is None:
-        raise ModelError(f"The tokenizer of {folder} has no pad, end or unknown token: set pad_token in its files.")
-    return tokenizer
-
-
 def _auto_class(kind: Kind) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     return AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
 
 
-def _remedy(error: BaseException, usual: str) -> str:
+def remedy(error: BaseException, usual: str) -> str:
     """Some weights, quantised ones first of all, some structures and some tokenizers need a package of their own."""
     return "install that package, or choose another model" if isinstance(error, ImportError) else usual
 
 
 def _unloadable(folder: Path, error: BaseException) -> str:
-    return f"{folder} cannot be loaded ({_first_line(error)}): {_remedy(error, 'download it again')}."
+    return f"{folder} cannot be loaded ({first_line(error)}): {remedy(error, 'download it again')}."
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What went wrong, as a part of a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")

@@ -152,6 +152,11 @@ def _from_hub(source: str) -> Mapping[str, Any]:
             huggingface_hub.HfApi().dataset_info(source, timeout=10)
         loaded: Mapping[str, Any] = datasets.load_dataset(source)
     except Exception as error:  # datasets and its transports share no base class
+        if several := re.search(r"available configs: \[(.*)\]", str(error)):
+            raise DataError(
+                f"{source} has several configurations ({several[1]}), and --data names none. Write the one you mean to "
+                "a folder (load_dataset and save_to_disk of datasets), and pass that."
+            ) from error
         raise DataError(
             f"{source} is no file or folder here, and it cannot be loaded as a hub dataset: {_reason(error)}. "
             "Pass the path of a folder or file, or check the id and the network (HF_HUB_OFFLINE=1 uses the cache)."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from objectives.errors import RequestError
+from objectives.rows import shorten
 
 PLAIN_TEMPLATE = "{text}\nAnswer:"
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
@@ -26,6 +27,7 @@ class Template:
     lead: str
     special: bool  # whether the tokenizer adds its own first tokens; a chat template brings them itself
     end: str = ""  # what a chat template has behind an answer
+    opening: str = ""  # what it has in front of one beside white space, and does not end a prompt with
 
     @classmethod
     def choose(cls, tokenizer: Any, template: str | None) -> Template:
@@ -43,7 +45,9 @@ class Template:
             if has_chat:
                 turn, lead, end = _chat(tokenizer)
                 before, _, after = turn.partition(_MARK)
-                return cls(before, after, lead, special=False, end=end)
+                if lead.isspace():
+                    return cls(before, after, lead, special=False, end=end)
+                return cls(before, after, "", special=False, end=end, opening=lead)
             template = PLAIN_TEMPLATE
         if template.count("{text}") != 1:
             raise RequestError(f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
@@ -63,6 +67,15 @@ class Template:
                     return replace(self, lead=chat.lead, end=chat.end)
         return self
 
+    def doubts(self) -> Iterator[str]:
+        """What a model may expect that no prompt has, as the empty thoughts of Qwen3, or the channel of gpt-oss."""
+        if self.opening:
+            yield (
+                f"the chat template has {shorten(self.opening)} in front of an answer, and prompts end without it, as "
+                "those of servers do: adapters learn to leave it out, but the base model may begin with it, and its "
+                "figures are then too low; to have it in prompts, give a --template that ends with it"
+            )
+
     @property
     def text(self) -> str:
         return self.before + "{text}" + self.after
@@ -80,8 +93,7 @@ def _clock() -> str:
 
 
 def _chat(tokenizer: Any) -> tuple[str, str, str]:
-    """A user's turn that says the mark, as the chat template has it, the white space that it has before an answer, and
-    what it has behind one.
+    """A user's turn that says the mark, as the chat template has it, and what it has before an answer and behind one.
 
     Raises RequestError where it does not say the mark.
     """
@@ -112,7 +124,7 @@ def _chat(tokenizer: Any) -> tuple[str, str, str]:
             both = turn
         lead = both[len(turn) :].partition(_MARK)[0] if both.startswith(turn) else ""
         end = both.rpartition(_MARK)[2] if both.count(_MARK) == 2 else ""
-        return turn, lead if lead.isspace() else "", end
+        return turn, lead, end
     raise RequestError(
         f"the chat template of this model's tokenizer cannot be used for a single turn ({reason}): pass a --template "
         f"such as {PLAIN_TEMPLATE!r}"

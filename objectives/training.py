@@ -123,12 +123,14 @@ def update(optimiser: torch.optim.Optimizer, step: int, settings: TrainingSettin
 def checkpoint_activations(model: Any, settings: TrainingSettings, cut: Cut) -> Cut:
     """Turn gradient checkpointing on where the settings ask for it; the cut with which to train then.
 
-    Blocks are computed again when a pass is over and its cut is gone, so none may be inside one.
+    Blocks are computed again when a pass is over and its cut is gone, so none may be inside one. Only those that a
+    gradient goes through are: frozen ones below the first adapter keep nothing, and are computed once.
     """
     if not settings.gradient_checkpointing:
         return cut
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.enable_input_require_grads()
+    # transformers lets gradients go down to the embeddings, which reentrant checkpoints alone need.
+    model.disable_input_require_grads()
     return "head" if cut == "block" else cut
 
 

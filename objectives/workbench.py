@@ -30,12 +30,13 @@ from objectives.latency import LatencySettings
 from objectives.latency.context import profile_context
 from objectives.latency.engine import measure
 from objectives.latency.in_process import InProcessPair, TransformersEngine
-from objectives.model import load_base, load_tokenizer
+from objectives.model import load_base
 from objectives.modules import ModuleSpace
 from objectives.packable import why_not_packed
 from objectives.packed import Outcome, train_packed
 from objectives.placement import BASE, CUSTOMARY_ALPHA, Alpha, Placement
 from objectives.storage import Storage
+from objectives.tokenizer import load_tokenizer
 from objectives.training import TrainingDiverged, TrainingResult, TrainingSettings, train
 
 #: Where memory ran out in a trial, what may help.

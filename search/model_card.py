@@ -42,8 +42,9 @@ A text is cut at its end where prompt and longest label are more than {max_token
 _TEXT = """\
 The prompt is {prompt} with the row's text, tokenised without special tokens, behind the tokens {first_ids} unless
 it begins with them.
-Decoding is greedy, up to {end} or {max_new_tokens} tokens. A prompt is scored once, by {metric} against
-all its completions; it is cut at its end where it and the longest completion are more than {max_tokens} tokens."""
+Decoding is greedy, which requests to a server ask for with a temperature of 0, up to {end} or {max_new_tokens} tokens.
+A prompt is scored once, by {metric} against all its completions; it is cut at its end where it and the longest
+completion are more than {max_tokens} tokens."""
 
 _HEAD = """\
 The classes are, in this order: {labels}. The head that was trained with the adapter is in this folder too. The

@@ -62,13 +62,11 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
     from objectives.model import (
-        answer_ends,
         check_packages,
         check_weights,
         context_length,
         kind_of,
         load_config,
-        load_tokenizer,
         meta_model,
         resolve,
     )
@@ -76,6 +74,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.references import references
     from objectives.secrets import redacted
     from objectives.storage import Folder
+    from objectives.tokenizer import answer_ends, load_tokenizer
     from objectives.training import TrainingSettings, default_learning_rate
     from objectives.workbench import Assignment
 

@@ -112,8 +112,11 @@ def test_what_the_page_on_data_writes_can_be_read(tmp_path: Path, monkeypatch: p
         [{"role": "system", "content": "Be brief."}, *chats[0]],
         [*chats[0], user],
         [user, answer | {"content": ""}],
+        [user, {"role": "assistant", "content": None, "tool_calls": []}],
+        [user, {"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "3"}, answer],
     ]
-    Path("chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in [*chats, [answer]]))
+    lines = [json.dumps({"messages": chat}) for chat in [*chats, [answer]]]
+    Path("chats.jsonl").write_text("\n".join(lines) + "\n\n")
     tasks = [{"instruction": text, "input": "Hier." * (i % 2), "output": "Ja."} for i, text in enumerate(ten)]
     Path("alpaca.json").write_text(json.dumps(tasks))
     for block in blocks(ROOT / "docs" / "data.md", "python"):
@@ -121,7 +124,8 @@ def test_what_the_page_on_data_writes_can_be_read(tmp_path: Path, monkeypatch: p
 
     written = ("mails.jsonl", "pairs.jsonl", "intents", "answers.jsonl", "instructions.jsonl")
     found = {name: load_data(name) for name in written}
-    assert [sum(map(len, data.splits.values())) for data in found.values()] == [10, 10, 10, 11, 10]
+    assert [sum(map(len, data.splits.values())) for data in found.values()] == [10, 10, 10, 12, 10]
     assert found["mails.jsonl"].labels == found["intents"].labels == ("a", "b")
     prompts = {row.text for data in found.values() for rows in data.splits.values() for row in rows}
     assert {ten[0], f'"{ten[0]}\n\nNone', f"{ten[1]}\n\nHier.", f"system: Be brief.\n\nuser: {ten[0]}"} <= prompts
+    assert "user: Hm.\n\ntool: 3" in prompts

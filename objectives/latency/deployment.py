@@ -80,6 +80,9 @@ def deployment(
     rank = next(allowed for allowed in SERVER_RANKS if config["r"] <= allowed)
     words = ["vllm", "serve", base_model, "--enable-lora", "--max-lora-rank", str(rank)]
     words += ["--trust-remote-code"] if trusts_code else []
+    # Else penalties and temperatures of the checkpoint's generation_config.json, without which accuracy was measured,
+    # would be those of every request that names none; ends of answers are read from there all the same.
+    words += ["--generation-config", "vllm"]
     words += ["--lora-target-modules", *wrapped_names(targets), "--lora-modules", f"{name}={folder}"]
     return {"server": "vllm", "loads": True, "why_not": [], "command": shlex.join(words), "exact": by_name or by_path}
 

@@ -20,7 +20,7 @@ class Prompts:
 
     def __init__(self, folder: Path, settings: LatencySettings, *, trust_remote_code: bool = False) -> None:
         """``folder`` holds the tokenizer. Raises ModelError if it cannot be read."""
-        from objectives.model import load_tokenizer
+        from objectives.tokenizer import load_tokenizer
 
         self._tokenizer = load_tokenizer(folder, trust_remote_code)
         self._tokens = max(1, settings.prompt_tokens - self._tokenizer.num_special_tokens_to_add())

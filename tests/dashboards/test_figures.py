@@ -53,6 +53,24 @@ def test_hover_shows_all_that_was_measured() -> None:
     ]
 
 
+def test_signs_at_the_end_of_an_axis_have_room_whatever_it_is_that_the_axis_goes_down_to() -> None:
+    """On an easy task intervals reach further down than the base model and all placements."""
+    easy = documents.single()
+    easy["base"]["validation_accuracy"] = 1.0
+    easy["points"][0].update(validation_accuracy=0.99, validation_accuracy_ci=[0.9, 1.0])
+    assert front_figure(easy).layout.yaxis.autorangeoptions.clipmax == pytest.approx(1 + 0.04 * 0.1)
+    easy["points"][0].update(validation_accuracy_ci=None)
+    assert front_figure(easy).layout.yaxis.autorangeoptions.clipmax == pytest.approx(1 + 0.04 * 0.01)
+
+
+def test_names_of_marked_placements_have_room_above_the_drawing_where_they_need_it() -> None:
+    usual = front_figure(documents.document()).layout.margin.t
+    high = documents.document()
+    high["points"][-2]["validation_accuracy"] = 0.8  # of 0.2 to 1: in the upper third
+    assert front_figure(high).layout.margin.t > 2 * usual
+    assert all(note.showarrow for note in front_figure(high).layout.annotations)
+
+
 def test_axes_are_named_by_metric_and_latency() -> None:
     figure = front_figure({**documents.encoder(), "metric": "rouge_l"})
     assert figure.layout.xaxis.title.text == "request time ratio to base model (merged = 1.0)"
@@ -71,6 +89,15 @@ def test_learning_curves_colour_the_front_and_keep_the_rest_in_one_trace() -> No
     assert list(figure.data[0].y) == [2.1, 1.7, None]
     assert list(figure.data[0].customdata) == [0, 0, 0]
     assert list(figure.data[1].x) == [10, 20, None]
+
+
+def test_learning_curves_of_a_few_trials_are_drawn_exactly_and_nothing_stands_over_them() -> None:
+    document = documents.single()
+    document["points"][0]["losses"] = losses = [[step, 100 / step] for step in range(10, 410, 10)]
+    figure = learning_curves(document)
+    (curve,) = figure.data
+    assert list(zip(curve.x, curve.y, strict=True)) == [*map(tuple, losses), (None, None)]
+    assert not figure.layout.annotations
 
 
 def test_learning_curves_of_many_trials_are_thinned_to_their_last_point_and_keep_the_recommended() -> None:
@@ -136,6 +163,13 @@ def test_the_base_model_alone_is_not_written_over(accuracy: float) -> None:
     low, high = figure.layout.yaxis.range
     assert (figure.layout.xaxis.range[0], low) < (1.0, accuracy) and accuracy <= high < 1.1
     assert abs((accuracy - low) / (high - low) - figure.layout.annotations[0].y) > 0.2
+
+
+def test_what_adds_is_told_from_what_takes_by_a_line_at_zero_on_both_axes() -> None:
+    lines = effects_figure(documents.document()).layout.shapes
+    assert {(line.xref, line.x0, line.x1, line.yref, line.y0, line.y1) for line in lines} == {
+        (axis, 0, 0, "paper", 0, 1) for axis in ("x", "x2")
+    }
 
 
 def test_effects_stand_in_one_order_on_both_axes() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 
@@ -107,6 +108,24 @@ def test_description_says_how_to_export_and_what_latency_means() -> None:
     assert "- 1 failed: the loss is NaN at step 3" in text
 
 
+def test_what_there_is_none_of_is_not_spoken_of() -> None:
+    full = documents.document()
+    full["effects"]["groups"]["accuracy"] = [documents.effect("down_proj", 0.08, 0.03)]
+    assert not [sentence for sentence in words.effects(full) if sentence.startswith(("What takes", "No effect"))]
+    told = words.description(full)
+    assert not re.search("more members|registered|champion", told)
+    full |= {"champion": {"why": "champion stays: tied"}, "registry_uri": "models:/demo@champion"}
+    assert "\n\nThe champion stays: tied.\n\nThe adapter to serve is registered as `models:/demo@champion`.\n\n" in (
+        words.description(full)
+    )
+
+
+def test_a_member_without_a_latency_is_the_last_of_the_front() -> None:
+    full = documents.document()
+    full["front"][0]["tpot_ratio"], full["front"][1]["tpot_ratio"] = None, math.nan
+    assert [member["trial"] for member in words.ordered_front(full)] == [4, 7, 2]
+
+
 def test_a_long_front_is_shortened_and_says_so() -> None:
     text = words.description(documents.large(3000))
     shown = text.count("\n| ") - 2
@@ -127,7 +146,10 @@ def test_no_name_leaves_its_markdown_cell(name: str) -> None:
 
 def test_html_in_a_name_stays_text() -> None:
     evil = "<script>alert(1)</script>"
-    text = words.description(documents.document(search=evil, model=evil, recommended={"trial": 2, "why": evil}))
+    full = documents.document(search=evil, model=evil, recommended={"trial": 2, "why": evil})
+    for placement in full["front"]:
+        placement["label"] = f"{evil} r8"
+    text = words.description(full)
     outside_code = re.sub(r"`[^`]*`|^    .*$", "", text, flags=re.MULTILINE)
     assert "&lt;script&gt;" in outside_code
     assert "<" not in outside_code

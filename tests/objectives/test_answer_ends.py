@@ -53,6 +53,13 @@ def test_a_completion_that_brings_a_whole_turn_ends_where_that_does() -> None:
     assert [row.references for row in task.splits["test"]] == [("cheap",)] * 2 and not task.notes()
 
 
+def test_without_an_end_of_sequence_answers_end_as_the_checkpoint_says() -> None:
+    tokenizer = make_tokenizer(eos=False)
+    task = encoded([("what?", "cheap"), ("who?", "red")], "generation", tokenizer=tokenizer, ends=[EOS, PAD])
+    assert [row.completion[-1] for row in task.splits["train"]] == [EOS, EOS]
+    assert (task.eos_id, task.ends, task.notes()) == (None, [EOS, PAD], [])
+
+
 def test_labels_end_with_the_end_of_sequence_whatever_ends_a_turn() -> None:
     tokenizer = make_tokenizer(chat=TURNS)
     rows = [("what?", "cheap"), ("who?", "cheap food")]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft.import_utils import is_torchao_available
 
 from objectives.backbone import attach, twin
+from objectives.errors import ModelError
 from objectives.placement import Alpha, Placement
 from objectives.training import TrainingSettings, train
 from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, make_task
@@ -75,3 +78,23 @@ def test_the_seed_decides_how_an_adapter_begins(zoo: Zoo) -> None:
 
     assert all(torch.equal(a, b) for a, b in zip(weights(0), weights(0), strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(weights(0), weights(1), strict=True))
+
+
+def test_a_package_that_peft_refuses_ends_a_search_before_all_its_trials_have_failed(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images for GPUs bring one that is too old, and it is asked for whether weights are quantised or not."""
+    (tmp_path / "torchao").mkdir()
+    (tmp_path / "torchao-0.10.0.dist-info").mkdir()
+    (tmp_path / "torchao-0.10.0.dist-info" / "METADATA").write_text("Name: torchao\nVersion: 0.10.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    is_torchao_available.cache_clear()
+    space = zoo.space("llama")
+    try:
+        with pytest.raises(ModelError) as refusal:
+            attach(zoo.base("llama"), space, all_groups(space), seed=0)
+    finally:
+        is_torchao_available.cache_clear()
+    start, _, end = str(refusal.value).partition(" (Found an incompatible version of torchao. Found version 0.10.0, ")
+    assert start == "PEFT makes no adapter here"
+    assert end.endswith("): update that package, or remove it, on all machines of the search.")

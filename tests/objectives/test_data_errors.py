@@ -69,6 +69,19 @@ CASES = [
         ", line 3: the quoted field that starts here goes on to line 6, over what look like rows. "
         "Close every quoted field, and double the quotes inside it.",
     ),
+    *(
+        (
+            "x.tsv",
+            table,
+            ", line 2: the quoted field that starts here goes on to line 3, over what look like rows. "
+            "Close every quoted field, and double the quotes inside it.",
+        )
+        for table in (
+            b'text\tlabel\n"I like it,\ta\nhe said."\tb\nsix\tb\n',
+            b'label\ttext\na\t"I like it,\nb\the said."\nb\tsix\n',
+            b'id\ttext\tlabel\n1\t"I like it,\ta\n2\the said."\tb\n3\tsix\tb\n',
+        )
+    ),
     (
         "x.csv",
         b"text,label\rone,a\rtwo,b\r",
@@ -231,9 +244,20 @@ def test_a_label_outside_train(tmp_path: Path) -> None:
     other = b'\n{"text": "three", "label": "a"}\n\n{"text": "four", "label": "c"}\n{"text": "five", "label": "c"}\n'
     folder = folder_of(tmp_path, train=GOOD, validation=GOOD.replace(b"one", b"1"), test=other)
     assert message(folder) == (
-        f"{folder}/test.jsonl, line 4: the label 'c' stands in test but not in train. "
-        "Add train rows with it or remove it from test."
+        f"{folder}/test.jsonl, line 4: the label 'c' stands in test but not in train, which has 'a', 'b'. Write it as "
+        "there, add train rows with it, or remove it from test."
     )
+
+
+def test_a_label_in_the_form_of_another_format_is_refused_beside_those_of_train(tmp_path: Path) -> None:
+    """As a table has numbers with a point where one of them was missing, and JSON has its own booleans."""
+    for text, label, said in (("1.0", 1, "'1'"), ("true", True, "'True'")):
+        (tmp_path / "train.csv").write_text(f"text,label\none,{text}\ntwo,z\n", "utf-8")
+        (tmp_path / "test.jsonl").write_text(json.dumps({"text": "six", "label": label}) + "\n", "utf-8")
+        assert message(tmp_path) == (
+            f"{tmp_path}/test.jsonl, line 1: the label {said} stands in test but not in train, which has "
+            f"{text!r}, 'z'. Write it as there, add train rows with it, or remove it from test."
+        )
 
 
 def test_leaks_that_leave_nothing_to_learn_from(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import LayoutLMv3Tokenizer
 
-from objectives.encoding import EncodedTask, _prefix_free, encode
+from objectives.encoding import EncodedTask, _prefix_free, decoded, encode
 from objectives.errors import ModelError, RequestError
 from tests.objectives.tiny import make_data, make_tokenizer, make_word_tokenizer
 
@@ -91,9 +91,18 @@ def test_many_rows_are_tokenised_some_at_a_time(kind: Any) -> None:
     assert counting.most <= 1000
     alone = [
         encode(replace(data, splits=dict.fromkeys(data.splits, (row,))), Counting(), kind, max_tokens=64)
-        for row in data.rows("train")[::499]
+        for row in data.splits["train"][::499]
     ]
     assert [each.splits["train"][0].prompt for each in alone] == [row.prompt for row in task.splits["train"][::499]]
+
+
+def test_a_completion_that_would_join_the_end_of_its_prompt_is_tokenised_alone() -> None:
+    """The prompt stands there already, and is not read again: what counts is what comes behind it."""
+    tokenizer = make_tokenizer(chat="{% for m in messages %}{{ m.content }} nam{% endfor %}")
+    task = encoded([("who?", "e"), ("where?", "es")], tokenizer=tokenizer)
+    prompt = ids(tokenizer, " nam")
+    assert ids(tokenizer, " name")[: len(prompt)] != prompt, "else they would not join"
+    assert task.label_ids == (tuple(ids(tokenizer, "e")), tuple(ids(tokenizer, "es")))
 
 
 def test_a_generated_completion_ends_with_the_end_of_sequence() -> None:
@@ -124,8 +133,15 @@ def test_marks_of_the_model_that_rows_bring_stand_once() -> None:
 
 def test_without_an_end_of_sequence_a_completion_just_ends() -> None:
     tokenizer = make_tokenizer(eos=False)
-    row = encoded(DIALOGUES, "generation", tokenizer=tokenizer).splits["train"][0]
-    assert row.completion == ids(tokenizer, " " + DIALOGUES[0][1])
+    task = encoded(DIALOGUES, "generation", tokenizer=tokenizer)
+    completion = ids(tokenizer, " " + DIALOGUES[0][1])
+    assert task.splits["train"][0].completion == completion
+    assert task.notes() == [
+        f"the tokenizer has no end of sequence, so every answer goes on to {len(completion)} tokens, as many as the "
+        "longest completion of train has, and is scored with all of them: name a token of the tokenizer as eos_token "
+        "in its files"
+    ]
+    assert not encoded(QUESTIONS, tokenizer=tokenizer).notes(), "labels are not generated"
 
 
 @pytest.mark.parametrize("behind", [False, True])
@@ -232,6 +248,16 @@ def test_completions_that_the_tokenizer_changes_are_told() -> None:
         "no answer can be the same as one of these"
     )
     assert not encoded(DIALOGUES, "generation").notes()
+
+
+def test_an_answer_keeps_the_spaces_that_a_checkpoint_would_tidy_up() -> None:
+    """As servers have it; data sets of parsed text, such as SQL, are full of them, and Llama 3 asks for it."""
+    words = make_word_tokenizer()
+    words.eos_token = "[SEP]"
+    words.clean_up_tokenization_spaces = True
+    ids = words("the cat . the mat .", add_special_tokens=False)["input_ids"]
+    assert words.decode(ids) == "the cat. the mat."
+    assert decoded(words, [*ids, words.eos_token_id, *ids], [words.eos_token_id]) == "the cat . the mat ."
 
 
 def test_every_split_cuts_prompts_alike() -> None:
@@ -361,6 +387,25 @@ def test_an_encoder_reads_the_text_alone_with_its_own_special_tokens() -> None:
         "train: 1 of 3 inputs cut, so that the prompt has 16 tokens (--max-tokens, or the model's context)"
     )
     assert (task.kind, task.label_ids, task.eos_id, task.pad_id) == ("encoder", (), None, tokenizer.pad_token_id)
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_a_tokenizer_that_cuts_at_the_beginning_does_so_for_an_encoder_which_pipelines_cut_with_it(kind: Any) -> None:
+    """A causal model gets its prompt from here and from the lines of the model card, which both cut at the end."""
+    tokenizer = make_word_tokenizer()
+    tokenizer.truncation_side = "left"
+    data = make_data("classification", {"train": [("who is the cat on the mat", "no"), ("book", "yes")]})
+    prompt = encode(data, tokenizer, kind, max_tokens=5, template=None if kind == "encoder" else "{text}")
+    kept = {"causal": "who is the", "encoder": "on the mat"}[kind]
+    found = tokenizer.decode(prompt.splits["train"][0].prompt, skip_special_tokens=True)
+    assert found.replace(" ##", "") == kept
+
+
+def test_of_an_encoder_too_one_token_too_many_is_a_cut_and_one_less_is_none() -> None:
+    tokenizer = make_word_tokenizer()
+    data = make_data("classification", {"train": [("the cat", "no"), ("the cat sat", "yes"), ("book", "yes")]})
+    assert [len(row) for row in tokenizer([row.text for row in data.splits["train"]])["input_ids"]] == [4, 5, 3]
+    assert encode(data, tokenizer, "encoder", max_tokens=4).cut_prompts["train"] == 1
 
 
 def test_no_room_for_the_text_of_an_encoder_is_refused() -> None:

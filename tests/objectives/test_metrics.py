@@ -62,6 +62,7 @@ def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
         ("rouge_l", "police kill the gunman", ["police killed the gunman"], 3 / 4),
         ("rouge_l", "the gunman kill police", ["police killed the gunman"], 2 / 4),
         ("rouge_l", "the gunman police killed", ["police killed the gunman", "the gunman"], 2 / 3),
+        ("rouge_l", "The Gunman", ["the gunman"], 1.0),
         ("rouge_l", "", ["police"], 0.0),
         # rouge-score alone gives 0: its words are ASCII.
         ("rouge_l", "добрый день", ["добрый вечер"], 1 / 2),

@@ -32,10 +32,10 @@ def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
     both.save_to_disk(tmp_path / "both")
     data = load_data(str(tmp_path / "both"))
     assert (data.name, data.labels) == ("both", ("neg", "pos"))
-    assert data.rows("validation") == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in (3, 2, 1))
+    assert data.splits["validation"] == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in (3, 2, 1))
     assert data.notes[1] == ("not used, since only train, validation (valid, dev, val) and test are: unsupervised")
     datasets.DatasetDict(Train=train, DEV=train.select([3, 2, 1])).save_to_disk(tmp_path / "capitals")
-    assert load_data(str(tmp_path / "capitals")).rows("validation") == data.rows("validation")
+    assert load_data(str(tmp_path / "capitals")).splits["validation"] == data.splits["validation"]
     train.save_to_disk(tmp_path / "one")
     one = load_data(str(tmp_path / "one"))
     assert {split: len(rows) for split, rows in one.splits.items()} == {"train": 32, "validation": 4, "test": 4}
@@ -60,8 +60,8 @@ def test_a_clone_of_the_hub_with_numbered_parts(tmp_path: Path, form: str, monke
     (clone / "README.md").write_text("# Reviews\n")
     data = load_data(str(clone))
     assert (data.name, data.labels) == ("clone", ("neg", "pos"))
-    assert data.rows("test") == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in range(4))
-    assert len(data.rows("train")) + len(data.rows("validation")) == 36, "four train rows are in test"
+    assert data.splits["test"] == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in range(4))
+    assert len(data.splits["train"]) + len(data.splits["validation"]) == 36, "four train rows are in test"
 
 
 def test_a_clone_of_the_hub_with_folders_of_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_a_clone_of_the_hub_with_folders_of_splits(tmp_path: Path, monkeypatch: 
         rows = "".join(f'{{"text": "{split} {i}", "label": "{i % 2}"}}\n' for i in range(count))
         (tmp_path / "set" / split / "part.jsonl").write_text(rows)
     data = load_data(str(tmp_path / "set"))
-    assert [row.text for row in data.rows("validation")] == [f"validation {i}" for i in range(6)]
+    assert [row.text for row in data.splits["validation"]] == [f"validation {i}" for i in range(6)]
 
     (tmp_path / "set" / "train" / "part.jsonl").write_text("{broken")
     with pytest.raises(DataError, match="looks like a data set of the hub, and it cannot be read as one: ") as error:
@@ -95,7 +95,7 @@ def test_no_file_is_passed_over_or_taken_for_train_as_if_the_hub_had_it(tmp_path
         rows = "".join(f'{{"text": "{name} {i}", "label": "{i % 2}"}}\n' for i in range(20))
         (tmp_path / name).write_text(rows)
     if names[0] == "Train.jsonl":
-        assert all(row.text.startswith("Train") for row in load_data(str(tmp_path)).rows("train"))
+        assert all(row.text.startswith("Train") for row in load_data(str(tmp_path)).splits["train"])
     else:
         with pytest.raises(DataError, match="has no train file; it holds "):
             load_data(str(tmp_path))
@@ -133,8 +133,8 @@ def test_a_hub_dataset_with_class_numbers(hub: Callable[..., None]) -> None:
     hub(train=train, dev=train.select(range(4)), unsupervised=train)
     data = load_data("someone/reviews-v1.5")
     assert data.name == "someone/reviews-v1.5"
-    assert data.rows("validation") == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in range(4))
-    assert len(data.rows("train")) == 32
+    assert data.splits["validation"] == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in range(4))
+    assert len(data.splits["train"]) == 32
 
     hidden = datasets.Dataset.from_list([{"text": "x", "label": -1, "id": 0}], features=train.features)
     hub(train=train, test=hidden)
@@ -148,6 +148,23 @@ def test_a_hub_dataset_with_class_numbers(hub: Callable[..., None]) -> None:
     with pytest.raises(DataError) as error:
         load_data("glue")
     assert str(error.value) == "hub dataset glue has no train split, only test. Choose one that has."
+
+
+def test_a_hub_dataset_of_several_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("emoji", "irony"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text('{"text": "a", "label": "b"}\n')
+    named = "".join(f"- config_name: {name}\n  data_files: {name}/train.jsonl\n" for name in ("emoji", "irony"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{named}---\n")
+    load = datasets.load_dataset
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_args, **_options: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda _id: load(str(tmp_path)))
+    with pytest.raises(DataError) as error:
+        load_data("someone/tweet_eval")
+    assert str(error.value) == (
+        "someone/tweet_eval has several configurations ('emoji', 'irony'), and --data names none. Write the one you "
+        "mean to a folder (load_dataset and save_to_disk of datasets), and pass that."
+    )
 
 
 def test_an_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,6 @@ def encoded(template: str | None = None, chat: str | None = None) -> EncodedTask
         (" {{ m.content }}</s>", " ", "</s>"),
         ("{{ '\n' + m.content }}", "\n", ""),
         ("{{ m.content }}", "", ""),
-        ("<bot> {{ m.content }}", "", ""),
     ],
 )
 def test_a_completion_stands_behind_the_prompt_as_the_chat_template_has_it(answer: str, lead: str, end: str) -> None:
@@ -44,6 +43,23 @@ def test_a_completion_stands_behind_the_prompt_as_the_chat_template_has_it(answe
     chat = turns + "{% endfor %}"
     assert Template.choose(make_tokenizer(chat=chat), None) == Template("[ ", " ]", lead, special=False, end=end)
     assert encoded(chat=chat).label_ids[1] == tuple(ids(make_tokenizer(), f"]{lead}person")[1:])
+
+
+def test_what_else_a_chat_template_has_in_front_of_an_answer_is_told() -> None:
+    """Servers' prompts end without it, and a base model that begins with it is taken for a worse one than it is."""
+    chat = (
+        "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}<bot>\n{% else %}"
+        "<think>\n</think>\n{{ m.content }}{% endif %}{% endfor %}"
+    )
+    task = encoded(chat=chat)
+    assert (task.template, task.lead) == ("<user>{text}<bot>\n", "")
+    assert task.notes() == [
+        "the chat template has '<think>\\n</think>\\n' in front of an answer, and prompts end without it, as those of "
+        "servers do: adapters learn to leave it out, but the base model may begin with it, and its figures are then "
+        "too low; to have it in prompts, give a --template that ends with it"
+    ]
+    asked = encoded("<user>{text}<bot>\\n<think>\\n</think>\\n", chat=chat)
+    assert (asked.template, asked.notes()) == ("<user>{text}<bot>\n<think>\n</think>\n", [])
 
 
 @pytest.mark.parametrize("template", [None, "auto", "chat"])

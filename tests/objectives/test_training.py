@@ -17,6 +17,9 @@ from objectives.backbone import attach
 from objectives.batches import pad
 from objectives.cut import Cut
 from objectives.encoding import EncodedRow, EncodedTask
+from objectives.model import meta_model
+from objectives.modules import module_space
+from objectives.placement import Placement
 from objectives.training import (
     TrainingDiverged,
     TrainingResult,
@@ -186,6 +189,18 @@ def test_checkpoints_of_activations_are_taken_and_the_base_knows_nothing_of_it(z
     assert model.is_gradient_checkpointing
     assert not base.is_gradient_checkpointing
     assert not any(module._forward_hooks for module in base.modules())
+
+
+def test_with_checkpoints_of_activations_frozen_blocks_below_the_first_adapter_are_computed_once(zoo: Zoo) -> None:
+    config = CONFIGURATIONS["llama"]()
+    space = module_space(meta_model(config, "causal"), config, "causal", bands=2)
+    last = Placement.of((group.name for group in space.groups if group.name.endswith("@last")), 4)
+    model = attach(zoo.base("llama"), space, last, seed=0).get_base_model()
+    computed: list[int] = []
+    for number, block in enumerate(model.model.layers):
+        block.self_attn.register_forward_pre_hook(lambda *_, number=number: computed.append(number))
+    train(model, make_task(zoo, "llama"), replace(FAST, steps=1, gradient_checkpointing=True))
+    assert computed == [0, 1, 1]
 
 
 @pytest.mark.parametrize("cut", ["block", "head"])

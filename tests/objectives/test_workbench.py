@@ -26,10 +26,11 @@ from objectives.errors import ModelError, StoreError
 from objectives.heads import head_parameters, head_parameters_of
 from objectives.latency import LatencySettings
 from objectives.metrics import score
-from objectives.model import kind_of, load_config, load_tokenizer, meta_model
+from objectives.model import kind_of, load_config, meta_model
 from objectives.modules import module_space
 from objectives.placement import Alpha, Placement
 from objectives.storage import Folder
+from objectives.tokenizer import load_tokenizer
 from objectives.training import TrainingSettings
 from objectives.workbench import Assignment, Request, Workbench
 from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, make_task, make_word_tokenizer

@@ -24,8 +24,8 @@ def test_the_command_wraps_what_is_adapted_and_nothing_else() -> None:
     found = deployment(CONFIG, LAYERS, "my models/llama", "tickets")
     assert (found["server"], found["loads"], found["why_not"], found["exact"]) == ("vllm", True, [], True)
     assert shlex.split(found["command"]) == [
-        "vllm", "serve", "my models/llama", "--enable-lora", "--max-lora-rank", "8",
-        "--lora-target-modules", "o_proj", "q_proj", "qkv_proj", "--lora-modules", "tickets=.",
+        "vllm", "serve", "my models/llama", "--enable-lora", "--max-lora-rank", "8", "--generation-config",
+        "vllm", "--lora-target-modules", "o_proj", "q_proj", "qkv_proj", "--lora-modules", "tickets=.",
     ]  # fmt: skip
 
 

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from objectives.errors import ModelError, RequestError
 from objectives.latency.prompts import Prompts
 from objectives.latency.server import ServerEngine, write_random_adapter
-from objectives.model import load_tokenizer
 from objectives.placement import BASE, Placement
+from objectives.tokenizer import load_tokenizer
 from tests.objectives.latency.scripted import SETTINGS, VLLM, Script, ScriptedServer, engine, serving
 from tests.objectives.tiny import Zoo, all_groups
 
