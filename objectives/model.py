@@ -39,7 +39,9 @@ def resolve(model: str, trust_remote_code: bool = False) -> Path:
     folder = Path(os.path.expanduser(model))  # noqa: PTH111
     if os.path.isdir(folder):  # noqa: PTH112
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{model} has no config.json: give the folder of a Hugging Face model.")
+            is_adapter = (folder / "adapter_config.json").is_file()
+            found = "it is an adapter; give its base model" if is_adapter else "give the folder of a Hugging Face model"
+            raise ModelError(f"{model} has no config.json: {found}.")
         return folder
     if os.path.exists(folder):  # noqa: PTH110
         raise ModelError(f"{model} is a file: give the folder of a Hugging Face model.")
@@ -77,26 +79,20 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        remedy = "pass --trust-remote-code" if "auto_map" in raw else "update transformers"
         raise ModelError(
-            f"{file}: transformers cannot use model type {raw['model_type']!r} "
-            f"({_first_line(error)}): {remedy}, or choose another model."
+            f"{file}: transformers cannot use model type {raw['model_type']!r} ({_first_line(error)}): "
+            f"{_cure(raw, error, trust_remote_code)}, or choose another model."
         ) from error
 
 
-def check_packages(config: PreTrainedConfig, folder: Path) -> None:
-    """Raises ModelError where quantised weights need a package that is not here; a search would first start workers."""
-    from transformers.quantizers.auto import AutoHfQuantizer
+def _cure(raw: dict[str, Any], error: Exception, trusted: bool) -> str:
+    from transformers import CONFIG_MAPPING
 
-    given = getattr(config, "quantization_config", None)
-    if given is None:
-        return
-    try:
-        AutoHfQuantizer.from_config(given, pre_quantized=True).validate_environment()
-    except ImportError as error:
-        raise ModelError(_unloadable(folder, error)) from error
-    except Exception:  # such as no GPU, which a worker elsewhere may have: it is said when one loads the model
-        return
+    if isinstance(error, ImportError):
+        return "install that package"
+    if "auto_map" in raw:
+        return "download its code again" if trusted else "pass --trust-remote-code"
+    return "correct the file" if raw["model_type"] in CONFIG_MAPPING else "update transformers"
 
 
 def answer_ends(folder: Path, config: PreTrainedConfig) -> list[int]:
@@ -303,7 +299,7 @@ def load_model(
             ) from error
         if "ignore_mismatched_sizes" in str(error):  # an argument of ours, which a user knows nothing of
             raise ModelError(f"{folder}: shapes of its weights differ from its config.json: restore both.") from error
-        raise ModelError(_unloadable(folder, error)) from error
+        raise ModelError(unloadable(folder, error)) from error
     if missing := _untrained(model, kind, info):
         raise ModelError(_lacking(folder, model, missing))
     model.new_modules = _new_modules(model, kind, info)
@@ -392,9 +388,11 @@ def _remedy(error: BaseException, usual: str) -> str:
     return "install that package, or choose another model" if isinstance(error, ImportError) else usual
 
 
-def _unloadable(folder: Path, error: BaseException) -> str:
+def unloadable(folder: Path, error: BaseException) -> str:
     return f"{folder} cannot be loaded ({_first_line(error)}): {_remedy(error, 'download it again')}."
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")
+    """With the next one where it only announces that, as the validators of configurations do."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    return (f"{first} {others[0].strip()}" if first.endswith(":") and others else first).rstrip(".: ")
