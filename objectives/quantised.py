@@ -11,6 +11,9 @@ from objectives.model import unloadable
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+#: Where ModelOpt wrote what it did before it wrote it into config.json too.
+MODELOPT = "hf_quant_config.json"
+
 
 def check_quantised(config: PreTrainedConfig, folder: Path) -> None:
     """A search would start workers first, each of which would say it.
@@ -21,6 +24,8 @@ def check_quantised(config: PreTrainedConfig, folder: Path) -> None:
     from transformers.quantizers.auto import AutoHfQuantizer
 
     given = getattr(config, "quantization_config", None)
+    if given is None and (folder / MODELOPT).is_file():
+        given = {"quant_method": "modelopt"}
     if given is None:
         return
     how = given if isinstance(given, dict) else given.to_dict()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -57,6 +59,17 @@ def test_a_group_of_fewer_layers_than_bands_has_fewer_bands() -> None:
     assert split_bands([one], 2) == [("", [one])]
     assert split_bands(two, 3) == [("@first", two[:1]), ("@last", two[1:])]
     assert split_bands(two, 5) == [("@first", two[:1]), ("@last", two[1:])]
+
+
+def test_a_name_that_ends_as_another_one_does_is_no_place_of_it() -> None:
+    """PEFT compares whole components: `proj` does not reach `up_proj`."""
+    assert list(name_groups([layer(0, "attn.proj"), layer(0, "attn.up_proj")])) == ["proj", "up_proj"]
+
+
+def test_a_list_of_experts_is_not_cut_within_a_block() -> None:
+    """As code of a model's own has them, each a module: eight layers in two blocks make two bands, none empty."""
+    experts = [replace(layer(i // 4, "experts.w1"), path=f"h.{i // 4}.experts.{i % 4}.w1") for i in range(8)]
+    assert split_bands(experts, 3) == [("@first", experts[:4]), ("@last", experts[4:])]
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), min_size=1, max_size=8), st.data())

@@ -53,9 +53,13 @@ def test_weights_that_need_a_package_are_not_downloaded_again(folder: Path, pack
     assert str(late.value) == said
 
 
-def test_weights_that_transformers_would_take_without_their_scales(folder: Path) -> None:
+@pytest.mark.parametrize("said_in", ["config.json", "hf_quant_config.json"])
+def test_weights_that_transformers_would_take_without_their_scales(folder: Path, said_in: str) -> None:
     """As those of NVIDIA's ModelOpt: each would be off by a factor of its own, and nothing would say so."""
-    quantise(folder, {"quant_method": "modelopt", "quant_algo": "FP8"})
+    if said_in == "config.json":
+        quantise(folder, {"quant_method": "modelopt", "quant_algo": "FP8"})
+    else:
+        (folder / said_in).write_text('{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}')
     with pytest.raises(ModelError) as refusal:
         check_quantised(load_config(folder), folder)
     assert str(refusal.value) == (
