@@ -29,9 +29,9 @@ LONGEST_HUB_ID = 96
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def resolve(model: str, trust_remote_code: bool = False) -> Path:
+def resolve(model: str, trust_remote_code: bool = False, weights: bool = True) -> Path:
     """The folder of a model: ``model`` itself if it is one, otherwise a snapshot of that hub id, with its code if that
-    is trusted.
+    is trusted; of its configuration alone unless ``weights``, which may be hundreds of gigabytes, are asked for.
 
     Raises ModelError if the folder or its config.json is missing, or if the hub cannot be reached.
     """
@@ -47,7 +47,7 @@ def resolve(model: str, trust_remote_code: bool = False) -> Path:
         raise ModelError(f"{model} is a file: give the folder of a Hugging Face model.")
     if not HUB_ID.fullmatch(model) or len(model) > LONGEST_HUB_ID:
         raise ModelError(f"{model} does not exist: give the folder of a Hugging Face model, or a hub id.")
-    return _snapshot(model, SAFE_FILES + CODE_FILES * trust_remote_code)
+    return _snapshot(model, (SAFE_FILES if weights else ["config.json"]) + CODE_FILES * trust_remote_code)
 
 
 def _snapshot(hub_id: str, files: list[str]) -> Path:

@@ -160,7 +160,8 @@ def _modes(
 
 def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: LatencySettings) -> Engine:
     """Raises RequestError for an engine that does not exist, or that does not answer."""
-    from objectives.model import context_length, load_base, resolve
+    from objectives.model import context_length, load_base, load_config, resolve
+    from objectives.quantised import check_quantised
 
     folder = resolve(model, spec.trust_remote_code)
     if settings.graphs and (spec.engine == "openai" or space.kind == "encoder"):
@@ -179,6 +180,7 @@ def open_engine(spec: SearchSpec, model: str, space: ModuleSpace, settings: Late
 
     from objectives.latency.in_process import TransformersEngine
 
+    check_quantised(load_config(folder, spec.trust_remote_code), folder)
     on_gpu = torch.cuda.is_available()
     if settings.graphs and not on_gpu:
         raise RequestError("--graphs needs a CUDA device, and this machine has none: leave the flag out")
