@@ -37,7 +37,7 @@ class ModuleGroup:
     kind: Literal["linear", "parameter"]
     layers: int  # blocks that hold the group
     parameters_per_rank: int  # adapter parameters at rank 1, all layers together
-    products: int  # multiply-adds per token in the base layers; of fused experts only those that a token visits
+    products: int  # multiply-adds per token and pass of the base layers; of fused experts those that it visits
     targets: tuple[str, ...]
     whole: tuple[str, ...]
 

@@ -167,9 +167,13 @@ def test_a_rank_that_no_layer_has_is_refused() -> None:
 def test_layers_that_a_kernel_reads_directly_are_left_out() -> None:
     space = space_of(MambaConfig(num_hidden_layers=2, hidden_size=32, vocab_size=64))
     assert [group.name for group in space.groups] == ["in_proj"]
-    assert {reasons(space)[f"mixer.{name}"] for name in ("x_proj", "dt_proj", "out_proj")} == {
-        "a fused kernel reads its weight and would pass by the adapter"
-    }
+    fused = "a fused kernel reads its weight and would pass by the adapter"
+    assert reasons(space) == {
+        "backbone.embeddings": "embedding",
+        **{f"mixer.{name}": fused for name in ("x_proj", "dt_proj", "out_proj")},
+        "mixer.A_log": "a bare parameter, not a layer that PEFT adapts",
+        "lm_head": "output head",
+    }, "its convolution is no linear map at all"
 
 
 def test_bloom_reads_weights_only_when_told_to() -> None:
@@ -231,6 +235,54 @@ def test_a_model_that_transformers_does_not_bring() -> None:
         "chooser.score": "no gradient reaches it: an adapter would never learn",
         "parts": "Halved is not a plain linear map",
     }
+
+
+class Sliced(torch.nn.Module):
+    """As Llama's attention of transformers 4.31 was, and that of many models that bring code made from it."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.o_proj = torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.config.pretraining_tp > 1:
+            slices = self.o_proj.weight.split(8 // self.config.pretraining_tp, dim=1)
+            return torch.stack([x[..., : part.shape[1]] @ part.T for part in slices]).sum(0)
+        projected: torch.Tensor = self.o_proj(x)
+        return projected
+
+
+@pytest.mark.parametrize(("slices", "groups"), [(1, ["o_proj"]), (2, [])])
+def test_weights_that_are_read_only_in_slices_are_no_way_past_an_adapter(slices: int, groups: list[str]) -> None:
+    """Without the flag, which hardly any checkpoint sets, the layer itself computes."""
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"self_attn": Sliced(LlamaConfig(pretraining_tp=slices))})])
+    assert [group.name for group in module_space(model, LLAMA, "causal").groups] == groups
+
+
+class Filled(torch.nn.Module):
+    """As RetNet's layers are: what fills a weight reads it by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = (torch.nn.Linear(8, 8) for _ in range(3))
+        torch.nn.init.xavier_uniform_(self.k_proj.weight)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.xavier_uniform_(self.q_proj.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(self.k_proj(self.q_proj(x)), self.v_proj.weight)
+
+
+def test_to_fill_a_weight_is_no_way_past_an_adapter() -> None:
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"self_attn": Filled()})])
+    space = module_space(model, LLAMA, "causal")
+    assert [group.name for group in space.groups] == ["q_proj", "k_proj"]
+    assert reasons(space) == {"self_attn.v_proj": "a fused kernel reads its weight and would pass by the adapter"}
 
 
 def test_a_part_that_several_blocks_share_is_adapted_once_and_computed_in_each() -> None:

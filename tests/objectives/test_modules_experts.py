@@ -116,6 +116,17 @@ def test_fused_experts_are_parameters() -> None:
     assert space.target_parameters(placement) == ["experts.down_proj"]
 
 
+def test_experts_are_also_told_by_the_class_that_holds_them() -> None:
+    """JetMoe's are the weight of a layer, of which PEFT adapts the parameter."""
+    groups = {group.name: group for group in space_of("jetmoe").groups}
+    assert list(groups) == [
+        "mlp.input_linear", "mlp.output_linear", "experts.input_linear", "experts.output_linear", "kv_proj",
+    ]  # fmt: skip
+    down = groups["mlp.output_linear"]
+    assert (down.kind, down.targets) == ("parameter", ("mlp.output_linear.weight",))
+    assert (down.parameters_per_rank, down.products) == (2 * 4 * (32 + 48), 2 * 2 * 32 * 48)
+
+
 def test_each_layer_may_visit_its_own_number_of_experts() -> None:
     """So do Hunyuan-A13B's, whose configuration lists them; all of its 64 experts would be eight times too many."""
     config = HunYuanMoEV1Config(**SIZES, head_dim=8, num_experts=4, moe_topk=[1, 3])
