@@ -25,6 +25,8 @@ CODE_FILES = ["*.py", "*.tiktoken"]
 #: The same weights once more, in the form of their makers, which transformers does not read.
 SECOND_COPIES = ["*/*.safetensors", "consolidated*.safetensors"]
 
+_OWN_CODE = "take the version of transformers that its code was written for, or choose another model"
+
 LONGEST_HUB_ID = 96
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -81,15 +83,13 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
     except Exception as error:
         raise ModelError(
             f"{file}: transformers cannot use model type {raw['model_type']!r} ({_first_line(error)}): "
-            f"{_cure(raw, error, trust_remote_code)}, or choose another model."
+            f"{_remedy(error, _cure(raw, trust_remote_code) + ', or choose another model')}."
         ) from error
 
 
-def _cure(raw: dict[str, Any], error: Exception, trusted: bool) -> str:
+def _cure(raw: dict[str, Any], trusted: bool) -> str:
     from transformers import CONFIG_MAPPING
 
-    if isinstance(error, ImportError):
-        return "install that package"
     if "auto_map" in raw:
         return "download its code again" if trusted else "pass --trust-remote-code"
     return "correct the file" if raw["model_type"] in CONFIG_MAPPING else "update transformers"
@@ -154,7 +154,7 @@ def meta_model(config: PreTrainedConfig, kind: Kind, num_labels: int = 2) -> Pre
     except Exception as error:
         raise ModelError(
             f"transformers cannot build model type {config.model_type!r} from its configuration "
-            f"({_first_line(error)}): {_remedy(error, 'check config.json')}."
+            f"({_first_line(error)}): {_remedy(error, _OWN_CODE if trusted else 'check config.json')}."
         ) from error
 
 
@@ -384,8 +384,10 @@ def _auto_class(kind: Kind) -> Any:
 
 
 def _remedy(error: BaseException, usual: str) -> str:
-    """Some weights, quantised ones first of all, some structures and some tokenizers need a package of their own."""
-    return "install that package, or choose another model" if isinstance(error, ImportError) else usual
+    """Some weights, structures and tokenizers need a package; code of a model's own what transformers no longer has."""
+    if not isinstance(error, ImportError):
+        return usual
+    return _OWN_CODE if str(error).startswith("cannot import name") else "install that package, or choose another model"
 
 
 def unloadable(folder: Path, error: BaseException) -> str:

@@ -159,15 +159,6 @@ def test_what_helps_follows_from_what_is_wrong(
     assert said.endswith(f"): {remedy}, or choose another model.")
 
 
-def test_code_that_needs_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", **CODE}))
-    (tmp_path / "code.py").write_text("import no_such_package\n")
-    said = message(load_config, tmp_path, True)
-    assert "no_such_package" in said
-    assert said.endswith("): install that package, or choose another model.")
-
-
 @pytest.mark.parametrize(
     ("config", "kind"),
     [

@@ -299,6 +299,30 @@ def test_a_part_that_several_blocks_share_is_adapted_once_and_computed_in_each()
     assert output.products == up.products == 3 * 8 * 16
 
 
+class Stack(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down_proj = torch.nn.Parameter(torch.zeros(2, 8, 8))
+
+
+def test_a_path_that_ends_another_one_is_no_target() -> None:
+    """PEFT would adapt both. What is reached alone is offered all the same."""
+
+    def layers() -> torch.nn.ModuleList:
+        return torch.nn.ModuleList([torch.nn.ModuleDict({"fc1": torch.nn.Linear(8, 8), "experts": Stack()})])
+
+    model = torch.nn.Module()
+    model.layers = layers()
+    model.encoder = torch.nn.ModuleDict({"layers": layers()})
+    space = module_space(model, LLAMA, "causal")
+    assert {path for group in space.groups for path in group.paths} == {
+        "encoder.layers.0.fc1",
+        "encoder.layers.0.experts.down_proj",
+    }
+    why = "its full path ends another one, so that PEFT cannot target it alone"
+    assert reasons(space) == {"layers.0.fc1": why, "layers.0.experts.down_proj": why}
+
+
 @pytest.mark.parametrize("name", ["vision_tower", "audio_encoder", "speech", "layout_embed", "image_newline"])
 def test_what_is_called_after_another_modality_is_left_out(name: str) -> None:
     model = torch.nn.Module()
