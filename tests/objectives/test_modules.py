@@ -196,144 +196,6 @@ def test_a_model_without_blocks_says_so() -> None:
     assert reasons(space)["all blocks"] == "no linear layer in repeated blocks was found"
 
 
-class Chooser(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.score = torch.nn.Linear(8, 8)
-
-    @torch.no_grad()
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.score(x)
-        return scores
-
-
-class Heir(Chooser):
-    """Its own source does not show that it computes without gradients."""
-
-
-class Halved(torch.nn.Linear):
-    """As a linear layer in parts computes: PEFT would add an update of another shape."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x).chunk(2, dim=-1)[0]
-
-
-class Block(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.chooser, self.gate, self.parts = Heir(), torch.nn.Linear(8, 8), Halved(8, 8)
-
-
-def test_a_model_that_transformers_does_not_bring() -> None:
-    """Code of its own has classes of any name: one that computes without gradients is told by that, a router by the
-    experts beside it."""
-    model = torch.nn.Module()
-    model.layers = torch.nn.ModuleList([Block(), Block()])
-    space = module_space(model, LLAMA, "causal")
-    assert [group.name for group in space.groups] == ["gate"]
-    assert reasons(space) == {
-        "chooser.score": "no gradient reaches it: an adapter would never learn",
-        "parts": "Halved is not a plain linear map",
-    }
-
-
-class Sliced(torch.nn.Module):
-    """As Llama's attention of transformers 4.31 was, and that of many models that bring code made from it."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.o_proj = torch.nn.Linear(8, 8)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.config.pretraining_tp > 1:
-            slices = self.o_proj.weight.split(8 // self.config.pretraining_tp, dim=1)
-            return torch.stack([x[..., : part.shape[1]] @ part.T for part in slices]).sum(0)
-        projected: torch.Tensor = self.o_proj(x)
-        return projected
-
-
-@pytest.mark.parametrize(("slices", "groups"), [(1, ["o_proj"]), (2, [])])
-def test_weights_that_are_read_only_in_slices_are_no_way_past_an_adapter(slices: int, groups: list[str]) -> None:
-    """Without the flag, which hardly any checkpoint sets, the layer itself computes."""
-    model = torch.nn.Module()
-    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"self_attn": Sliced(LlamaConfig(pretraining_tp=slices))})])
-    assert [group.name for group in module_space(model, LLAMA, "causal").groups] == groups
-
-
-class Filled(torch.nn.Module):
-    """As RetNet's layers are: what fills a weight reads it by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.q_proj, self.k_proj, self.v_proj = (torch.nn.Linear(8, 8) for _ in range(3))
-        torch.nn.init.xavier_uniform_(self.k_proj.weight)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.xavier_uniform_(self.q_proj.weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(self.k_proj(self.q_proj(x)), self.v_proj.weight)
-
-
-def test_to_fill_a_weight_is_no_way_past_an_adapter() -> None:
-    model = torch.nn.Module()
-    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"self_attn": Filled()})])
-    space = module_space(model, LLAMA, "causal")
-    assert [group.name for group in space.groups] == ["q_proj", "k_proj"]
-    assert reasons(space) == {"self_attn.v_proj": "a fused kernel reads its weight and would pass by the adapter"}
-
-
-def test_a_part_that_several_blocks_share_is_adapted_once_and_computed_in_each() -> None:
-    """As Zamba's attention is: one set of weights, and its share of the products is what all its passes cost."""
-    model, shared = torch.nn.Module(), torch.nn.ModuleDict({"o_proj": torch.nn.Linear(8, 16)})
-    model.layers = torch.nn.ModuleList(
-        torch.nn.ModuleDict({"self_attn": shared, "mlp": torch.nn.ModuleDict({"up_proj": torch.nn.Linear(8, 16)})})
-        for _ in range(3)
-    )
-    space = module_space(model, LLAMA, "causal")
-    output, up = space.group("o_proj"), space.group("up_proj")
-    assert (output.paths, output.layers) == (("layers.0.self_attn.o_proj",), 1)
-    assert (output.parameters_per_rank, up.parameters_per_rank) == (8 + 16, 3 * (8 + 16))
-    assert output.products == up.products == 3 * 8 * 16
-
-
-class Stack(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.down_proj = torch.nn.Parameter(torch.zeros(2, 8, 8))
-
-
-def test_a_path_that_ends_another_one_is_no_target() -> None:
-    """PEFT would adapt both. What is reached alone is offered all the same."""
-
-    def layers() -> torch.nn.ModuleList:
-        return torch.nn.ModuleList([torch.nn.ModuleDict({"fc1": torch.nn.Linear(8, 8), "experts": Stack()})])
-
-    model = torch.nn.Module()
-    model.layers = layers()
-    model.encoder = torch.nn.ModuleDict({"layers": layers()})
-    space = module_space(model, LLAMA, "causal")
-    assert {path for group in space.groups for path in group.paths} == {
-        "encoder.layers.0.fc1",
-        "encoder.layers.0.experts.down_proj",
-    }
-    why = "its full path ends another one, so that PEFT cannot target it alone"
-    assert reasons(space) == {"layers.0.fc1": why, "layers.0.experts.down_proj": why}
-
-
-@pytest.mark.parametrize("name", ["vision_tower", "audio_encoder", "speech", "layout_embed", "image_newline"])
-def test_what_is_called_after_another_modality_is_left_out(name: str) -> None:
-    model = torch.nn.Module()
-    for part in ("text", name):
-        block = torch.nn.ModuleDict({"gate": torch.nn.Linear(8, 8)})
-        setattr(model, part, torch.nn.ModuleDict({"layers": torch.nn.ModuleList([block])}))
-    space = module_space(model, LLAMA, "causal")
-    assert [group.paths for group in space.groups] == [("text.layers.0.gate",)]
-    assert reasons(space) == {name: "not text: belongs to another modality"}
-
-
 def test_the_width_of_a_model_of_parts_is_that_of_most_of_its_layers() -> None:
     """BLT states none for the whole, and a learning rate is chosen by it."""
     around = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 48}
@@ -351,6 +213,14 @@ def test_the_structure_does_not_depend_on_where_the_model_lives() -> None:
     assert module_space(model, LLAMA, "causal") == space_of(LLAMA)
     assert space_of(LLAMA).structure == "255f1e10bcd97709"
     assert space_of(LlamaConfig(**{**LLAMA.to_dict(), "intermediate_size": 40})).structure != "255f1e10bcd97709"
+
+
+def test_an_encoder_has_one_body_with_any_number_of_classes() -> None:
+    """So that what was measured for one task is known for the next."""
+    config = BertConfig(num_hidden_layers=1, hidden_size=32, num_attention_heads=4, intermediate_size=48)
+    two, five = (module_space(meta_model(config, "encoder", labels), config, "encoder") for labels in (2, 5))
+    assert two.structure != five.structure
+    assert two.body == five.body
 
 
 def test_bodies_differ_also_where_transformers_gives_them_no_name() -> None:

@@ -126,11 +126,12 @@ def test_references_follow_roles(name: str) -> None:
     assert {item.name: " ".join(item.groups) for item in references(space_of(config))} == expected
 
 
-def test_queries_alone_are_no_q_and_v() -> None:
-    """As where layers share the keys and values of one outside the blocks."""
+@pytest.mark.parametrize("name", ["q_proj", "v_proj"])
+def test_one_of_the_two_is_no_q_and_v(name: str) -> None:
+    """RWKV has values and no queries; layers that share the keys and values of another one have queries alone."""
     model = torch.nn.Module()
-    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"q_proj": torch.nn.Linear(8, 8)})])
-    assert references(module_space(model, LLAMA, "causal")) == [Reference("attention only", ("q_proj",))]
+    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({name: torch.nn.Linear(8, 8)})])
+    assert references(module_space(model, LLAMA, "causal")) == [Reference("attention only", (name,))]
 
 
 def test_all_bands_of_a_role_belong_to_its_reference() -> None:
