@@ -161,6 +161,26 @@ def test_a_token_visits_as_many_experts_as_are_configured_and_every_shared_one(n
     assert products == {"experts.down_proj": visited * 8 * 16, "shared_experts.down_proj": 2 * 8 * 16}
 
 
+def test_of_listed_experts_those_count_that_a_token_visits() -> None:
+    """So do models that bring their code, as DeepSeek's first mixtures do; all adapters are there all the same."""
+
+    def expert() -> torch.nn.ModuleDict:
+        return torch.nn.ModuleDict({"down_proj": torch.nn.Linear(16, 8)})
+
+    def mixture() -> torch.nn.ModuleDict:
+        listed = {name: torch.nn.ModuleList([expert() for _ in range(12)]) for name in ("experts", "shared_experts")}
+        return torch.nn.ModuleDict({"mlp": torch.nn.ModuleDict(listed)})
+
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"mlp": expert()}), mixture(), mixture()])
+    groups = module_space(model, PreTrainedConfig(num_experts_per_tok=2), "causal").groups
+    assert {group.name: (group.layers, group.parameters_per_rank, group.products) for group in groups} == {
+        "mlp.down_proj": (1, 16 + 8, 16 * 8),
+        "experts.down_proj": (2, 2 * 12 * (16 + 8), 2 * 2 * 16 * 8),
+        "shared_experts.down_proj": (2, 2 * 12 * (16 + 8), 2 * 12 * 16 * 8),
+    }
+
+
 def test_routers_are_left_out() -> None:
     left_out = {item.name: item.why for item in space_of("qwen2_moe").left_out}
     assert left_out["mlp.gate"] == left_out["mlp.shared_expert_gate"] == "chooses experts (MoE router)"
