@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, PreTrainedConfig
+from transformers import LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from objectives.modules import module_space
 from tests.objectives.test_modules import LLAMA, reasons
@@ -117,6 +117,24 @@ class Stack(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.down_proj = nn.Parameter(torch.zeros(2, 8, 8))
+
+
+class Part(PreTrainedModel):
+    """Of a model of several modalities; its name tells none."""
+
+    def __init__(self, leaf: str, *modalities: str) -> None:
+        super().__init__(LLAMA)
+        self.input_modalities = modalities
+        self.layers = nn.ModuleList([nn.ModuleDict({leaf: nn.Linear(8, 8)})])
+
+
+@pytest.mark.parametrize(("reads", "groups"), [(("image", "text"), ["up"]), (("image",), ["up", "gate"])])
+def test_a_part_without_text_is_left_out_of_a_model_that_reads_text(reads: tuple[str, ...], groups: list[str]) -> None:
+    model = Part("up", *reads)
+    model.tower = Part("gate", "image")
+    space = module_space(model, LLAMA, "causal")
+    assert [group.name for group in space.groups] == groups
+    assert reasons(space).get("tower") == ("not text: belongs to another modality" if "text" in reads else None)
 
 
 def test_a_group_of_unlike_blocks() -> None:

@@ -186,6 +186,11 @@ def test_routers_are_left_out() -> None:
     assert left_out["mlp.gate"] == left_out["mlp.shared_expert_gate"] == "chooses experts (MoE router)"
 
 
+def test_the_bias_of_experts_is_no_matrix() -> None:
+    left_out = {item.name: item.why for item in space_of("gpt_oss").left_out}
+    assert left_out["mlp.experts.down_proj_bias"] == "a bare parameter, not a layer that PEFT adapts"
+
+
 def test_dense_and_shared_layers_of_one_name_are_one_group() -> None:
     """PEFT rewrites ``down_proj`` of this type to the fused experts, so the weights are named as parameters."""
     down = space_of("deepseek_v3").group("down_proj")
