@@ -25,13 +25,15 @@ CODE_FILES = ["*.py", "*.tiktoken"]
 #: The same weights once more, in the form of their makers, which transformers does not read.
 SECOND_COPIES = ["*/*.safetensors", "consolidated*.safetensors"]
 
+_OWN_CODE = "take the version of transformers that its code was written for, or choose another model"
+
 LONGEST_HUB_ID = 96
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def resolve(model: str, trust_remote_code: bool = False) -> Path:
+def resolve(model: str, trust_remote_code: bool = False, weights: bool = True) -> Path:
     """The folder of a model: ``model`` itself if it is one, otherwise a snapshot of that hub id, with its code if that
-    is trusted.
+    is trusted; of its configuration alone unless ``weights``, which may be hundreds of gigabytes, are asked for.
 
     Raises ModelError if the folder or its config.json is missing, or if the hub cannot be reached.
     """
@@ -39,13 +41,15 @@ def resolve(model: str, trust_remote_code: bool = False) -> Path:
     folder = Path(os.path.expanduser(model))  # noqa: PTH111
     if os.path.isdir(folder):  # noqa: PTH112
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{model} has no config.json: give the folder of a Hugging Face model.")
+            is_adapter = (folder / "adapter_config.json").is_file()
+            found = "it is an adapter; give its base model" if is_adapter else "give the folder of a Hugging Face model"
+            raise ModelError(f"{model} has no config.json: {found}.")
         return folder
     if os.path.exists(folder):  # noqa: PTH110
         raise ModelError(f"{model} is a file: give the folder of a Hugging Face model.")
     if not HUB_ID.fullmatch(model) or len(model) > LONGEST_HUB_ID:
         raise ModelError(f"{model} does not exist: give the folder of a Hugging Face model, or a hub id.")
-    return _snapshot(model, SAFE_FILES + CODE_FILES * trust_remote_code)
+    return _snapshot(model, (SAFE_FILES if weights else ["config.json"]) + CODE_FILES * trust_remote_code)
 
 
 def _snapshot(hub_id: str, files: list[str]) -> Path:
@@ -77,26 +81,18 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        remedy = "pass --trust-remote-code" if "auto_map" in raw else "update transformers"
         raise ModelError(
-            f"{file}: transformers cannot use model type {raw['model_type']!r} "
-            f"({first_line(error)}): {remedy}, or choose another model."
+            f"{file}: transformers cannot use model type {raw['model_type']!r} ({first_line(error)}): "
+            f"{remedy(error, _cure(raw, trust_remote_code) + ', or choose another model')}."
         ) from error
 
 
-def check_packages(config: PreTrainedConfig, folder: Path) -> None:
-    """Raises ModelError where quantised weights need a package that is not here; a search would first start workers."""
-    from transformers.quantizers.auto import AutoHfQuantizer
+def _cure(raw: dict[str, Any], trusted: bool) -> str:
+    from transformers import CONFIG_MAPPING
 
-    given = getattr(config, "quantization_config", None)
-    if given is None:
-        return
-    try:
-        AutoHfQuantizer.from_config(given, pre_quantized=True).validate_environment()
-    except ImportError as error:
-        raise ModelError(_unloadable(folder, error)) from error
-    except Exception:  # such as no GPU, which a worker elsewhere may have: it is said when one loads the model
-        return
+    if "auto_map" in raw:
+        return "download its code again" if trusted else "pass --trust-remote-code"
+    return "correct the file" if raw["model_type"] in CONFIG_MAPPING else "update transformers"
 
 
 def kind_of(config: PreTrainedConfig) -> Kind:
@@ -144,7 +140,7 @@ def meta_model(config: PreTrainedConfig, kind: Kind, num_labels: int = 2) -> Pre
     except Exception as error:
         raise ModelError(
             f"transformers cannot build model type {config.model_type!r} from its configuration "
-            f"({first_line(error)}): {remedy(error, 'check config.json')}."
+            f"({first_line(error)}): {remedy(error, _OWN_CODE if trusted else 'check config.json')}."
         ) from error
 
 
@@ -287,7 +283,7 @@ def load_model(
             ) from error
         if "ignore_mismatched_sizes" in str(error):  # an argument of ours, which a user knows nothing of
             raise ModelError(f"{folder}: shapes of its weights differ from its config.json: restore both.") from error
-        raise ModelError(_unloadable(folder, error)) from error
+        raise ModelError(unloadable(folder, error)) from error
     if missing := _untrained(model, kind, info):
         raise ModelError(_lacking(folder, model, missing))
     model.new_modules = _new_modules(model, kind, info)
@@ -350,14 +346,18 @@ def _auto_class(kind: Kind) -> Any:
 
 
 def remedy(error: BaseException, usual: str) -> str:
-    """Some weights, quantised ones first of all, some structures and some tokenizers need a package of their own."""
-    return "install that package, or choose another model" if isinstance(error, ImportError) else usual
+    """Some weights, structures and tokenizers need a package; code of a model's own what transformers no longer has."""
+    if not isinstance(error, ImportError):
+        return usual
+    return _OWN_CODE if str(error).startswith("cannot import name") else "install that package, or choose another model"
 
 
-def _unloadable(folder: Path, error: BaseException) -> str:
+def unloadable(folder: Path, error: BaseException) -> str:
     return f"{folder} cannot be loaded ({first_line(error)}): {remedy(error, 'download it again')}."
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, as a part of a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")
+    """What went wrong, as a part of a sentence; with the next line where the first only announces that, as the
+    validators of configurations do."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    return (f"{first} {others[0].strip()}" if first.endswith(":") and others else first).rstrip(".: ")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import textwrap
 from functools import cache
 
 import torch
@@ -30,6 +32,13 @@ CROSS_ATTENTION = re.compile(r"(^|\.)(encoder_attn|cross_attn|crossattention|cro
 #: (class, layer) whose weight is read in a branch that no pass of ours takes: DeBERTa's, for queries that come from
 #: outside, as its masked language modelling brings them.
 READ_ELSEWHERE = {("DisentangledSelfAttention", "in_proj")}
+
+#: Under these flags, of a class or its configuration, alone are weights read, and with these values they are off:
+#: Bloom's, and that of Llama's first code, from which many models have theirs that bring it with them.
+SWITCHES = {"slow_but_exact": False, "pretraining_tp": 1}
+
+#: Methods that fill weights before they are trained or loaded.
+FILLING = re.compile(r"_*(init|reset)")
 
 #: From this ratio of its sides on, a layer is no projection but a gate of one number per head or the like. LoRA saves
 #: nothing there, and its two products cost the same launch time as for a large layer.
@@ -69,7 +78,7 @@ class Exclusions:
         if layer.kind == "parameter":
             return None if layer.is_stack else (layer.inside, _why_not_adapted(layer))
         parent, leaf = ancestors[-1], layer.path.rpartition(".")[2]
-        if _reads_weight(type(parent), leaf) and getattr(parent, "slow_but_exact", None) is not False:
+        if _reads_weight(type(parent), leaf) and not _switched_off(parent):
             return layer.inside, "a fused kernel reads its weight and would pass by the adapter"
         if not _is_plain_map(self.modules[layer.path], layer):
             return layer.inside, f"{type(self.modules[layer.path]).__name__} is not a plain linear map"
@@ -129,15 +138,17 @@ def _starred(path: str) -> str:
 
 @cache
 def _source(kind: type) -> str:
-    """Source of a class and its bases, up to those of PyTorch that every module has."""
+    """What a class and its bases do after their weights are there, up to those bases that every module has."""
     sources = []
     for base in kind.__mro__:
         if base in (nn.Module, PreTrainedModel, object):
             break
         try:
-            sources.append(inspect.getsource(base))
-        except (OSError, TypeError):  # defined without a file
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):  # defined without a file, or in the middle of a line
             continue
+        methods = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+        sources += [ast.unparse(method) for method in methods if not FILLING.match(method.name)]
     return "\n".join(sources)
 
 
@@ -147,6 +158,17 @@ def _reads_weight(parent: type, leaf: str) -> bool:
         return False
     reading = rf"(?<!isinstance\()self\.{re.escape(leaf)}\.weight\b(?!\.(dtype|device|shape))"
     return re.search(reading, _source(parent)) is not None
+
+
+def _switched_off(parent: nn.Module) -> bool:
+    """Whether ``parent`` would read weights only under a flag that is not set."""
+    kind: type = type(parent)
+    source = _source(kind)
+    for name, off in SWITCHES.items():
+        if name in source:
+            holder = parent if hasattr(parent, name) else getattr(parent, "config", None)
+            return bool(getattr(holder, name, None) == off)
+    return False
 
 
 def _without_gradient(kind: type) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ def linear_maps(model: nn.Module, config: PreTrainedConfig) -> Iterator[Layer]:
         if isinstance(module, nn.Linear | Conv1D):
             inputs, outputs = shape = _in_out(module)
             block, inside = split_at_block(path)
-            yield Layer(path, block, inside, "linear", *shape, 1, inputs * outputs * uses[id(module)])
+            passes = uses[id(module)] if _is_visited(path, block, model, config) else 0
+            yield Layer(path, block, inside, "linear", *shape, 1, inputs * outputs * passes)
         elif isinstance(module, nn.Embedding):
             block, inside = split_at_block(path)
             yield Layer(path, block, inside, "embedding", module.num_embeddings, module.embedding_dim, 1, 0)
@@ -70,6 +72,15 @@ def _parameter(
     visited = experts if "shared" in inside else min(experts, _experts_per_token(config, block, experts))
     # PEFT stores a stack as (experts, out, in) unless the module says otherwise; the sum in + out is the same.
     return Layer(path, block, inside, "parameter", columns, rows, experts, visited * rows * columns)
+
+
+def _is_visited(path: str, block: str, model: nn.Module, config: PreTrainedConfig) -> bool:
+    """Whether a token passes here. Of a list of experts, a module each, the first stand for those that it visits."""
+    listed = re.match(r"(.+\.(?!\w*shared)\w*expert\w*)\.(\d+)(\.|$)", path)
+    if listed is None:
+        return True
+    experts = len(list(model.get_submodule(listed[1]).children()))
+    return int(listed[2]) < _experts_per_token(config, block, experts)
 
 
 def _experts_per_token(config: PreTrainedConfig, block: str, default: int) -> int:

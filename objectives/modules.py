@@ -37,7 +37,7 @@ class ModuleGroup:
     kind: Literal["linear", "parameter"]
     layers: int  # blocks that hold the group
     parameters_per_rank: int  # adapter parameters at rank 1, all layers together
-    products: int  # multiply-adds per token in the base layers; of fused experts only those that a token visits
+    products: int  # multiply-adds per token and pass of the base layers; of fused experts those that it visits
     targets: tuple[str, ...]
     whole: tuple[str, ...]
 
@@ -97,17 +97,17 @@ class ModuleSpace:
         """Of these parameters."""
         return bytes_per_parameter * self.parameters(placement)
 
-    def check_ranks(self, ranks: Iterable[int]) -> None:
-        """Raises RequestError for one that only costs memory, perhaps more than there is."""
+    def check_ranks(self, ranks: Iterable[int], flag: str = "--ranks") -> None:
+        """Raises RequestError, which names ``flag``, for one that only costs memory, perhaps more than there is."""
         if self.groups and (largest := max(ranks)) > self.full_rank:
             raise RequestError(
-                f"--ranks {largest} is too large: no layer of this {self.model_type} model has a rank above "
+                f"{flag} {largest} is too large: no layer of this {self.model_type} model has a rank above "
                 f"{self.full_rank}; give {self.full_rank} or less"
             )
 
     def to_json(self, model: str) -> dict[str, Any]:
         """The document of ``modules --json``."""
-        products = sum(group.products for group in self.groups) or 1
+        products = sum(group.products for group in self.groups)
         return {
             "model": model,
             "type": self.model_type,

@@ -33,7 +33,7 @@ def references(space: ModuleSpace) -> list[Reference]:
         (f"{_joined(output)} + {_joined(down)}", output + down if output and down else []),
         (
             f"{_joined(query_value)} only" if "qkv" in by_role else "q + v",
-            query_value if "value" in by_role or "qkv" in by_role else [],
+            query_value if "qkv" in by_role or {"query", "value"} <= by_role.keys() else [],
         ),
         ("attention only", groups("query", "key", "value", "qkv", "attention_output")),
         ("MLP only", groups("gate", "up", "gate_up", "down")),

@@ -20,14 +20,15 @@ def structure_of(spec: SearchSpec) -> tuple[str, ModuleSpace]:
     from objectives.modules import module_space
 
     model = spec.model or str(demo.model_dir())
-    config = load_config(resolve(model, spec.trust_remote_code), spec.trust_remote_code)
+    config = load_config(resolve(model, spec.trust_remote_code, weights=False), spec.trust_remote_code)
     kind = kind_of(config)
     return model, module_space(meta_model(config, kind), config, kind, spec.bands)
 
 
 def modules_document(spec: SearchSpec, rank: int) -> dict[str, Any]:
-    """What ``modules --json`` prints."""
+    """What ``modules --json`` prints. Raises RequestError for a ``rank`` that no layer of the model has."""
     model, space = structure_of(spec)
+    space.check_ranks([rank], "--rank")
     document = space.to_json(model)
     for reference in document["references"]:
         reference["parameters"] = space.parameters(Placement.of(reference["targets"], rank))

@@ -164,11 +164,13 @@ def load_served(spec: SearchSpec, model: str, space: ModuleSpace) -> Any:
     """The base model that engines in this process serve, on its device. Raises ModelError where it cannot be loaded."""
     import torch
 
-    from objectives.model import load_base, resolve
+    from objectives.model import load_base, load_config, resolve
+    from objectives.quantised import check_quantised
 
     on_gpu = torch.cuda.is_available()
     dtype, device = (torch.bfloat16, "cuda") if on_gpu else (torch.float32, "cpu")
     folder = resolve(model, spec.trust_remote_code)
+    check_quantised(load_config(folder, spec.trust_remote_code), folder)
     return load_base(folder, space.kind, dtype, device, trust_remote_code=spec.trust_remote_code)
 
 

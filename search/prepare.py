@@ -62,7 +62,6 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
     from objectives.model import (
-        check_packages,
         check_weights,
         context_length,
         kind_of,
@@ -71,6 +70,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         resolve,
     )
     from objectives.modules import module_space
+    from objectives.quantised import check_quantised
     from objectives.references import references
     from objectives.secrets import redacted
     from objectives.storage import Folder
@@ -82,7 +82,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     source = spec.data or str(demo.data_dir())
     folder = resolve(model, spec.trust_remote_code)
     config = load_config(folder, spec.trust_remote_code)
-    check_packages(config, folder)
+    check_quantised(config, folder)
     kind = kind_of(config)
     data = load_data(
         source,

@@ -134,8 +134,10 @@ def _text(value: str | list[str]) -> str:
 def _lora_config(config: Mapping[str, Any]) -> str:
     where = ("target_modules", "target_parameters", "modules_to_save")
     lines = [f"    task_type={_text(config['task_type'])},"]
-    # PEFT adds the heads' usual names to modules_to_save, be they there or not.
-    lines += [f"    {key}={_text(sorted({*config[key]}))}," for key in where if config.get(key)]
+    # PEFT adds the heads' usual names to modules_to_save, be they there or not. Where no target_modules are given, it
+    # takes those that it knows for the model's type, Nemotron-H's beside its experts.
+    some = {key: sorted({*(config.get(key) or ())}) for key in where}
+    lines += [f"    {key}={_text(names)}," for key, names in some.items() if names or key == "target_modules"]
     lines += [f"    r={config['r']},", f"    lora_alpha={config['lora_alpha']},", "    lora_dropout=0.0,"]
     return "\n".join(["config = LoraConfig(", *lines, ")"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -36,7 +35,6 @@ from objectives.errors import ModelError
 from objectives.model import (
     SAFE_FILES,
     SECOND_COPIES,
-    check_packages,
     check_weights,
     context_length,
     kind_of,
@@ -102,6 +100,11 @@ def test_a_folder_without_configuration(tmp_path: Path) -> None:
     )
 
 
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert message(resolve, str(tmp_path)) == f"{tmp_path} has no config.json: it is an adapter; give its base model."
+
+
 def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     said = message(resolve, "nobody/no-such-model")
@@ -125,6 +128,33 @@ def test_a_broken_configuration(tmp_path: Path, text: str, expected: str) -> Non
     said = message(load_config, tmp_path)
     assert expected in said
     assert "\n" not in said
+
+
+CODE = {"auto_map": {"AutoConfig": "code.Config"}}
+
+
+@pytest.mark.parametrize(
+    ("config", "trusted", "reason", "remedy"),
+    [
+        (
+            {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 7},
+            False,
+            "The hidden size (64) is not a multiple of the number of attention heads (7)",
+            "correct the file",
+        ),
+        ({"model_type": "llama", "hidden_size": "64"}, False, "Field 'hidden_size' expected int", "correct the file"),
+        ({"model_type": "of_tomorrow"}, False, "does not recognize this architecture", "update transformers"),
+        ({"model_type": "own", **CODE}, False, "contains custom code", "pass --trust-remote-code"),
+        ({"model_type": "own", **CODE}, True, "a file named code.py", "download its code again"),
+    ],
+)
+def test_what_helps_follows_from_what_is_wrong(
+    tmp_path: Path, config: dict[str, Any], trusted: bool, reason: str, remedy: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    said = message(load_config, tmp_path, trusted)
+    assert reason in said
+    assert said.endswith(f"): {remedy}, or choose another model.")
 
 
 @pytest.mark.parametrize(
@@ -285,38 +315,6 @@ def test_a_model_for_which_memory_is_short_is_no_broken_download(
     assert message(load_model, folder, "causal", torch.float32, "cpu") == (
         f"{folder} does not fit into the memory that is left: free some, or take fewer --workers or a smaller model."
     )
-
-
-QUANTISED = [
-    ("optimum", {"quant_method": "gptq", "bits": 4, "group_size": 32}),
-    ("gptqmodel", {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}),
-    ("bitsandbytes", {"quant_method": "bitsandbytes", "load_in_4bit": True}),
-]
-
-
-@pytest.mark.parametrize(("package", "how"), QUANTISED)
-def test_weights_that_need_a_package_are_not_downloaded_again(folder: Path, package: str, how: dict[str, Any]) -> None:
-    """It is said before any of them is loaded, and where one is."""
-    if importlib.util.find_spec(package) is not None:
-        pytest.skip("the package is there")
-    quantise(folder, how)
-    said = message(check_packages, load_config(folder), folder)
-    assert said.startswith(f"{folder} cannot be loaded (")
-    assert package in said
-    assert said.endswith("): install that package, or choose another model.")
-    assert message(load_model, folder, "causal", torch.float32, "cpu") == said
-
-
-def test_what_else_quantised_weights_lack_is_left_to_those_that_load_them(folder: Path) -> None:
-    """The machine that begins a search on a cluster may have no GPU."""
-    quantise(folder, {"quant_method": "of tomorrow"})
-    check_packages(load_config(folder), folder)
-    check_packages(SMALL_LLAMA, folder)
-
-
-def quantise(folder: Path, how: dict[str, Any]) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
 
 
 @pytest.mark.parametrize(

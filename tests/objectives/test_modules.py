@@ -167,9 +167,13 @@ def test_a_rank_that_no_layer_has_is_refused() -> None:
 def test_layers_that_a_kernel_reads_directly_are_left_out() -> None:
     space = space_of(MambaConfig(num_hidden_layers=2, hidden_size=32, vocab_size=64))
     assert [group.name for group in space.groups] == ["in_proj"]
-    assert {reasons(space)[f"mixer.{name}"] for name in ("x_proj", "dt_proj", "out_proj")} == {
-        "a fused kernel reads its weight and would pass by the adapter"
-    }
+    fused = "a fused kernel reads its weight and would pass by the adapter"
+    assert reasons(space) == {
+        "backbone.embeddings": "embedding",
+        **{f"mixer.{name}": fused for name in ("x_proj", "dt_proj", "out_proj")},
+        "mixer.A_log": "a bare parameter, not a layer that PEFT adapts",
+        "lm_head": "output head",
+    }, "its convolution is no linear map at all"
 
 
 def test_bloom_reads_weights_only_when_told_to() -> None:
@@ -192,72 +196,6 @@ def test_a_model_without_blocks_says_so() -> None:
     assert reasons(space)["all blocks"] == "no linear layer in repeated blocks was found"
 
 
-class Chooser(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.score = torch.nn.Linear(8, 8)
-
-    @torch.no_grad()
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.score(x)
-        return scores
-
-
-class Heir(Chooser):
-    """Its own source does not show that it computes without gradients."""
-
-
-class Halved(torch.nn.Linear):
-    """As a linear layer in parts computes: PEFT would add an update of another shape."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x).chunk(2, dim=-1)[0]
-
-
-class Block(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.chooser, self.gate, self.parts = Heir(), torch.nn.Linear(8, 8), Halved(8, 8)
-
-
-def test_a_model_that_transformers_does_not_bring() -> None:
-    """Code of its own has classes of any name: one that computes without gradients is told by that, a router by the
-    experts beside it."""
-    model = torch.nn.Module()
-    model.layers = torch.nn.ModuleList([Block(), Block()])
-    space = module_space(model, LLAMA, "causal")
-    assert [group.name for group in space.groups] == ["gate"]
-    assert reasons(space) == {
-        "chooser.score": "no gradient reaches it: an adapter would never learn",
-        "parts": "Halved is not a plain linear map",
-    }
-
-
-def test_a_part_that_several_blocks_share_is_adapted_once_and_computed_in_each() -> None:
-    """As Zamba's attention is: one set of weights, and its share of the products is what all its passes cost."""
-    model, shared = torch.nn.Module(), torch.nn.ModuleDict({"o_proj": torch.nn.Linear(8, 16)})
-    model.layers = torch.nn.ModuleList(
-        torch.nn.ModuleDict({"self_attn": shared, "mlp": torch.nn.ModuleDict({"up_proj": torch.nn.Linear(8, 16)})})
-        for _ in range(3)
-    )
-    space = module_space(model, LLAMA, "causal")
-    output, up = space.group("o_proj"), space.group("up_proj")
-    assert (output.paths, output.layers) == (("layers.0.self_attn.o_proj",), 1)
-    assert (output.parameters_per_rank, up.parameters_per_rank) == (8 + 16, 3 * (8 + 16))
-    assert output.products == up.products == 3 * 8 * 16
-
-
-@pytest.mark.parametrize("name", ["vision_tower", "audio_encoder", "speech", "layout_embed", "image_newline"])
-def test_what_is_called_after_another_modality_is_left_out(name: str) -> None:
-    model = torch.nn.Module()
-    for part in ("text", name):
-        block = torch.nn.ModuleDict({"gate": torch.nn.Linear(8, 8)})
-        setattr(model, part, torch.nn.ModuleDict({"layers": torch.nn.ModuleList([block])}))
-    space = module_space(model, LLAMA, "causal")
-    assert [group.paths for group in space.groups] == [("text.layers.0.gate",)]
-    assert reasons(space) == {name: "not text: belongs to another modality"}
-
-
 def test_the_width_of_a_model_of_parts_is_that_of_most_of_its_layers() -> None:
     """BLT states none for the whole, and a learning rate is chosen by it."""
     around = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 48}
@@ -275,6 +213,14 @@ def test_the_structure_does_not_depend_on_where_the_model_lives() -> None:
     assert module_space(model, LLAMA, "causal") == space_of(LLAMA)
     assert space_of(LLAMA).structure == "255f1e10bcd97709"
     assert space_of(LlamaConfig(**{**LLAMA.to_dict(), "intermediate_size": 40})).structure != "255f1e10bcd97709"
+
+
+def test_an_encoder_has_one_body_with_any_number_of_classes() -> None:
+    """So that what was measured for one task is known for the next."""
+    config = BertConfig(num_hidden_layers=1, hidden_size=32, num_attention_heads=4, intermediate_size=48)
+    two, five = (module_space(meta_model(config, "encoder", labels), config, "encoder") for labels in (2, 5))
+    assert two.structure != five.structure
+    assert two.body == five.body
 
 
 def test_bodies_differ_also_where_transformers_gives_them_no_name() -> None:

@@ -64,6 +64,7 @@ def test_groups_attach_exactly(model_type: str, kind: Kind) -> None:
         ("gemma3", "model.vision_tower", "not text: belongs to another modality"),
         ("blt", "model.patcher", "frozen by its model: it only finds the borders of patches"),
         ("bart", "encoder_attn.q_proj", "cross-attention: without an encoder beside it, it never runs"),
+        ("mllama", "mlp.down_proj", "cross-attention: without an encoder beside it, it never runs"),
         ("deepseek_v32", "self_attn.indexer.wk", "no gradient reaches it: an adapter would never learn"),
         ("deepseek_v4", "self_attn.o_a_proj", "DeepseekV4GroupedLinear is not a plain linear map"),
         ("jetmoe", "mlp.router.layer", "chooses experts (MoE router)"),

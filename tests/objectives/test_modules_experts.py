@@ -116,6 +116,17 @@ def test_fused_experts_are_parameters() -> None:
     assert space.target_parameters(placement) == ["experts.down_proj"]
 
 
+def test_experts_are_also_told_by_the_class_that_holds_them() -> None:
+    """JetMoe's are the weight of a layer, of which PEFT adapts the parameter."""
+    groups = {group.name: group for group in space_of("jetmoe").groups}
+    assert list(groups) == [
+        "mlp.input_linear", "mlp.output_linear", "experts.input_linear", "experts.output_linear", "kv_proj",
+    ]  # fmt: skip
+    down = groups["mlp.output_linear"]
+    assert (down.kind, down.targets) == ("parameter", ("mlp.output_linear.weight",))
+    assert (down.parameters_per_rank, down.products) == (2 * 4 * (32 + 48), 2 * 2 * 32 * 48)
+
+
 def test_each_layer_may_visit_its_own_number_of_experts() -> None:
     """So do Hunyuan-A13B's, whose configuration lists them; all of its 64 experts would be eight times too many."""
     config = HunYuanMoEV1Config(**SIZES, head_dim=8, num_experts=4, moe_topk=[1, 3])
@@ -150,9 +161,34 @@ def test_a_token_visits_as_many_experts_as_are_configured_and_every_shared_one(n
     assert products == {"experts.down_proj": visited * 8 * 16, "shared_experts.down_proj": 2 * 8 * 16}
 
 
+def test_of_listed_experts_those_count_that_a_token_visits() -> None:
+    """So do models that bring their code, as DeepSeek's first mixtures do; all adapters are there all the same."""
+
+    def expert() -> torch.nn.ModuleDict:
+        return torch.nn.ModuleDict({"down_proj": torch.nn.Linear(16, 8)})
+
+    def mixture() -> torch.nn.ModuleDict:
+        listed = {name: torch.nn.ModuleList([expert() for _ in range(12)]) for name in ("experts", "shared_experts")}
+        return torch.nn.ModuleDict({"mlp": torch.nn.ModuleDict(listed)})
+
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({"mlp": expert()}), mixture(), mixture()])
+    groups = module_space(model, PreTrainedConfig(num_experts_per_tok=2), "causal").groups
+    assert {group.name: (group.layers, group.parameters_per_rank, group.products) for group in groups} == {
+        "mlp.down_proj": (1, 16 + 8, 16 * 8),
+        "experts.down_proj": (2, 2 * 12 * (16 + 8), 2 * 2 * 16 * 8),
+        "shared_experts.down_proj": (2, 2 * 12 * (16 + 8), 2 * 12 * 16 * 8),
+    }
+
+
 def test_routers_are_left_out() -> None:
     left_out = {item.name: item.why for item in space_of("qwen2_moe").left_out}
     assert left_out["mlp.gate"] == left_out["mlp.shared_expert_gate"] == "chooses experts (MoE router)"
+
+
+def test_the_bias_of_experts_is_no_matrix() -> None:
+    left_out = {item.name: item.why for item in space_of("gpt_oss").left_out}
+    assert left_out["mlp.experts.down_proj_bias"] == "a bare parameter, not a layer that PEFT adapts"
 
 
 def test_dense_and_shared_layers_of_one_name_are_one_group() -> None:

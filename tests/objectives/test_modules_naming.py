@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -59,6 +61,17 @@ def test_a_group_of_fewer_layers_than_bands_has_fewer_bands() -> None:
     assert split_bands(two, 5) == [("@first", two[:1]), ("@last", two[1:])]
 
 
+def test_a_name_that_ends_as_another_one_does_is_no_place_of_it() -> None:
+    """PEFT compares whole components: `proj` does not reach `up_proj`."""
+    assert list(name_groups([layer(0, "attn.proj"), layer(0, "attn.up_proj")])) == ["proj", "up_proj"]
+
+
+def test_a_list_of_experts_is_not_cut_within_a_block() -> None:
+    """As code of a model's own has them, each a module: eight layers in two blocks make two bands, none empty."""
+    experts = [replace(layer(i // 4, "experts.w1"), path=f"h.{i // 4}.experts.{i % 4}.w1") for i in range(8)]
+    assert split_bands(experts, 3) == [("@first", experts[:4]), ("@last", experts[4:])]
+
+
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), min_size=1, max_size=8), st.data())
 def test_targets_match_their_paths_and_nothing_else(paths: list[list[str]], data: st.DataObject) -> None:
     model = nn.Module()
@@ -104,3 +117,4 @@ def test_roles_need_the_part_of_the_block() -> None:
     assert role_of("layer.EncDecAttention.o") == role_of("attn.o") == "attention_output"
     assert role_of("attention.self.in_proj") == "qkv"
     assert role_of("mamba.in_proj") == "other"
+    assert [role_of(f"attention.self.{name}_global") for name in ("query", "key", "value")] == ["query", "key", "value"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from transformers import (
     BertConfig,
+    FNetConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -16,7 +18,7 @@ from transformers import (
 
 from objectives.model import kind_of, meta_model
 from objectives.modules import ModuleSpace, module_space
-from objectives.references import references
+from objectives.references import Reference, references
 
 
 def space_of(config: PreTrainedConfig, bands: int = 1) -> ModuleSpace:
@@ -107,6 +109,10 @@ TABLE: dict[str, tuple[PreTrainedConfig, dict[str, str]]] = {
             ),
         },
     ),
+    "fnet": (
+        FNetConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, vocab_size=64),
+        {"MLP only": "intermediate.dense output.dense"},
+    ),
     "mamba": (
         MambaConfig(num_hidden_layers=2, hidden_size=32, vocab_size=64),
         {"all linear": "in_proj"},
@@ -118,6 +124,14 @@ TABLE: dict[str, tuple[PreTrainedConfig, dict[str, str]]] = {
 def test_references_follow_roles(name: str) -> None:
     config, expected = TABLE[name]
     assert {item.name: " ".join(item.groups) for item in references(space_of(config))} == expected
+
+
+@pytest.mark.parametrize("name", ["q_proj", "v_proj"])
+def test_one_of_the_two_is_no_q_and_v(name: str) -> None:
+    """RWKV has values and no queries; layers that share the keys and values of another one have queries alone."""
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([torch.nn.ModuleDict({name: torch.nn.Linear(8, 8)})])
+    assert references(module_space(model, LLAMA, "causal")) == [Reference("attention only", (name,))]
 
 
 def test_all_bands_of_a_role_belong_to_its_reference() -> None:

@@ -102,8 +102,18 @@ CASES = pytest.mark.parametrize(
         ("llama", ["down_proj@first", "o_proj@last"], 2),
         ("gpt2", ["attn.c_proj"], 1),
         ("mixtral", ["o_proj", "experts.down_proj"], 1),
+        ("mixtral", ["experts.down_proj"], 1),
     ],
 )
+
+
+def test_experts_alone_are_all_that_is_adapted(searched: Searched) -> None:
+    """Where it is told of no modules at all, PEFT adds its own choice for some types: Nemotron-H's attention."""
+    name, _ = searched.of("mixtral", ["experts.down_proj"])
+    lines = '    target_modules=[],\n    target_parameters=["experts.down_proj"],\n'
+    assert lines in searched.recipe(name, "peft")
+    assert lines in searched.recipe(name, "trl")
+    assert yaml.safe_load(searched.recipe(name, "axolotl"))["lora_target_modules"] == []
 
 
 def test_a_recipe_for_a_trainer_says_what_else_the_search_trained_on(searched: Searched) -> None:
