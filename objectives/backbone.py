@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from objectives.errors import ModelError
+from objectives.adapter import WEIGHTS, adapter_at
+from objectives.device_errors import in_a_line, is_of_the_device
+from objectives.errors import ModelError, RequestError
 from objectives.model import first_line
 from objectives.modules import ModuleSpace
 from objectives.placement import CUSTOMARY_ALPHA, Alpha, Placement
@@ -51,15 +55,46 @@ def attach(base: Any, space: ModuleSpace, placement: Placement, *, seed: int, al
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
         # PEFT 0.21 asks for it by the name that transformers 5.24 replaces.
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.* is deprecated", FutureWarning)
-        try:
+        with _peft():
             adapted = get_peft_model(twin(base), config)
-        except ImportError as error:  # as for a torchao that is too old, whether it is needed or not
-            raise ModelError(
-                f"PEFT makes no adapter here ({first_line(error)}): update that package, or remove it, on all machines "
-                "of the search."
-            ) from error
     widen_head(adapted)
     return adapted
+
+
+def load_adapter(base: Any, location: str) -> Any:
+    """A PEFT model in eval mode with a stored adapter, on a twin of ``base``.
+
+    Raises RequestError for a pickle, and for an adapter that its own configuration does not fit; ModelError as
+    :func:`attach`.
+    """
+    from peft import PeftModel, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    with adapter_at(location, None) as folder, _peft():
+        try:
+            adapted = PeftModel.from_pretrained(twin(base), str(folder)).eval()
+        except (RuntimeError, ValueError, TypeError) as error:
+            if is_of_the_device(error):
+                raise
+            said = in_a_line(error).rstrip(".:")
+            raise RequestError(
+                f"adapter {location} does not fit its own configuration ({said}): export it again"
+            ) from error
+        if widen_head(adapted):  # whose weights were rounded when PEFT read them
+            set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
+    return adapted.get_base_model()
+
+
+@contextmanager
+def _peft() -> Iterator[None]:
+    """Raises ModelError for a package that PEFT refuses, as a torchao that is too old, whether it is needed or not."""
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(
+            f"PEFT makes no adapter here ({first_line(error)}): update that package, or remove it, on all machines of "
+            "the search."
+        ) from error
 
 
 def widen_head(adapted: nn.Module) -> bool:

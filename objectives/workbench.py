@@ -14,16 +14,16 @@ from typing import Any
 import torch
 
 from objectives.accuracy import Evaluation, evaluate
-from objectives.adapter import WEIGHTS, adapter_at, save_adapter
-from objectives.backbone import attach, twin, widen_head
+from objectives.adapter import save_adapter
+from objectives.backbone import attach, load_adapter
 from objectives.batched_generation import rows_keep_apart
 from objectives.causality import check_causal
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.class_logits import padding_is_masked
 from objectives.cut import narrowest_cut
-from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_of_the_device, is_out_of_memory
+from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_out_of_memory
 from objectives.encoding import EncodedTask
-from objectives.errors import ModelError, RequestError
+from objectives.errors import ModelError
 from objectives.heads import head_parameters
 from objectives.label_scoring import prompt_is_shareable
 from objectives.latency import LatencySettings
@@ -367,29 +367,6 @@ class Workbench:
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return f"cpu, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
-
-
-def load_adapter(base: Any, location: str) -> Any:
-    """A PEFT model in eval mode with a stored adapter, on a twin of ``base``.
-
-    Raises RequestError for a pickle, and for an adapter that its own configuration does not fit.
-    """
-    from peft import PeftModel, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    with adapter_at(location, None) as folder:
-        try:
-            adapted = PeftModel.from_pretrained(twin(base), str(folder)).eval()
-        except (RuntimeError, ValueError, TypeError) as error:
-            if is_of_the_device(error):
-                raise
-            said = in_a_line(error).rstrip(".:")
-            raise RequestError(
-                f"adapter {location} does not fit its own configuration ({said}): export it again"
-            ) from error
-        if widen_head(adapted):  # whose weights were rounded when PEFT read them
-            set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
-    return adapted.get_base_model()
 
 
 @contextmanager

@@ -16,10 +16,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from objectives.adapter import WEIGHTS, adapter_config, check_adapter, save_adapter, weights_digest
-from objectives.backbone import attach, twin
+from objectives.backbone import attach, load_adapter, twin
 from objectives.errors import RequestError, StoreError
 from objectives.storage import Folder
-from objectives.workbench import load_adapter
 from tests.objectives.tiny import CONFIGURATIONS, Zoo, all_groups, shake
 
 Limit = Callable[[int], AbstractContextManager[None]]

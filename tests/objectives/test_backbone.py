@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft.import_utils import is_torchao_available
 
-from objectives.backbone import attach, twin
+from objectives.backbone import attach, load_adapter, twin
 from objectives.errors import ModelError
 from objectives.placement import Alpha, Placement
 from objectives.training import TrainingSettings, train
@@ -84,17 +84,21 @@ def test_a_package_that_peft_refuses_ends_a_search_before_all_its_trials_have_fa
     zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images for GPUs bring one that is too old, and it is asked for whether weights are quantised or not."""
+    base, space, stored = zoo.base("llama"), zoo.space("llama"), str(tmp_path / "stored")
+    attach(base, space, all_groups(space), seed=0).save_pretrained(stored)
     (tmp_path / "torchao").mkdir()
     (tmp_path / "torchao-0.10.0.dist-info").mkdir()
     (tmp_path / "torchao-0.10.0.dist-info" / "METADATA").write_text("Name: torchao\nVersion: 0.10.0\n")
     monkeypatch.syspath_prepend(tmp_path)
     is_torchao_available.cache_clear()
-    space = zoo.space("llama")
     try:
-        with pytest.raises(ModelError) as refusal:
-            attach(zoo.base("llama"), space, all_groups(space), seed=0)
+        for make in (lambda: attach(base, space, all_groups(space), seed=0), lambda: load_adapter(base, stored)):
+            with pytest.raises(ModelError) as refusal:
+                make()
+            start, _, end = str(refusal.value).partition(
+                " (Found an incompatible version of torchao. Found version 0.1"
+            )
+            assert start == "PEFT makes no adapter here"
+            assert end.endswith("): update that package, or remove it, on all machines of the search.")
     finally:
         is_torchao_available.cache_clear()
-    start, _, end = str(refusal.value).partition(" (Found an incompatible version of torchao. Found version 0.10.0, ")
-    assert start == "PEFT makes no adapter here"
-    assert end.endswith("): update that package, or remove it, on all machines of the search.")

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from objectives import demo
 from objectives.adapter import check_adapter
+from objectives.backbone import load_adapter
 from objectives.errors import ModelError
 from objectives.model import check_weights, load_model
 from objectives.tokenizer import load_tokenizer
-from objectives.workbench import load_adapter
 from tests.commands import call
 
 ROOT = Path(__file__).resolve().parents[2]
