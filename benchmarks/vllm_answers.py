@@ -33,7 +33,7 @@ def main() -> int:
         for prompt in PROMPTS:
             ids = tokenizer(prompt, return_tensors="pt")
             ours = model.generate(**ids, max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)[0]
-            asked = {"model": name, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
+            asked = {"model": name, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "min_tokens": TOKENS}
             status, answer = endpoint.call("POST", "/v1/completions", asked | {"return_token_ids": True})
             if status != 200:
                 raise SystemExit(f"error: the server answered {status}: {answer}")
