@@ -123,7 +123,7 @@ class Part(PreTrainedModel):
     """Of a model of several modalities; its name tells none."""
 
     def __init__(self, leaf: str, *modalities: str) -> None:
-        super().__init__(LLAMA)
+        super().__init__(LlamaConfig())
         self.input_modalities = modalities
         self.layers = nn.ModuleList([nn.ModuleDict({leaf: nn.Linear(8, 8)})])
 

@@ -122,6 +122,7 @@ def test_experts_are_also_told_by_the_class_that_holds_them() -> None:
     assert list(groups) == [
         "mlp.input_linear", "mlp.output_linear", "experts.input_linear", "experts.output_linear", "kv_proj",
     ]  # fmt: skip
+    assert [group.role for group in groups.values()] == ["gate_up", "down", "query", "attention_output", "qkv"]
     down = groups["mlp.output_linear"]
     assert (down.kind, down.targets) == ("parameter", ("mlp.output_linear.weight",))
     assert (down.parameters_per_rank, down.products) == (2 * 4 * (32 + 48), 2 * 2 * 32 * 48)

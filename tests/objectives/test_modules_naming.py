@@ -117,4 +117,5 @@ def test_roles_need_the_part_of_the_block() -> None:
     assert role_of("layer.EncDecAttention.o") == role_of("attn.o") == "attention_output"
     assert role_of("attention.self.in_proj") == "qkv"
     assert role_of("mamba.in_proj") == "other"
+    assert (role_of("ffn.0"), role_of("ffn.2")) == ("up", "down"), "CTRL's, of a Sequential"
     assert [role_of(f"attention.self.{name}_global") for name in ("query", "key", "value")] == ["query", "key", "value"]
