@@ -19,7 +19,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchma
 KNOWN = dict(known_commands())
 #: Options of programs that are not the command line.
 FOREIGN = {"--check", "--detach", "--enable-lora", "--force", "--generate", "--lora-target-modules", "--max-lora-rank"}
-FOREIGN |= {"--generation-config", "--no-deps", "--profile", "--scale", "--wheel-dir"}
+FOREIGN |= {"--generation-config", "--hypothesis-profile", "--no-deps", "--profile", "--scale", "--wheel-dir"}
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`]+)`")
