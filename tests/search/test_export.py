@@ -46,6 +46,23 @@ def test_a_folder_that_is_there_and_empty_stays_what_it_is(
     assert sorted(path.name for path in tmp_path.glob(".*")) == [], "nothing half-written is left"
 
 
+def test_who_finds_a_manifest_in_a_folder_that_was_there_finds_all_else(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files come one by one there, and a kill may come between two of them."""
+    came: list[str] = []
+    replace = Path.replace
+
+    def noted(file: Path, target: Path) -> Path:
+        came.append(target.name)
+        return replace(file, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    (tmp_path / "out").mkdir()
+    assert exported(service, tmp_path / "out") == set(came)
+    assert came[-1] == "manifest.json"
+
+
 def test_a_volume_that_is_mounted_is_a_folder_like_others(service: Service, tmp_path: Path, disk: Disk) -> None:
     """Nothing can be renamed from the folder that it is mounted in."""
     disk(tmp_path / "volume", 1024)

@@ -50,6 +50,8 @@ def test_lists_and_watchers_are_told_what_the_document_says(catalog: Catalog, tm
     assert {key: document[key] for key in ("status", "trials", "budget")} == {
         key: told[key] for key in ("status", "trials", "budget")
     }
+    for member in document["front"]:
+        assert member["adapter_mb"] == member["parameters"] * 4 / 1e6, "in float32"
     empty, demo = result_rows(catalog, catalog.searches())
     assert demo | {"front": 2, "best": 0.7, "trials": document["trials"]} == demo
     assert (empty["search"], empty["front"], empty["best"], sum(empty["trials"].values())) == ("empty", 0, None, 0)

@@ -21,8 +21,9 @@ from search.catalog import Catalog, SearchRecord
 from search.catalog.outbox import backlog, pending
 from search.doctor import examine
 from search.home import Home
+from search.interruption import Interruption
 from search.prepare import prepare
-from search.run import _succeeded, resume
+from search.run import Run, _succeeded, resume
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -185,6 +186,20 @@ def test_a_search_without_a_success_has_none_when_it_is_resumed(tmp_path: Path) 
         NoTrialSucceeded, match=r"^none of 1 trials of search a succeeded; the last one: out of memory$"
     ):
         resume("a", home)
+
+
+def test_what_a_search_is_resumed_with_is_its_own_from_then_on(tmp_path: Path) -> None:
+    """Under the MLflow that it had before, nothing of it would be sent to the new one."""
+    home, elsewhere = (Home.at(tmp_path, None, uri) for uri in (None, f"sqlite:///{tmp_path}/other.db"))
+    prepared = prepare(SearchSpec(budget=3))
+    with closing(Catalog(home.storage)) as catalog:
+        facts = prepared.facts | {"tracking": home.mlflow_kept()}
+        search = catalog.create_search("a", replace(prepared.spec, budget=2).to_json(), facts)
+        catalog.set_status(search.id, "interrupted")
+        Run(catalog, elsewhere, prepared, Interruption(), 0.0)._take_up(catalog.search("a"))
+        found = catalog.search("a")
+    assert (found.status, found.spec) == ("running", prepared.spec.to_json())
+    assert found.facts["tracking"] == elsewhere.mlflow_kept() != home.mlflow_kept()
 
 
 def test_a_search_goes_on_where_its_cluster_is_now(tmp_path: Path) -> None:

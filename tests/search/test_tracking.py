@@ -376,8 +376,9 @@ def test_the_thread_delivers_while_the_search_goes_on(catalog: Catalog, tracker:
 
 
 def test_one_row_that_cannot_be_written_holds_up_no_other(
-    catalog: Catalog, tracking_uri: str, reader: Reader, tmp_path: Path
+    catalog: Catalog, tracking_uri: str, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("search.tracking._BATCH", 1)  # as many as are refused
     broken = True
 
     def flaky(search_id: str) -> dict[str, Any]:
