@@ -58,21 +58,19 @@ def profile_model(
     *,
     seed: int,
     shelf: Shelf | None = None,
-    wanted: Sequence[Placement] = (),
     visited: Callable[[Placement, int, float], None] = lambda placement, number, share: None,
 ) -> Profiles:
-    """``wanted`` placements are measured, whatever else is. ``visited`` is told as measuring goes on, see
-    :func:`~objectives.latency.rounds.measure_in_rounds`.
+    """``visited`` is told as measuring goes on, see :func:`~objectives.latency.rounds.measure_in_rounds`.
 
     Raises RequestError where the engine refuses.
     """
     shelf = shelf or Shelf()
-    measured = [*wanted, *(p for rank in ranks for p in [*design(space, rank), *held_out(space, rank)])]
+    measured = [p for rank in ranks for p in [*design(space, rank), *held_out(space, rank)]]
     classes = {placement: class_of(space, placement, engine) for placement in [BASE, *measured]}
     known = _measure(engine, space, classes, settings, seed, shelf, visited)
     rows, checks = [], []
     for rank in ranks:
-        fitted = {classes[p] for p in [*wanted, *design(space, rank)] if p.rank == rank}
+        fitted = {classes[p] for p in design(space, rank)}
         held = {classes[p] for p in held_out(space, rank)} - fitted
         model = AdditiveModel(_ratios(known, fitted))
         checks += [_check(model, each, known[each]) for each in sorted(held, key=lambda each: each.name)]
