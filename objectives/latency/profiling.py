@@ -15,7 +15,7 @@ import numpy as np
 
 from objectives.latency.additive import AdditiveModel
 from objectives.latency.classes import LatencyClass, class_of
-from objectives.latency.context import good_enough, profile_context, profile_key
+from objectives.latency.context import good_enough, is_settled, profile_context, profile_key
 from objectives.latency.engine import Engine
 from objectives.latency.paired import Ratio
 from objectives.latency.rounds import measure_in_rounds
@@ -128,7 +128,7 @@ def _measure(
     for each in dict.fromkeys(classes.values()):
         kept = shelf.get(profile_key(context, each.name))
         if kept is not None and good_enough(kept, settings):
-            known[each] = kept | {"cached": True}
+            known[each] = kept | {"cached": True, "settled": is_settled(kept, settings)}
     todo: dict[LatencyClass, Placement] = {}
     for placement, each in classes.items():
         if each not in known:

@@ -89,16 +89,20 @@ def test_what_settled_for_a_wide_interval_is_measured_again_for_a_narrow_one(zoo
     kept: dict[str, dict[str, Any]] = {}
     shelf = Shelf(kept.get, kept.__setitem__)
 
-    def opened(half_width: float) -> list[Placement]:
+    def opened(half_width: float, settled: bool) -> list[Placement]:
         engine = SimulatedEngine({group.name: 0.1 for group in space.groups}, noise=0.5)
         asked = LatencySettings(half_width=half_width, max_seconds=0.0)
-        profile_model(engine, space, [8], asked, seed=0, shelf=shelf)
+        rows = profile_model(engine, space, [8], asked, seed=0, shelf=shelf).rows
+        assert {row["settled"] for row in rows if row["source"] == "measured"} == {settled}
         return engine.opened
 
-    assert opened(half_width=0.5)
-    assert opened(half_width=0.5) == []
-    assert opened(half_width=0.001)
-    assert opened(half_width=0.001) == [], "no more is to be had in that time"
+    assert opened(half_width=0.5, settled=True)
+    assert opened(half_width=0.5, settled=True) == []
+    assert opened(half_width=0.001, settled=False)
+    assert opened(half_width=0.001, settled=False) == [], "no more is to be had in that time"
+    assert opened(half_width=0.5, settled=True) == [], (
+        "for this goal it is enough, though it was out of time for its own"
+    )
 
 
 def test_many_bands_are_listed_by_size() -> None:
