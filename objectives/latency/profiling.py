@@ -15,7 +15,7 @@ import numpy as np
 
 from objectives.latency.additive import AdditiveModel
 from objectives.latency.classes import LatencyClass, class_of
-from objectives.latency.context import good_enough, profile_context, profile_key
+from objectives.latency.context import good_enough, is_settled, profile_context, profile_key
 from objectives.latency.engine import Engine
 from objectives.latency.paired import Ratio
 from objectives.latency.rounds import measure_in_rounds
@@ -58,21 +58,19 @@ def profile_model(
     *,
     seed: int,
     shelf: Shelf | None = None,
-    wanted: Sequence[Placement] = (),
     visited: Callable[[Placement, int, float], None] = lambda placement, number, share: None,
 ) -> Profiles:
-    """``wanted`` placements are measured, whatever else is. ``visited`` is told as measuring goes on, see
-    :func:`~objectives.latency.rounds.measure_in_rounds`.
+    """``visited`` is told as measuring goes on, see :func:`~objectives.latency.rounds.measure_in_rounds`.
 
     Raises RequestError where the engine refuses.
     """
     shelf = shelf or Shelf()
-    measured = [*wanted, *(p for rank in ranks for p in [*design(space, rank), *held_out(space, rank)])]
+    measured = [p for rank in ranks for p in [*design(space, rank), *held_out(space, rank)]]
     classes = {placement: class_of(space, placement, engine) for placement in [BASE, *measured]}
     known = _measure(engine, space, classes, settings, seed, shelf, visited)
     rows, checks = [], []
     for rank in ranks:
-        fitted = {classes[p] for p in [*wanted, *design(space, rank)] if p.rank == rank}
+        fitted = {classes[p] for p in design(space, rank)}
         held = {classes[p] for p in held_out(space, rank)} - fitted
         model = AdditiveModel(_ratios(known, fitted))
         checks += [_check(model, each, known[each]) for each in sorted(held, key=lambda each: each.name)]
@@ -130,7 +128,7 @@ def _measure(
     for each in dict.fromkeys(classes.values()):
         kept = shelf.get(profile_key(context, each.name))
         if kept is not None and good_enough(kept, settings):
-            known[each] = kept | {"cached": True}
+            known[each] = kept | {"cached": True, "settled": is_settled(kept, settings)}
     todo: dict[LatencyClass, Placement] = {}
     for placement, each in classes.items():
         if each not in known:

@@ -55,6 +55,25 @@ def test_predictions_lie_in_their_intervals_with_noise() -> None:
     assert np.median(reaches) < 0.04, "endless ones would hold everything"
 
 
+def test_predictions_of_costs_that_do_not_quite_add_up_lie_in_their_intervals() -> None:
+    """What the model cannot say is seen in its residuals: without these 0.93 would be inside."""
+    generator = np.random.default_rng(0)
+    chosen = [*DESIGN, frozenset(["q", "k", "v", "o"]), frozenset(["gate", "up", "down"])]
+    inside = []
+    for _ in range(25):
+        cost = dict(zip(NAMES, generator.uniform(0.05, 0.2, 7), strict=True))
+
+        def measured_once(parts: frozenset[str], cost: Mapping[str, float] = cost) -> float:
+            less = sum(cost[name] for name in parts) ** 0.9
+            return float((1.03 + less) * np.exp(generator.normal(scale=0.02)))
+
+        model = AdditiveModel({p: Ratio.reaching(measured_once(p), 0.02 * 1.96 * 2**0.5) for p in chosen})
+        for parts in [each for each in ALL if each not in chosen]:
+            found = model.predict(parts)
+            inside.append(found.low <= measured_once(parts) <= found.high)
+    assert np.mean(inside) > 0.945
+
+
 def test_residuals_ask_for_an_interaction() -> None:
     """Adapting q and k together costs much more than each alone, in every set that holds both."""
     cost = dict.fromkeys(NAMES, 0.1)
@@ -69,6 +88,18 @@ def test_residuals_ask_for_an_interaction() -> None:
     assert model.predict(frozenset(["q", "k", "down"])).value == pytest.approx(1.6, abs=0.02)
     plain = AdditiveModel({p: measured(truth(p, cost, 0.0)) for p in chosen})
     assert plain.interactions == []
+
+
+def test_residuals_ask_for_another_interaction_behind_the_largest() -> None:
+    pairs = {frozenset("qk"): 0.6, frozenset(["o", "up"]): 0.15}
+
+    def sharp(parts: frozenset[str]) -> Ratio:
+        value = truth(parts, dict.fromkeys(NAMES, 0.1), 0.0) + sum(pairs[pair] for pair in pairs if pair <= parts)
+        return Ratio(value, value / 1.005, value * 1.005)
+
+    triples = [pair | {name} for pair in pairs for name in ("v", "gate", "down")]
+    model = AdditiveModel({parts: sharp(parts) for parts in [*DESIGN, *pairs, *triples]})
+    assert model.interactions == [*pairs]
 
 
 def test_what_no_pair_explains_widens_predictions_and_is_no_interaction() -> None:

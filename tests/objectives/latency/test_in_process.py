@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -30,6 +31,7 @@ from objectives.latency.engine import measure
 from objectives.latency.graphs import GraphDecoder
 from objectives.latency.in_process import InProcessPair, TransformersEngine
 from objectives.latency.settings import LatencySettings
+from objectives.latency.timing import Timing
 from objectives.placement import BASE, Placement
 from tests.objectives.tiny import CAUSAL, ENCODERS, Zoo, all_groups, shake
 
@@ -153,6 +155,40 @@ def test_who_takes_the_slow_step_behind_the_prompt_changes_from_request_to_reque
     one, other = log[:8], log[8:]
     assert [which for which, *_ in one] == ["base", "adapted", "adapted", "base"] * 2
     assert [which for which, *_ in other] == ["adapted", "base", "base", "adapted"] * 2
+
+
+class GivenTimes:
+    """A clock that has read these seconds, of (tokens, 2 models), whatever ran."""
+
+    def __init__(self, wall: list[tuple[float, float]], cost: list[tuple[float, float]]) -> None:
+        self._wall, self._cost = np.array(wall), np.array(cost)
+
+    def start(self) -> None: ...
+
+    def stop(self, token: int, which: int) -> None: ...
+
+    def read(self, tokens: int) -> tuple[Any, Any]:
+        return self._wall[:tokens], self._cost[:tokens]
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_ratios_are_of_cost_behind_the_first_token_and_times_of_the_wall(
+    zoo: Zoo, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ratio for each two tokens, in which each model was first once; a third token behind the first has no other."""
+    base = zoo.base(name)
+    pair = InProcessPair(base, base, replace(QUICK, output_tokens=4), encoder=name == "bert", seed=0)
+    wall = [(9.0, 19.0), (1.0, 2.0), (1.5, 2.5), (1.25, 2.25)]
+    monkeypatch.setattr(pair, "_clock", GivenTimes(wall, [(5.0, 50.0), (1.0, 2.0), (3.0, 4.0), (7.0, 70.0)]))
+    request = pair.request()
+    assert request.ratios.tolist() == [6.0 / 4.0]
+    both = [(request.base, 0), (request.adapted, 1)]
+    for timings, which in both:
+        seconds = [each[which] for each in wall]
+        if name == "bert":
+            assert timings == tuple(Timing(each, (), 1) for each in seconds), "a pass is a request of its own"
+        else:
+            assert timings == (Timing(seconds[0], tuple(seconds[1:]), 4),)
 
 
 def test_warm_up_is_not_counted_and_the_seed_chooses_the_prompt(zoo: Zoo) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from objectives.latency.additive import AdditiveModel
 from objectives.latency.in_process import TransformersEngine
+from objectives.latency.paired import Ratio
 from objectives.latency.profiling import MOST_ROWS, Shelf, design, held_out, profile_model
 from objectives.latency.settings import LatencySettings
 from objectives.model import meta_model
@@ -52,11 +54,21 @@ def test_what_is_measured(zoo: Zoo) -> None:
         "down_proj+gate_proj+up_proj r8",
     }
     engine = simulated(space)
-    wanted = Placement.of(["k_proj", "up_proj"], 8)
-    profiles = profile_model(engine, space, [8], SETTINGS, seed=0, wanted=[wanted])
-    assert set(engine.opened) == {BASE, wanted, *design(space, 8), *held_out(space, 8)}
-    (row,) = [row for row in profiles.rows if row["targets"] == list(wanted.groups)]
-    assert row["source"] == "measured"
+    profiles = profile_model(engine, space, [8], SETTINGS, seed=0)
+    assert set(engine.opened) == {BASE, *design(space, 8), *held_out(space, 8)}
+    measured = {frozenset(row["targets"]) for row in profiles.rows if row["source"] == "measured"}
+    assert measured == {frozenset(p.groups) for p in engine.opened if not p.is_base}
+
+
+def test_all_that_was_measured_of_a_rank_predicts_the_others_of_it(zoo: Zoo) -> None:
+    """Those too that were predicted first, to check predictions."""
+    space = zoo.space("llama")
+    rows = profile_model(simulated(space), space, [4, 8], SETTINGS, seed=0).rows
+    for rank in (4, 8):
+        of_rank = {frozenset(row["targets"]): row for row in rows if row["rank"] == rank}
+        model = AdditiveModel({parts: Ratio.of(row) for parts, row in of_rank.items() if row["source"] == "measured"})
+        predicted = {parts: row["ratio"] for parts, row in of_rank.items() if row["source"] == "predicted"}
+        assert predicted == pytest.approx({parts: model.predict(parts).value for parts in predicted})
 
 
 def test_a_shelf_that_has_all_leaves_nothing_to_measure(zoo: Zoo) -> None:
@@ -77,16 +89,20 @@ def test_what_settled_for_a_wide_interval_is_measured_again_for_a_narrow_one(zoo
     kept: dict[str, dict[str, Any]] = {}
     shelf = Shelf(kept.get, kept.__setitem__)
 
-    def opened(half_width: float) -> list[Placement]:
+    def opened(half_width: float, settled: bool) -> list[Placement]:
         engine = SimulatedEngine({group.name: 0.1 for group in space.groups}, noise=0.5)
         asked = LatencySettings(half_width=half_width, max_seconds=0.0)
-        profile_model(engine, space, [8], asked, seed=0, shelf=shelf)
+        rows = profile_model(engine, space, [8], asked, seed=0, shelf=shelf).rows
+        assert {row["settled"] for row in rows if row["source"] == "measured"} == {settled}
         return engine.opened
 
-    assert opened(half_width=0.5)
-    assert opened(half_width=0.5) == []
-    assert opened(half_width=0.001)
-    assert opened(half_width=0.001) == [], "no more is to be had in that time"
+    assert opened(half_width=0.5, settled=True)
+    assert opened(half_width=0.5, settled=True) == []
+    assert opened(half_width=0.001, settled=False)
+    assert opened(half_width=0.001, settled=False) == [], "no more is to be had in that time"
+    assert opened(half_width=0.5, settled=True) == [], (
+        "for this goal it is enough, though it was out of time for its own"
+    )
 
 
 def test_many_bands_are_listed_by_size() -> None:

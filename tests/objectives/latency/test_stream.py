@@ -74,6 +74,15 @@ def test_the_end_has_time_only_for_tokens_without_text(
     assert (answer.counted, answer.prompt_tokens) == (tokens is not None, 7 if tokens else None)
 
 
+def test_a_count_ends_an_answer_as_a_reason_does() -> None:
+    """Some servers send no finish_reason; what broke off has no count either."""
+    events = [(11.0, {"choices": [{"text": "a"}]}), (12.0, {"choices": [{"text": "b"}]})]
+    counted = (12.0, {"choices": [], "usage": {"completion_tokens": 2, "prompt_tokens": 7}})
+    assert answer_of([*events, counted], 10.0, "url").timing == Timing(1.0, (1.0,), 2)
+    with pytest.raises(RequestError, match=r"^--endpoint url broke off an answer \(after 2 chunks, without a finish"):
+        answer_of(events, 10.0, "url")
+
+
 def test_a_refusal_is_passed_on_in_one_line() -> None:
     with serving(Script(status=429)) as server, pytest.raises(RequestError) as caught:
         Endpoint(server.url).complete({"model": "m", "prompt": "a"})
