@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.cores import cores
-from objectives.errors import RequestError
+from objectives.errors import RequestError, first_line
 
 #: Set before Ray is imported: its own loggers and callbacks would each write every result again.
 _QUIET = {
@@ -137,7 +137,7 @@ def _connect(cpus: int, address: str | None) -> None:
             # Not where a cluster of someone else's happens to run, or ran, on this machine.
             ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     except Exception as error:  # of no class of its own where Ray's processes are too slow to start
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         if address:
             remedy = "check that the cluster runs, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are the cluster's"
             raise RequestError(f"--ray-address {address} cannot be used ({reason}): {remedy}") from error

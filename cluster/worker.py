@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from cluster.jobs import Job
-from objectives.device_errors import is_broken_for_good, is_out_of_memory
+from objectives.device_errors import in_a_line, is_broken_for_good, is_out_of_memory
 from objectives.errors import SearchError
 from objectives.workbench import Assignment, Request, Workbench
 
@@ -57,7 +57,7 @@ class Worker(Trainable):  # type: ignore[misc]  # Ray publishes no types
 
     def _failed(self, error: Exception) -> dict[str, Any]:
         """A trial fails alone; without the base model or a reading of the test split there is no search."""
-        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0].rstrip('.')}"
+        reason = in_a_line(error)
         job, doing = self._job, "loaded" if self._bench is None else "measured"
         if job.kind in ("trial", "pack") and doing == "measured":
             return {"failed": reason}

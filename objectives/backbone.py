@@ -14,8 +14,7 @@ from torch import nn
 
 from objectives.adapter import WEIGHTS, adapter_at
 from objectives.device_errors import in_a_line, is_of_the_device
-from objectives.errors import ModelError, RequestError
-from objectives.model import first_line
+from objectives.errors import ModelError, RequestError, first_line
 from objectives.modules import ModuleSpace
 from objectives.placement import CUSTOMARY_ALPHA, Alpha, Placement
 
@@ -76,9 +75,8 @@ def load_adapter(base: Any, location: str) -> Any:
         except (RuntimeError, ValueError, TypeError) as error:
             if is_of_the_device(error):
                 raise
-            said = in_a_line(error).rstrip(".:")
             raise RequestError(
-                f"adapter {location} does not fit its own configuration ({said}): export it again"
+                f"adapter {location} does not fit its own configuration ({in_a_line(error)}): export it again"
             ) from error
         if widen_head(adapted):  # whose weights were rounded when PEFT read them
             set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))

@@ -6,6 +6,8 @@ import gc
 
 import torch
 
+from objectives.errors import first_line
+
 #: What errors of no class of their own say: of torch on a CPU, of CUDA outside torch's own allocator, and of cuBLAS.
 _WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -26,7 +28,8 @@ def is_of_the_device(error: BaseException) -> bool:
 
 
 def in_a_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+    """Its kind and what it says, as a part of a sentence."""
+    return f"{type(error).__name__}: {first_line(error) if str(error).strip() else 'no message'}"
 
 
 def free_memory() -> None:

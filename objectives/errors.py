@@ -52,3 +52,10 @@ class Interrupted(SearchError):
 
 class LeaseLost(Interrupted):
     pass
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, as a part of a sentence: its first line, with the next one where that only announces
+    it, as the validators of configurations do."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    return (f"{first} {others[0].strip()}" if first.endswith(":") and others else first).rstrip(".: ")

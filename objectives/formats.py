@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from objectives.errors import DataError
+from objectives.errors import DataError, first_line
 
 Numbered = Iterator[tuple[int, Mapping[str, object]]]
 
@@ -187,8 +187,7 @@ def _parquet(path: Path, columns: Collection[str]) -> Numbered:
     except DataError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{path} is not a readable Parquet file: {reason}. Write it again.") from error
+        raise DataError(f"{path} is not a readable Parquet file: {first_line(error)}. Write it again.") from error
 
 
 def _stored_classes(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:

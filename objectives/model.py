@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from objectives.errors import ModelError
+from objectives.errors import ModelError, first_line
 from objectives.pickles import refuse_pickles
 
 if TYPE_CHECKING:
@@ -354,10 +354,3 @@ def remedy(error: BaseException, usual: str) -> str:
 
 def unloadable(folder: Path, error: BaseException) -> str:
     return f"{folder} cannot be loaded ({first_line(error)}): {remedy(error, 'download it again')}."
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, as a part of a sentence; with the next line where the first only announces that, as the
-    validators of configurations do."""
-    first, *others = str(error).strip().splitlines() or [type(error).__name__]
-    return (f"{first} {others[0].strip()}" if first.endswith(":") and others else first).rstrip(".: ")

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from objectives.errors import DataError
+from objectives.errors import DataError, first_line
 from objectives.formats import SUFFIXES, RawRows, needed, read_file, table_rows
 
 Split = Literal["train", "validation", "test"]
@@ -108,7 +108,8 @@ def _saved(folder: Path) -> Mapping[str, Any]:
         loaded: Any = datasets.load_from_disk(str(folder))
     except Exception as error:  # as below
         raise DataError(
-            f"{folder} holds a dataset that save_to_disk wrote, and it cannot be read: {_reason(error)}. Save it again."
+            f"{folder} holds a dataset that save_to_disk wrote, and it cannot be read: {first_line(error)}. "
+            "Save it again."
         ) from error
     return loaded if isinstance(loaded, dict) else {"train": loaded}
 
@@ -131,15 +132,11 @@ def _cloned(folder: Path) -> Mapping[str, Any]:
         loaded: Mapping[str, Any] = datasets.load_dataset(str(folder))
     except Exception as error:  # as below
         raise DataError(
-            f"{folder} looks like a data set of the hub, and it cannot be read as one: {_reason(error)}. "
+            f"{folder} looks like a data set of the hub, and it cannot be read as one: {first_line(error)}. "
             "Fetch what git lfs left out (git lfs pull), or pass one of its files, or a folder with a file named train "
             f"with a suffix of {', '.join(SUFFIXES)}."
         ) from error
     return loaded
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _from_hub(source: str) -> Mapping[str, Any]:
@@ -158,7 +155,7 @@ def _from_hub(source: str) -> Mapping[str, Any]:
                 "a folder (load_dataset and save_to_disk of datasets), and pass that."
             ) from error
         raise DataError(
-            f"{source} is no file or folder here, and it cannot be loaded as a hub dataset: {_reason(error)}. "
+            f"{source} is no file or folder here, and it cannot be loaded as a hub dataset: {first_line(error)}. "
             "Pass the path of a folder or file, or check the id and the network (HF_HUB_OFFLINE=1 uses the cache)."
         ) from error
     return loaded

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, first_line
 from objectives.rows import shorten
 
 PLAIN_TEMPLATE = "{text}\nAnswer:"
@@ -114,7 +114,7 @@ def _chat(tokenizer: Any) -> tuple[str, str, str]:
         try:
             turn = said(user, prompt=True)
         except Exception as error:  # a template is a program of its maker's
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             continue
         if turn.count(_MARK) != 1:
             continue

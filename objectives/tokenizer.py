@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from objectives.errors import ModelError
-from objectives.model import first_line, remedy
+from objectives.errors import ModelError, first_line
+from objectives.model import remedy
 from objectives.pickles import refuse_pickles
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, first_line
 from objectives.placement import ALPHA
 from search.outside import ADAPTERS, NAME
 from search.spec import ABOVE_ZERO, AT_LEAST, CHOICES, FROM_ZERO, LARGEST_SEED, MOST, NOT_EMPTY, SEEDS, SearchSpec
@@ -56,7 +56,7 @@ def read_config(file: Path) -> dict[str, Any]:
         keys = Counter(str(key.value).replace("-", "_") for key, _ in pairs or ())
         content = {} if pairs is None else loader.construct_document(written)
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: of its encoding, or a date that there is not
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
             reason = f"line {error.problem_mark.line + 1}: {error.problem}"
         raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
