@@ -337,3 +337,17 @@ def test_a_search_knows_what_began_before_it_of_its_own_question(
     assert (again("c"), again("n"), again(None)) == ((), ("c",), ("n", "c"))
     monkeypatch.setattr("search.series._LOOK_BACK", 1)
     assert again(None) == ("n",)
+
+
+def test_what_broke_a_limit_is_known_and_what_failed_is_not(catalog: Catalog) -> None:
+    prepared, _ = night(catalog, "a", {})
+    search = catalog.create_search("b", prepared.spec.to_json(), prepared.facts)
+    for number, status in enumerate(("infeasible", "stopped", "failed")):
+        measurement = {"latency": latency(1.5), "losses": [[10, 2.0], [20, None]]}  # it diverged
+        catalog.add_trial(search.id, number, Placement.of([f"{status}_proj"], 8), None)
+        assert catalog.record(search.id, number, status, measurement=measurement)
+    found = {each.placement.groups[0]: each for each in following(catalog, prepared).before.known}
+    assert "failed_proj" not in found
+    for status in ("infeasible", "stopped"):
+        each = found[f"{status}_proj"]
+        assert (each.times, each.ratio, each.accuracy, each.losses) == (0, 1.5, None, ())
