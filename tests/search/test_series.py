@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import optuna
@@ -18,14 +20,14 @@ from benchmarks.replay import Silent
 from objectives.errors import NoTrialSucceeded, RequestError
 from objectives.placement import Placement
 from search.catalog.champions import champions, current, decide
-from search.catalog.records import ChampionRecord
+from search.catalog.records import ChampionRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.champion import crown
 from search.home import Home
 from search.plan import SearchPlan
 from search.prepare import Prepared, prepare
 from search.run import Run, start
-from search.series import following, seeded
+from search.series import Before, Known, following, seeded
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -288,3 +290,63 @@ def test_a_training_seed_is_had_once(catalog: Catalog) -> None:
         catalog.create_search(f"n{len(seeds)}", spec.to_json(), FACTS)
         seeds.append(spec.training_seed)
     assert seeds == [0, 1, 2, 3]
+
+
+def known(group: str, accuracy: float | None, times: int = 1) -> Known:
+    return Known(Placement.of([group], 8), times, 1.1, accuracy, None if accuracy is None else 0.02, (), accuracy)
+
+
+def test_what_may_be_better_and_is_known_little_is_measured_again_with_half_of_the_budget() -> None:
+    before = Before(
+        known=(
+            known("best", 0.60),
+            known("behind", 0.57),  # by more than a standard error
+            known("well", 0.599, times=3),
+            known("twice", 0.595, times=2),
+            known("near", 0.585),
+            known("nearer", 0.59),
+            known("stopped", None, times=0),
+        )
+    )
+
+    def again(budget: int, champion: str | None = None) -> list[str]:
+        placement = champion and Placement.of([champion], 8)
+        trial = cast(TrialRecord, SimpleNamespace(placement=placement)) if champion else None
+        return [each.groups[0] for each in replace(before, champion=trial).again(budget)]
+
+    assert again(20) == ["best", "nearer", "near", "twice"]
+    assert again(5) == ["best", "nearer", "near"]
+    assert again(2) == again(1) == ["best"]
+    assert again(20, champion="near") == ["near", "best", "nearer", "behind", "twice"]
+    assert again(20, champion="stopped")[0] == "best", "where it was never trained to the end"
+
+
+def test_a_search_knows_what_began_before_it_of_its_own_question(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = [night(catalog, name, {}, data=data)[0] for name, data in (("a", "d"), ("b", "e"), ("c", "d"))]
+    assert [each.before.searches for each in prepared] == [(), (), ()]
+    latest, _ = night(catalog, "n", {}, data="d")
+    assert latest.before.searches == ("c",), "other data came between it and the first"
+
+    def again(name: str | None) -> tuple[str, ...]:
+        began = None if name is None else catalog.search(name).created_at
+        return following(catalog, latest, began).before.searches
+
+    assert (again("c"), again("n"), again(None)) == ((), ("c",), ("n", "c"))
+    monkeypatch.setattr("search.series._LOOK_BACK", 1)
+    assert again(None) == ("n",)
+
+
+def test_what_broke_a_limit_is_known_and_what_failed_is_not(catalog: Catalog) -> None:
+    prepared, _ = night(catalog, "a", {})
+    search = catalog.create_search("b", prepared.spec.to_json(), prepared.facts)
+    for number, status in enumerate(("infeasible", "stopped", "failed")):
+        measurement = {"latency": latency(1.5), "losses": [[10, 2.0], [20, None]]}  # it diverged
+        catalog.add_trial(search.id, number, Placement.of([f"{status}_proj"], 8), None)
+        assert catalog.record(search.id, number, status, measurement=measurement)
+    found = {each.placement.groups[0]: each for each in following(catalog, prepared).before.known}
+    assert "failed_proj" not in found
+    for status in ("infeasible", "stopped"):
+        each = found[f"{status}_proj"]
+        assert (each.times, each.ratio, each.accuracy, each.losses) == (0, 1.5, None, ())
