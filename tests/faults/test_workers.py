@@ -123,8 +123,12 @@ def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Pat
         second = kill_in_the_middle(tmp_path, search, past=first)
         wait_for_checkpoints(tmp_path, search, range(3, 6))
         mourners = workers_of(search)
+        for worker in mourners:  # which else may come to the end of its pack before it ends with its driver
+            worker.suspend()
         search.kill()
         search.join(10)
+        for worker in mourners:
+            worker.kill()
         psutil.wait_procs(mourners, timeout=30)
     said = (tmp_path / "stderr").read_text()
     assert said.count("note: the worker died: it was killed, or ran out of memory, while") == 3 + 1
