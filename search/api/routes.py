@@ -52,9 +52,22 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": models.Problem, "description": _TELLS[code]} for code in codes}
 
 
+def known_query(request: Request) -> None:
+    """422 for a parameter that the path does not take: an answer that passed over ?limt=5 would not say so."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is not None:
+        takes = f"takes {' and '.join(known)}" if known else "takes none"
+        raise HTTPException(422, f"query parameter {ascii(unknown)[:80]} is not known: this path {takes}")
+
+
+def _needs(scope: str) -> list[Any]:
+    return [Depends(requires(scope)), Depends(known_query)]
+
+
 anyone = APIRouter()
-reads = APIRouter(dependencies=[Depends(requires("read"))], responses=_problems(401, 403, 503))
-writes = APIRouter(dependencies=[Depends(requires("write"))], responses=_problems(401, 403, 413, 503))
+reads = APIRouter(dependencies=_needs("read"), responses=_problems(401, 403, 422, 503))
+writes = APIRouter(dependencies=_needs("write"), responses=_problems(401, 403, 413, 422, 503))
 
 Name = Annotated[
     str, InPath(pattern=f"^{outside.NAME}$", description="Name of a search.", openapi_examples={"a": {"value": "demo"}})
@@ -96,7 +109,7 @@ def description(request: Request) -> dict[str, Any]:
     return document
 
 
-@writes.post("/searches", status_code=202, summary="Submit a search", responses=_problems(400, 409, 422))
+@writes.post("/searches", status_code=202, summary="Submit a search", responses=_problems(400, 409))
 def submit_search(request: Request, settings: models.SearchRequest) -> models.Submission:
     """Checked at once and queued; data and model are read when it starts, and what is wrong with them is then the
     submission's `error`."""
@@ -158,7 +171,7 @@ def _shown(record: SubmissionRecord) -> models.Submission:
 @reads.get(
     "/searches",
     summary="Searches, newest first, page by page",
-    responses=_problems(404, 422)
+    responses=_problems(404)
     | {200: {"headers": {"Link": {"description": 'The next page, rel="next".', "schema": {"type": "string"}}}}},
 )
 def list_searches(
@@ -181,7 +194,7 @@ def list_submissions(request: Request) -> list[models.Submission]:
     return [_shown(record) for record in submissions(request.app.state.catalog)]
 
 
-@reads.get("/submissions/{name}", summary="One submission", responses=_problems(404, 422))
+@reads.get("/submissions/{name}", summary="One submission", responses=_problems(404))
 def show_submission(request: Request, name: Name) -> models.Submission:
     record = submission(request.app.state.catalog, outside.name(name))
     if record is None:
@@ -189,12 +202,12 @@ def show_submission(request: Request, name: Name) -> models.Submission:
     return _shown(record)
 
 
-@reads.get("/searches/{name}", summary="The result so far", responses=_problems(404, 422))
+@reads.get("/searches/{name}", summary="The result so far", responses=_problems(404))
 def show(request: Request, name: Name) -> models.Result:
     return models.Result(**result_document(request.app.state.catalog, _search(request, name)))
 
 
-@reads.get("/searches/{name}/front", summary="The front so far", responses=_problems(404, 422))
+@reads.get("/searches/{name}/front", summary="The front so far", responses=_problems(404))
 def front(request: Request, name: Name) -> models.Front:
     document = result_document(request.app.state.catalog, _search(request, name))
     return models.Front(**{field: document[field] for field in models.Front.model_fields})
@@ -221,7 +234,7 @@ def state_of(catalog: Catalog, name: str) -> dict[str, Any]:
     "/searches/{name}/events",
     summary="Watch a search",
     response_class=StreamingResponse,
-    responses=_problems(404, 422)
+    responses=_problems(404)
     | {200: {"description": "Server-sent events until the search ends.", "content": {"text/event-stream": {}}}},
 )
 def watch(
@@ -240,7 +253,7 @@ def watch(
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-@writes.post("/searches/{name}/cancel", status_code=202, summary="Stop a search", responses=_problems(404, 409, 422))
+@writes.post("/searches/{name}/cancel", status_code=202, summary="Stop a search", responses=_problems(404, 409))
 def cancel(request: Request, name: Name) -> models.Submission:
     """As Ctrl-C: what was measured is kept, and it can be resumed. A queued one is not begun."""
     state = request.app.state
@@ -256,7 +269,7 @@ def cancel(request: Request, name: Name) -> models.Submission:
 
 
 @writes.post(
-    "/searches/{name}/resume", status_code=202, summary="Continue a search", responses=_problems(400, 404, 409, 422)
+    "/searches/{name}/resume", status_code=202, summary="Continue a search", responses=_problems(400, 404, 409)
 )
 def resume(
     request: Request, name: Name, settings: Annotated[models.ResumeRequest, Body(default_factory=models.ResumeRequest)]
@@ -287,7 +300,7 @@ def _refuse_others(request: Request, search: SearchRecord) -> None:
     "/searches/{name}/adapter",
     summary="Take an adapter",
     response_class=FileResponse,
-    responses=_problems(404, 409, 422)
+    responses=_problems(404, 409)
     | {200: {"description": "A ZIP archive of safetensors and JSON.", "content": {"application/zip": {}}}},
 )
 def export(

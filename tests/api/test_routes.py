@@ -106,6 +106,8 @@ def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
         ),
         ("DELETE", "/searches", 405, "/searches does not take DELETE: GET /openapi.json ", "GET, HEAD, POST"),
         ("GET", "/searches/demo/cancel", 405, "/searches/demo/cancel does not take GET: GET /openapi.json ", "POST"),
+        ("GET", "/searches?afer=a", 422, "query parameter 'afer' is not known: this path takes limit and after", None),
+        ("POST", "/searches/demo/cancel?now", 422, "query parameter 'now' is not known: this path takes none", None),
     ],
 )
 def test_a_route_that_is_not_there_is_told_in_one_sentence(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import search.cron
@@ -49,7 +49,6 @@ def ticks_of_months(cron: str) -> list[datetime]:
     return ticks
 
 
-@settings(deadline=None)
 @given(
     cron=st.sampled_from(["*/20 * * * *", "30 2 * * *", "0 3 * * 0", "15 1 1 * *"]),
     minutes=st.integers(0, 60 * 24 * 90),

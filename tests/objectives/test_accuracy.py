@@ -83,7 +83,7 @@ LABELS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(label_ids=LABELS, by_prompt=st.booleans())
 def test_the_label_by_bounds_is_the_likeliest_of_all(
     zoo: Zoo, label_ids: list[tuple[int, ...]], by_prompt: bool

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from objectives.data import Row, TaskData, load_data
@@ -23,7 +23,6 @@ from objectives.splits import set_aside, spaced
 Fields = Mapping[str, Any]
 
 #: The first example of a process pays for imports, and a shared machine is slow at times.
-unhurried = settings(deadline=None)
 
 
 def write(path: Path, rows: Sequence[Fields]) -> Path:
@@ -102,7 +101,6 @@ def test_what_datasets_left_out_of_a_parquet_is_not_missed(tmp_path: Path, said:
     assert load_data(str(tmp_path)).labels == ("a", "b")
 
 
-@unhurried
 @given(
     st.lists(
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(str.strip),
@@ -193,7 +191,6 @@ def test_splits_and_digest_depend_on_the_seed_alone(tmp_path: Path) -> None:
     assert load_data(path, seed=1).digest == "b873df30d09df14d"
 
 
-@unhurried
 @given(st.lists(st.tuples(st.text("abcdef", max_size=3), st.sampled_from("xyz"))), st.integers(1, 2), st.integers())
 def test_what_is_set_aside(pairs: list[tuple[str, str]], parts: int, seed: int) -> None:
     texts = {text for text, _ in pairs}
@@ -213,7 +210,6 @@ def test_what_is_set_aside(pairs: list[tuple[str, str]], parts: int, seed: int) 
     assert {stratum for text, stratum in pairs if text not in set().union(*aside)} == {s for _, s in pairs}
 
 
-@unhurried
 @given(st.lists(st.integers(20, 60), min_size=1, max_size=4), st.integers(0, 99))
 def test_strata_keep_their_proportion(sizes: list[int], seed: int) -> None:
     pairs = [(f"{stratum} {index}", str(stratum)) for stratum, size in enumerate(sizes) for index in range(size)]

@@ -149,7 +149,7 @@ def test_in_half_precision_nothing_is_patched(zoo: Zoo) -> None:
         assert state_of(model) == before
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 3),
     shared=st.integers(1, 3),

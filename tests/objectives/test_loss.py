@@ -39,7 +39,7 @@ def written_out(logits: Tensor, labels: list[tuple[int, ...]], rows: list[Encode
     return likelihood, choice
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data(), label_sets(), st.integers(1, 3), st.floats(0, 9), st.integers(0, 2**31))
 def test_it_is_the_likelihood_and_the_choice_among_labels(
     data: st.DataObject, labels: list[tuple[int, ...]], slots: int, weight: float, seed: int

@@ -4,14 +4,13 @@ import math
 import statistics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from objectives.errors import RequestError
 from objectives.metrics import METRICS, mean_interval, metric_names, resolve_metric, score, standard_error
 
 #: The first example of a process pays for imports, and a shared machine is slow at times.
-unhurried = settings(deadline=None)
 
 ANY = st.text(max_size=40)
 WORDS = ["the", "cat", "sat", "on", "a", "mat", ".", ",", "pub", "£20", "café"]
@@ -81,40 +80,34 @@ def test_hand_computed(metric: str, prediction: str, references: list[str], expe
     assert score(metric, prediction, references) == pytest.approx(expected, abs=1e-12)
 
 
-@unhurried
 @given(ANY, st.lists(ANY, min_size=1, max_size=3))
 def test_scores_are_bounded(prediction: str, references: list[str]) -> None:
     assert all(0 <= score(metric, prediction, references) <= 1 for metric in METRICS)
 
 
-@unhurried
 @given(SENTENCES, st.lists(SENTENCES, max_size=2))
 def test_a_prediction_that_is_a_reference_is_perfect(text: str, others: list[str]) -> None:
     for metric in METRICS:
         assert score(metric, text, [*others, text]) == pytest.approx(1)
 
 
-@unhurried
 @given(ANY.filter(str.strip))
 def test_any_text_equals_itself(text: str) -> None:
     assert {score(metric, text, [text]) for metric in ("exact_match", "token_f1", "rouge_l")} == {1.0}
 
 
-@unhurried
 @given(SENTENCES, SENTENCES)
 def test_symmetry(one: str, other: str) -> None:
     for metric in ("exact_match", "token_f1", "rouge_l"):
         assert score(metric, one, [other]) == pytest.approx(score(metric, other, [one]))
 
 
-@unhurried
 @given(SENTENCES, st.lists(SENTENCES, min_size=1, max_size=4))
 def test_the_best_reference_counts(prediction: str, references: list[str]) -> None:
     for metric in ("exact_match", "token_f1", "rouge_l"):
         assert score(metric, prediction, references) == max(score(metric, prediction, [one]) for one in references)
 
 
-@unhurried
 @given(st.text(st.characters(max_codepoint=127)), st.text(st.characters(max_codepoint=127)))
 def test_rouge_is_that_of_the_library_on_ascii(prediction: str, reference: str) -> None:
     from rouge_score.rouge_scorer import RougeScorer
@@ -130,7 +123,6 @@ def test_no_reference_is_a_mistake_of_the_caller() -> None:
             score(metric, "text", [])
 
 
-@unhurried
 @given(st.one_of(SCORES, BINARY), st.integers(0, 9))
 def test_the_interval_holds_the_mean(scores: list[float], seed: int) -> None:
     low, high = mean_interval(scores, seed=seed, resamples=200)
@@ -163,7 +155,6 @@ def test_a_constant_sample_is_a_point() -> None:
     assert mean_interval([0.1] * 3) == (0.1, 0.1)
 
 
-@unhurried
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
 def test_standard_error(scores: list[float]) -> None:
     expected = statistics.stdev(scores) / math.sqrt(len(scores)) if len(set(scores)) > 1 else 1 / len(scores)

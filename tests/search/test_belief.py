@@ -126,7 +126,7 @@ def believed_to_rank(one: list[float], other: list[float], useful: float) -> boo
 
 
 @given(st.integers(4, 40), st.integers(0, 10_000), st.floats(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_losses_tell_accuracy_unless_their_ranks_refute_it(count: int, seed: int, noise: float) -> None:
     random = np.random.default_rng(seed)
     gained = random.normal(size=count).round(1)  # with ties

@@ -261,7 +261,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(measurement=st.dictionaries(st.text(), json_values), reason=st.text())
 def test_any_measurement_survives(catalog: Catalog, measurement: dict[str, Any], reason: str) -> None:
     made = catalog.create_search(f"s{len(catalog.searches())}", measurement, measurement)

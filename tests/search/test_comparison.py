@@ -63,7 +63,7 @@ def tasks(draw: st.DrawFn) -> list[Task]:
 
 
 @given(tasks())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_what_regrets_and_gains_are(given_tasks: list[Task]) -> None:
     result = compare(given_tasks)
     for each, gains, regrets in zip(given_tasks, result.gains, result.regrets, strict=True):
@@ -85,7 +85,7 @@ def test_what_regrets_and_gains_are(given_tasks: list[Task]) -> None:
 
 
 @given(tasks())
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_a_second_run_gives_the_same(given_tasks: list[Task]) -> None:
     one, other = compare(given_tasks), compare(given_tasks)
     assert one.regrets == other.regrets
@@ -97,7 +97,7 @@ def test_a_second_run_gives_the_same(given_tasks: list[Task]) -> None:
     st.lists(st.builds(within, st.floats(1, 3), st.just(0.0) | st.floats(0, 0.3)), min_size=4, max_size=4),
     st.none() | st.floats(1, 3),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_the_default_is_under_the_cap_and_no_slower_than_the_minimax_one(
     given_tasks: list[Task], some: list[Ratio], cap: float | None
 ) -> None:

@@ -136,7 +136,7 @@ def by_columns(main: Array, flags: Array, values: Array) -> tuple[Array, Array, 
 
 
 @given(st.integers(0, 10_000), st.integers(2, 12), st.integers(0, 30), st.sampled_from([1e-4, 1e-2, 1.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_both_forms_of_the_regression_say_the_same_of_pairs(seed: int, groups: int, more: int, noise: float) -> None:
     random = np.random.default_rng(seed)
     flags = random.integers(0, 2, (groups + 2 + more, groups)) - random.random(groups)

@@ -12,7 +12,7 @@ from search.strategy.gain import Belief, axes, gains
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_gain_is_that_of_the_hypervolume(seed: int) -> None:
     random = np.random.default_rng(seed)
     count = int(random.integers(1, 12))
@@ -37,7 +37,7 @@ def test_axes_run_from_a_tenth_to_one_and_a_tenth_over_what_is_expected() -> Non
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 100), st.floats(-10, 10))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_axes_have_no_units(seed: int, unit: float, level: float) -> None:
     random = np.random.default_rng(seed)
     draws, ratio = random.random((5, 4)), 1 + random.random(4)

@@ -69,7 +69,7 @@ def test_the_posterior_is_that_of_the_likeliest_spread_in_the_units_of_the_value
 
 
 @given(st.integers(0, 1000), st.integers(5, 30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_left_out_predictions_are_those_of_a_fit_without_the_row(seed: int, count: int) -> None:
     """For the scales that the whole fit chose."""
     random = np.random.default_rng(seed)

@@ -82,7 +82,6 @@ def test_parameters_and_placements_are_two_ways_to_write_one_thing(space: Placem
 
 
 @given(SPACES, st.data())
-@settings(deadline=None)
 def test_untried_is_what_was_neither_tried_nor_known(space: PlacementSpace, data: st.DataObject) -> None:
     """Whatever the trials of other searches say, which only know."""
     everything = list(space)
@@ -119,7 +118,7 @@ def test_what_is_not_allowed_is_not_listed() -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(
     count=st.integers(1, 3),
     ranks=st.sampled_from([(8,), (4, 8)]),
@@ -278,7 +277,7 @@ def running(study: optuna.Study, params: dict[str, object], space: PlacementSpac
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_a_trial_that_was_half_asked_for_is_completed_around_what_it_has(strategy: str, data: st.DataObject) -> None:
     space = PlacementSpace(GROUPS[:3], (4, 8))

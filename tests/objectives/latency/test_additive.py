@@ -29,7 +29,7 @@ def measured(value: float, error: float = 0.0) -> Ratio:
     return Ratio(value, value / 1.02, value * 1.02)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(costs=costs, start=st.floats(0.0, 0.1))
 def test_an_additive_truth_is_found_without_noise(costs: list[float], start: float) -> None:
     cost = dict(zip(NAMES, costs, strict=True))
