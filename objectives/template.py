@@ -68,12 +68,20 @@ class Template:
         return self
 
     def doubts(self) -> Iterator[str]:
-        """What a model may expect that no prompt has, as the empty thoughts of Qwen3, or the channel of gpt-oss."""
+        """What a model may expect that no prompt has, as the empty thoughts of Qwen3, or the channel of gpt-oss; and
+        thoughts that prompts begin, as those of DeepSeek-R1.
+        """
         if self.opening:
             yield (
                 f"the chat template has {shorten(self.opening)} in front of an answer, and prompts end without it, as "
                 "those of servers do: adapters learn to leave it out, but the base model may begin with it, and its "
                 "figures are then too low; to have it in prompts, give a --template that ends with it"
+            )
+        if not self.special and self.after.rfind("<think>") > self.after.rfind("</think>"):
+            yield (
+                "the chat template ends prompts within the model's thoughts (<think>), so answers are trained and scored "
+                "as thoughts, and a server that tells thoughts from answers takes them for such: give a --template that "
+                "ends with </think>"
             )
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 from dashboards.comparison import default_sentence, default_why
 from objectives.errors import RequestError
 from objectives.latency.paired import Ratio
+from objectives.latency.timing import Timing
 from objectives.placement import Placement
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
@@ -140,11 +141,11 @@ def _requests(trials: Mapping[str, Trials], axis: str, placement: Placement) -> 
 
 
 def _times(samples: Mapping[str, Any], axis: str) -> list[float | None]:
-    """Of a request: TPOT, the time behind the first token over the tokens that it took, or of an encoder all of it."""
+    """Of a request, in milliseconds: TPOT, or of an encoder the time of its pass; None where an answer tells none."""
     if axis == "ttft":
         return list(samples["ttft_ms"])
     answers = zip(samples["itl_ms"], samples["output_tokens"], strict=True)
-    return [sum(gaps) / (tokens - 1) if tokens > 1 else None for gaps, tokens in answers]
+    return [Timing(0.0, tuple(gaps), tokens).tpot for gaps, tokens in answers]
 
 
 def _check(searches: Sequence[SearchRecord], flags: str) -> None:

@@ -62,6 +62,17 @@ def test_what_else_a_chat_template_has_in_front_of_an_answer_is_told() -> None:
     assert (asked.template, asked.notes()) == ("<user>{text}<bot>\n<think>\n</think>\n", [])
 
 
+@pytest.mark.parametrize(("closed", "is_told"), [("", True), ("\n</think>\n", False)])
+def test_answers_within_the_thoughts_that_a_chat_template_begins_are_told(closed: str, is_told: bool) -> None:
+    """As those of DeepSeek-R1 and of Qwen3's thinking models: servers would show them as thoughts, and no answer."""
+    notes = encoded(chat=CHAT + "<think>\n" + closed).notes()
+    assert notes == is_told * [
+        "the chat template ends prompts within the model's thoughts (<think>), so answers are trained and scored as "
+        "thoughts, and a server that tells thoughts from answers takes them for such: give a --template that ends with "
+        "</think>"
+    ]
+
+
 @pytest.mark.parametrize("template", [None, "auto", "chat"])
 def test_the_chat_template_is_the_default_where_there_is_one(template: str | None) -> None:
     assert Template.choose(make_tokenizer(chat=CHAT), template).text == "<user>{text}\n<bot>"
