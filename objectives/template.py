@@ -79,9 +79,9 @@ class Template:
             )
         if not self.special and self.after.rfind("<think>") > self.after.rfind("</think>"):
             yield (
-                "the chat template ends prompts within the model's thoughts (<think>), so answers are trained and scored "
-                "as thoughts, and a server that tells thoughts from answers takes them for such: give a --template that "
-                "ends with </think>"
+                "the chat template ends prompts within the model's thoughts (<think>), so answers are trained and "
+                "scored as thoughts, and a server that tells thoughts from answers takes them for such: give a "
+                "--template that ends with </think>"
             )
 
     @property
