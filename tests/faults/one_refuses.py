@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +12,22 @@ from cluster.jobs import Job
 from cluster.session import ray_session
 from cluster.tune import run_plan
 from objectives.errors import StoreError
-from objectives.storage import Folder
-from tests.faults.broken_gpu import assignment
+from tests.faults.jobs import Entrance, Jobs, assignment
 from tests.waiting import wait_for
 
 
-@dataclass(frozen=True)
-class Divided(Folder):
+class Divided(Entrance):
     """The first worker that asks for its folder of adapters is refused it, once the second one is at its job."""
 
-    def check(self, *, create: bool = False) -> None:
-        super().check(create=create)
-        if create:
-            return
-        processes = self.path.parent / "processes"
-        with processes.open("a") as file:
-            file.write(f"{os.getpid()}\n")
+    def entered(self, processes: Path) -> None:
         if int(processes.read_text().split()[0]) != os.getpid():
             time.sleep(600)
         wait_for(lambda: len(processes.read_text().split()) == 2, 60)
         raise StoreError("the disk is full")
 
 
-class Two:
+class Two(Jobs):
     """A plan of two jobs that never come back."""
-
-    def __init__(self) -> None:
-        self._jobs = [Job("base"), Job("test")]
-
-    def next(self) -> Job | None:
-        return self._jobs.pop() if self._jobs else None
-
-    def done(self) -> bool:
-        return not self._jobs
 
     def finished(self, job: Job, outcome: Mapping[str, Any]) -> None:
         raise AssertionError(outcome)
@@ -62,7 +44,7 @@ def main(folder: Path) -> None:
     with ray_session(2, None) as ready:  # within which standard output is nobody's
         ready()
         try:
-            run_plan(Two(), given, workers=2, gpus_per_worker=0.0)
+            run_plan(Two(Job("base"), Job("test")), given, workers=2, gpus_per_worker=0.0)
         except StoreError as error:
             said = str(error)
     print(said)

@@ -188,15 +188,20 @@ def test_memory_that_runs_out_again_and_again_is_said(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
-def test_a_worker_whose_gpu_is_broken_for_good_gives_way_to_another(tmp_path: Path) -> None:
+def printed(main: Callable[[Path], None], folder: Path) -> str:
+    """What a program of one folder says, which ends well."""
     with (
-        (tmp_path / "stdout").open("w") as output,
-        forked.started(broken_gpu.main, tmp_path, environment=environment(), stdout=output) as job,
+        (folder / "stdout").open("w") as output,
+        forked.started(main, folder, environment=environment(), stdout=output) as job,
     ):
         job.join(180)
         assert job.exitcode == 0
-    assert json.loads((tmp_path / "stdout").read_text()) == [
+    return (folder / "stdout").read_text()
+
+
+@pytest.mark.slow
+def test_a_worker_whose_gpu_is_broken_for_good_gives_way_to_another(tmp_path: Path) -> None:
+    assert json.loads(printed(broken_gpu.main, tmp_path)) == [
         "lost: the worker was ended, since its GPU met an error that lasts as long as the process",
         "finished: cpu, 1 thread",
     ]
@@ -207,10 +212,4 @@ def test_a_worker_whose_gpu_is_broken_for_good_gives_way_to_another(tmp_path: Pa
 @pytest.mark.slow
 def test_what_one_worker_is_refused_ends_the_search_though_another_is_at_work(tmp_path: Path) -> None:
     """It was said when the other's trial had come to its end, on a large model after hours."""
-    with (
-        (tmp_path / "stdout").open("w") as output,
-        forked.started(one_refuses.main, tmp_path, environment=environment(), stdout=output) as job,
-    ):
-        job.join(180)
-        assert job.exitcode == 0
-    assert (tmp_path / "stdout").read_text() == "the disk is full\n"
+    assert printed(one_refuses.main, tmp_path) == "the disk is full\n"

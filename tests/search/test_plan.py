@@ -61,12 +61,18 @@ def test_without_packs_there_are_none(tmp_path: Path) -> None:
         assert {job.kind for job in searched.given} == {"base", "trial", "test"}
 
 
+def begun(plan: SearchPlan) -> tuple[Job, Job]:
+    """The job of the base model, and the one after it."""
+    base, job = plan.next(), plan.next()
+    assert base is not None
+    assert job is not None
+    return base, job
+
+
 def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
     with closing(Searched(tmp_path, "tpe", pack=3, budget=6)) as searched:
         plan = searched.plan
-        base, pack = plan.next(), plan.next()
-        assert base is not None
-        assert pack is not None
+        base, pack = begun(plan)
         plan.finished(base, {"latency_context": "none"})
         assert [part.number for part in pack.parts] == [0, 1, 2]
         for part in pack.parts:
@@ -100,9 +106,7 @@ def test_trials_of_a_pack_that_raised_are_tried_alone_without_retries_too(
     with closing(Searched(tmp_path, "tpe", pack=3, budget=3)) as searched:
         plan = searched.plan
         monkeypatch.setattr(plan, "_retries", 0)
-        base, pack = plan.next(), plan.next()
-        assert base is not None
-        assert pack is not None
+        base, pack = begun(plan)
         plan.finished(base, {"latency_context": "none"})
         plan.failed(pack, "IndexError: no")
         assert not plan.done()
@@ -119,9 +123,7 @@ def test_a_trial_that_fails_before_the_base_model_is_measured_is_the_last_until_
     """A worker that started sooner than that of the base model tried the whole budget, which all failed alike."""
     with closing(Searched(tmp_path, "tpe", pack=1, budget=6)) as searched:
         plan = searched.plan
-        base, first = plan.next(), plan.next()
-        assert base is not None
-        assert first is not None
+        base, first = begun(plan)
         plan.failed(first, "IndexError: no")
         assert plan.next() is None
         assert not plan.done()
