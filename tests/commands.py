@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests import forked
+from tests import forked, ray_workers
 
 #: A whole search in seconds: the demonstration with little of everything.
 QUICK = ["--steps", "4", "--ranks", "4", "--validation-rows", "40", "--test-rows", "40", "--workers", "1"]
@@ -23,7 +23,7 @@ def command(*args: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **ray_workers.environment(), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def free_ports(count: int) -> list[int]:

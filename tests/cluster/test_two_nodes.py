@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from objectives.checkpoint import SUFFIX
+from tests import ray_workers
 from tests.commands import QUICK, assert_whole, command, environment, free_port
 from tests.waiting import wait_for
 
@@ -35,7 +36,8 @@ class Cluster:
             "RAY_TMPDIR": str(folder),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        self.environment.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
+        for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", *ray_workers.environment()):  # workers end with their node
+            self.environment.pop(name, None)
         self.head = self._start("--head", f"--port={port}", "--include-dashboard=false", f"--node-ip-address={HEAD}")
         wait_for_nodes(lambda: self._answers(port), "the head")
         self.other = self._start(f"--address={self.address}", f"--node-ip-address={OTHER}")

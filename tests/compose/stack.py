@@ -129,6 +129,17 @@ class Stack:
 
         wait_for(healthy, seconds, alive=lambda: process is None or process.poll() is None, told=told, pause=0.3)
 
+    def wait_for_log(self, service: str, words: str) -> None:
+        """Of a service without a health check; compose would start it again if it ended."""
+        process, log = self.processes[service], self.folder / f"{service}.log"
+        wait_for(
+            lambda: words in log.read_text(),
+            90,
+            alive=lambda: process.poll() is None,
+            told=lambda: f"{service}: {log.read_text()[-3000:]}",
+            pause=0.3,
+        )
+
     def run(self, service: str, *words: str) -> str:
         """As ``docker compose exec``."""
         words = (sys.executable, *words[1:]) if words[0] == "python" else words

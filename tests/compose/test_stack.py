@@ -77,6 +77,7 @@ def test_a_search_goes_through_the_whole_stack(stack: Stack) -> None:
     stack.wait("ray-head")
     stack.start("ray-worker")
     stack.wait("mlflow")
+    stack.wait_for_log("ray-worker", "Ray runtime started")  # without it the search below would wait for ever
     for service in ("api", "scheduler"):
         # One after the other: both join the cluster, and here from one address, which no two containers share.
         stack.start(service)

@@ -76,9 +76,16 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(tmp_path: Path) -> N
 
 
 def workers_of(process: BaseProcess) -> list[psutil.Process]:
-    """The actors of a search that runs on a Ray of its own."""
-    found = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in found if (child.cmdline() or [""])[0].startswith("ray::ResourceTrainable")]
+    """The actors of a search that runs on a Ray of its own, by whose logs they are known."""
+    return [found for found in psutil.process_iter() if is_worker(found, f"_{process.pid}/logs/")]
+
+
+def is_worker(process: psutil.Process, logs: str) -> bool:
+    try:
+        named = (process.cmdline() or [""])[0].startswith("ray::ResourceTrainable")
+        return named and any(logs in file.path for file in process.open_files())
+    except psutil.Error:  # it has ended
+        return False
 
 
 def wait_while_it_runs(search: BaseProcess, is_so: Callable[[], bool]) -> None:
