@@ -104,14 +104,14 @@ def test_refused(values: dict[str, Any], sentence: str) -> None:
 
 CONFIGS = [
     ("budget: many", "budget is 'many': give a whole number"),
-    ("budget: true", "budget is True: give a whole number"),
+    ("budget: true", "budget is true: give a whole number"),
     ("max-hours: soon", "max_hours is 'soon': give a number"),
     ("ranks: {a: 1}", "ranks is {'a': 1}: give one rank, or a list of ranks"),
     ("alpha: 1.5", "alpha is 1.5: give a whole number, or for example 2r"),
     ("trust-remote-code: 'yes'", "trust_remote_code is 'yes': give true or false"),
     ("budget: 3\nsteps: 20\nbudget: 4", "budget is given twice: give it once"),
     ("max-tpot-ratio: 1.2\nmax_tpot_ratio: 1.3", "max_tpot_ratio is given twice: give it once"),
-    ("name: 123", "name is 123: give text (in quotes if it looks like else)"),
+    ("name: 123", "name is 123: give text (in quotes where YAML reads something else)"),
 ]
 
 
