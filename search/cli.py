@@ -210,7 +210,7 @@ def export(
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", type=GIVEN, metavar="DIR")
 @click.option("--model", metavar="DIR|HUB_ID", help="Base model.  [default: the manifest's]")
 @click.option("--data", metavar="DIR|FILE|HUB_ID", help="Data.  [default: the manifest's]")
 @as_json

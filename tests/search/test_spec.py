@@ -189,6 +189,14 @@ def test_a_variable_that_is_not_set_is_no_path(asked: str, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_a_variable_that_is_not_set_is_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the one in the folder that the command runs in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    result = CliRunner().invoke(cli, ["verify", ""])
+    assert str(result.exception) == "folder is empty: give a value"
+
+
 @pytest.mark.parametrize("command", ["modules", "latency"])
 def test_looks_at_a_model_are_checked_as_a_search_is(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--bands", "0"])
