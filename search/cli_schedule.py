@@ -66,7 +66,7 @@ def add(
 
     \b
     Example:
-      python -m search schedule add tickets --cron "0 2 * * *" --timezone Europe/Berlin -- --model ./llama --data ./tickets
+      python -m search schedule add tickets --cron "0 2 * * *" --timezone Asia/Tokyo -- --model ./llama --data ./tickets
     """
     outside.schedule(name)
     if notify is not None:

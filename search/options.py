@@ -77,7 +77,8 @@ question = group(
         "--data",
         multiple=True,
         metavar="DIR|FILE|HUB_ID",
-        help="Rows of text and label, or of prompt and completion. Several: a search each, and their comparison.",
+        help="Rows of text and label, or of prompt and completion. Several: a search each, and their comparison.  "
+        "[default: the demonstration's]",
     ),
     click.option("--task", type=click.Choice(TASKS), help="[default: what the columns say]"),
     click.option("--metric", metavar="|".join(METRIC_CHOICES), help="[default: accuracy, or rouge_l for generation]"),
