@@ -83,7 +83,9 @@ def add(
 
     place = home_of(home, storage, tracking_uri)
     with _opened(place) as catalog:
-        record = schedules.add_schedule(catalog, name, cron, timezone, misfire, flags, _here(), utc_now(), notify)
+        record = schedules.add_schedule(
+            catalog, name, cron, timezone, misfire, flags, _here(), utc_now(), notify, place.flags()
+        )
     if as_json:
         print_json(_plain(record))
     else:

@@ -136,8 +136,9 @@ def add(
     from search.catalog.store import Catalog
     from search.catalog.tokens import add_token
 
-    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
-        click.echo(add_token(catalog, name, scope, days))
+    place = home_of(home, storage, tracking_uri)
+    with closing(Catalog(place.storage)) as catalog:
+        click.echo(add_token(catalog, name, scope, days, place.flags()))
 
 
 @token.command("list")
