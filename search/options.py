@@ -93,7 +93,7 @@ proposals = group(
     click.option(
         "--stop-when",
         metavar="|".join(STOPS),
-        help="End when no trial is likely to raise the front by 2% any more, where that is known.  [default: budget]",
+        help="settled, under additive: end when no trial is likely to raise the front by 2%.  [default: budget]",
     ),
     click.option("--series", metavar="NAME", help="Build on the earlier searches of this series; keep its champion."),
 )

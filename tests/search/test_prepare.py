@@ -106,6 +106,16 @@ def test_what_is_taken_of_the_demonstration_beside_ones_own_is_told(tmp_path: Pa
         assert not any("demonstration" in note for note in prepare(whole).facts["notes"])
 
 
+@pytest.mark.parametrize(
+    ("strategy", "told"), [("auto", False), ("additive", False), ("random", True), ("grid", True), ("tpe", True)]
+)
+def test_a_strategy_that_cannot_end_a_search_early_says_so(strategy: str, told: bool) -> None:
+    notes = prepare(SearchSpec(strategy=strategy, stop_when="settled", workers=1)).facts["notes"]
+    assert notes == (
+        [f"--stop-when settled is not used: --strategy {strategy} does not tell when a front is settled"] * told
+    )
+
+
 def test_a_model_of_the_hub_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = Zoo(tmp_path).folder("llama")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot))
