@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,14 +19,18 @@ _DEFAULTS = SearchSpec()
 
 
 class _Given(click.types.StringParamType):
-    """A path or address. An empty one, as of a variable of a script that is not set, would be the folder that the
-    command runs in, or no ``--config`` at all."""
+    """A path or address, ``~`` being the user's folder: shells leave that of ``--out=~/x`` alone, and it would be a
+    folder of that name here.
+
+    An empty one, as of a variable of a script that is not set, would be the folder that the command runs in, or no
+    ``--config`` at all.
+    """
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if param is not None and not value.strip():
             remedy = "" if param.required else ", or leave the option out"
             raise RequestError(f"{param.opts[0]} is empty: give a value{remedy}")
-        return value
+        return os.path.expanduser(value)  # noqa: PTH111 - pathlib refuses an unknown ~user
 
 
 GIVEN = _Given()

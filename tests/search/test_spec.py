@@ -189,6 +189,23 @@ def test_a_variable_that_is_not_set_is_no_path(asked: str, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "asked",
+    ["run --config=", "report n --out=", "report n --figures=", "compare n m --out=", "verify ", "serve --allow="],
+)
+def test_a_users_folder_is_known_where_shells_leave_it_alone(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--figures=~/x`` wrote into a folder here whose name was ``~``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    *words, last = asked.split(" ")
+    parsed: list[Any] = []
+    command = cli.commands[words[0]]
+    monkeypatch.setattr(command, "callback", lambda **given: parsed.extend(given.values()))
+    CliRunner().invoke(cli, [*words, f"{last}~/x"], catch_exceptions=False)
+    assert {str(tmp_path / "x"), (str(tmp_path / "x"),)} & {each for each in parsed if isinstance(each, str | tuple)}
+
+
 def test_a_variable_that_is_not_set_is_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be the one in the folder that the command runs in."""
     monkeypatch.chdir(tmp_path)
