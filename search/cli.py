@@ -80,13 +80,13 @@ def run(
 
 @cli.command()
 @click.argument("name")
-@click.option("--budget", type=click.IntRange(1), metavar="N", help="A new budget, counted from the search's begin.")
+@click.option("--budget", type=click.IntRange(1), metavar="N", help="New budget, counted from the start of the search.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Trials side by side.")
 @click.option(
     "--max-hours",
     type=float,
     metavar="H",
-    help="As of run, from now on.  [default: as last given]",
+    help="As for run, counted from now.  [default: as last given]",
 )
 @click.option("--ray-address", metavar="A", help="Where the search's Ray cluster is now.  [default: as last given]")
 @stores
@@ -210,7 +210,7 @@ def export(
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", type=GIVEN, metavar="DIR")
 @click.option("--model", metavar="DIR|HUB_ID", help="Base model.  [default: the manifest's]")
 @click.option("--data", metavar="DIR|FILE|HUB_ID", help="Data.  [default: the manifest's]")
 @as_json
@@ -280,7 +280,7 @@ def report(
 
 @cli.command()
 @structure
-@click.option("--rank", type=click.IntRange(1), default=8, show_default=True, help="For the parameters of references.")
+@click.option("--rank", type=click.IntRange(1), default=8, show_default=True, help="At which parameters are counted.")
 @as_json
 @debug
 def modules(

@@ -65,7 +65,7 @@ def print_several(specs: Sequence[SearchSpec], home: Any, as_json: bool, *, stan
     type=click.Choice(("validation", "test")),
     default="validation",
     show_default=True,
-    help="The test split was read for fronts alone.",
+    help="Of which all figures are; test was read for fronts alone.",
 )
 @click.option("--out", type=GIVEN, metavar="FILE.html", help="Also write a page with heat map and tables.")
 @stores

@@ -66,7 +66,7 @@ def add(
 
     \b
     Example:
-      python -m search schedule add tickets --cron "0 2 * * *" --timezone Europe/Berlin -- --data ./tickets
+      python -m search schedule add tickets --cron "0 2 * * *" --timezone Asia/Tokyo -- --model ./llama --data ./tickets
     """
     outside.schedule(name)
     if notify is not None:
@@ -83,7 +83,9 @@ def add(
 
     place = home_of(home, storage, tracking_uri)
     with _opened(place) as catalog:
-        record = schedules.add_schedule(catalog, name, cron, timezone, misfire, flags, _here(), utc_now(), notify)
+        record = schedules.add_schedule(
+            catalog, name, cron, timezone, misfire, flags, _here(), utc_now(), notify, place.flags()
+        )
     if as_json:
         print_json(_plain(record))
     else:

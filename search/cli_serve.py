@@ -17,7 +17,12 @@ from search.output import print_json
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others can be reached.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; any other is open to the network.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=8321, show_default=True)
 @click.option(
     "--allow",
@@ -136,8 +141,9 @@ def add(
     from search.catalog.store import Catalog
     from search.catalog.tokens import add_token
 
-    with closing(Catalog(home_of(home, storage, tracking_uri).storage)) as catalog:
-        click.echo(add_token(catalog, name, scope, days))
+    place = home_of(home, storage, tracking_uri)
+    with closing(Catalog(place.storage)) as catalog:
+        click.echo(add_token(catalog, name, scope, days, place.flags()))
 
 
 @token.command("list")

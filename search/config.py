@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,7 +19,7 @@ _WHOLE, _NUMBER, _YES_NO, _TEXT = (
     "a whole number",
     "a number",
     "true or false",
-    "text (in quotes if it looks like else)",
+    "text (in quotes where YAML reads something else)",
 )
 #: Of what a file may hold otherwise than a field does.
 _OWN = {
@@ -46,37 +47,55 @@ def read_config(file: Path) -> dict[str, Any]:
 
     ``data`` may be a list, of one or more texts. Raises RequestError.
     """
+    known = {field.name for field in fields(SearchSpec)}
+    settings = {}
+    for key, (value, plain) in _entries(file).items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise RequestError(f"--config {file}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
+        kind = _KINDS[name]
+        if kind == _NUMBER and isinstance(value, str):
+            # YAML 1.1 reads 1e-3 as text, for want of a dot.
+            with contextlib.suppress(ValueError):
+                value = float(value)
+        if value is not None and not _is(kind, value):
+            shown = repr(value) if plain is None or isinstance(value, str) else plain
+            raise RequestError(f"--config {file}: {name} is {shown}: give {kind}")
+        # To YAML 1.1 numbers with colons are to the base of 60, and those with a zero in front to that of 8.
+        if plain is not None and isinstance(value, int | float) and re.search(r":|^[-+]?0[0-9_]", plain):
+            raise RequestError(
+                f"--config {file}: {name} is {plain}, which YAML reads as {value}: write a decimal number, without "
+                "colons or leading zeros"
+            )
+        settings[name] = value
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _entries(file: Path) -> dict[str, tuple[Any, str | None]]:
+    """By its key what YAML reads, and how it stands in the file where that is one word or number without quotes.
+
+    Raises RequestError, also for a key that stands there twice: YAML would take the last.
+    """
     import yaml
 
     try:
         loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
-        written = loader.get_single_node()
-        # As they are written: YAML itself would take the last of two.
-        pairs = written.value if isinstance(written, yaml.MappingNode) else None
-        keys = Counter(str(key.value).replace("-", "_") for key, _ in pairs or ())
-        content = {} if pairs is None else loader.construct_document(written)
+        root = loader.get_single_node()
+        if isinstance(root, yaml.MappingNode):
+            names = Counter(str(key.value).replace("-", "_") for key, _ in root.value)
+            content = loader.construct_document(root)
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: of its encoding, or a date that there is not
         reason = getattr(error, "strerror", None) or first_line(error)
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
             reason = f"line {error.problem_mark.line + 1}: {error.problem}"
         raise RequestError(f"--config {file} cannot be read ({reason}): give a YAML file of settings") from error
-    if pairs is None:
+    if not isinstance(root, yaml.MappingNode):
         raise RequestError(f"--config {file} must hold settings, one 'name: value' a line")
-    if twice := [key for key, count in keys.items() if count > 1]:
+    if twice := [name for name, count in names.items() if count > 1]:
         raise RequestError(f"--config {file}: {twice[0]} is given twice: give it once")
-    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
-    known = {field.name for field in fields(SearchSpec)}
-    for key, value in settings.items():
-        if key not in known:
-            raise RequestError(f"--config {file}: unknown setting {key!r}; known are {', '.join(sorted(known))}")
-        kind = _KINDS[key]
-        if kind == _NUMBER and isinstance(value, str):
-            # YAML 1.1 reads 1e-3 as text, for want of a dot.
-            with contextlib.suppress(ValueError):
-                value = settings[key] = float(value)
-        if value is not None and not _is(kind, value):
-            raise RequestError(f"--config {file}: {key} is {value!r}: give {kind}")
-    return {key: value for key, value in settings.items() if value is not None}
+    # By now the root has what << names among its own.
+    plain = {key.value: node.value for key, node in root.value if node.id == "scalar" and node.style is None}
+    return {str(key): (value, plain.get(str(key))) for key, value in content.items()}
 
 
 def _is(kind: str, value: Any) -> bool:

@@ -27,7 +27,7 @@ def examine(home: Home, name: str | None, *, fix: bool) -> list[dict[str, Any]]:
     Raises RequestError for an unknown name. A search that is being run is left alone.
     """
     with closing(Catalog(home.storage)) as catalog:
-        chosen = [catalog.search(name)] if name else catalog.searches()
+        chosen = catalog.searches() if name is None else [catalog.search(name)]
         documents = [_examine(catalog, home, search, fix) for search in chosen]
         idle = [each for each in zip(chosen, documents, strict=True) if each[1]["holder"] is None]
         by_place: dict[Home, list[tuple[SearchRecord, dict[str, Any]]]] = {}

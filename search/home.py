@@ -86,8 +86,10 @@ class Home:
 def _absolute(url: str | None) -> str | None:
     """A database's file as seen from any folder: nights run, and searches are resumed, from others."""
     kind, separator, file = (url or "").partition(":///")
-    is_relative = kind.startswith("sqlite") and file[:1] not in ("", ":", "/")
-    return f"{kind}{separator}{_escaped(Path.cwd())}/{file}" if is_relative else url
+    if not kind.startswith("sqlite") or file[:1] in ("", ":"):
+        return url
+    file = os.path.expanduser(file)  # noqa: PTH111 - pathlib refuses an unknown ~user
+    return f"{kind}{separator}{file if file.startswith('/') else f'{_escaped(Path.cwd())}/{file}'}"
 
 
 def _sqlite(file: Path) -> str:

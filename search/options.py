@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,14 +19,18 @@ _DEFAULTS = SearchSpec()
 
 
 class _Given(click.types.StringParamType):
-    """A path or address. An empty one, as of a variable of a script that is not set, would be the folder that the
-    command runs in, or no ``--config`` at all."""
+    """A path or address, ``~`` being the user's folder: shells leave that of ``--out=~/x`` alone, and it would be a
+    folder of that name here.
+
+    An empty one, as of a variable of a script that is not set, would be the folder that the command runs in, or no
+    ``--config`` at all.
+    """
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if param is not None and not value.strip():
             remedy = "" if param.required else ", or leave the option out"
             raise RequestError(f"{param.opts[0]} is empty: give a value{remedy}")
-        return value
+        return os.path.expanduser(value)  # noqa: PTH111 - pathlib refuses an unknown ~user
 
 
 GIVEN = _Given()
@@ -77,7 +82,8 @@ question = group(
         "--data",
         multiple=True,
         metavar="DIR|FILE|HUB_ID",
-        help="Rows of text and label, or of prompt and completion. Several: a search each, and their comparison.",
+        help="Rows of text and label, or of prompt and completion. Several: a search each, and their comparison.  "
+        "[default: the demonstration's]",
     ),
     click.option("--task", type=click.Choice(TASKS), help="[default: what the columns say]"),
     click.option("--metric", metavar="|".join(METRIC_CHOICES), help="[default: accuracy, or rouge_l for generation]"),
@@ -92,7 +98,7 @@ proposals = group(
     click.option(
         "--stop-when",
         metavar="|".join(STOPS),
-        help="End when no trial is likely to raise the front by 2% any more, where that is known.  [default: budget]",
+        help="settled, under additive: end when no trial is likely to raise the front by 2%.  [default: budget]",
     ),
     click.option("--series", metavar="NAME", help="Build on the earlier searches of this series; keep its champion."),
 )

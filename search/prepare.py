@@ -78,6 +78,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.training import TrainingSettings, default_learning_rate
     from objectives.workbench import Assignment
 
+    oversights = _oversights(spec)
     model = spec.model or str(demo.model_dir())
     source = spec.data or str(demo.data_dir())
     folder = resolve(model, spec.trust_remote_code)
@@ -146,7 +147,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         "kind": space.kind,
         "model_type": config.model_type,
         "labels": list(task.labels),
-        "notes": [*data.notes, *task.notes()],
+        "notes": [*oversights, *data.notes, *task.notes()],
         "versions": {package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
         "command": redacted(_command(spec)),
         "groups": [group.name for group in space.groups],
@@ -179,6 +180,20 @@ def prepare(spec: SearchSpec) -> Prepared:
     middle = spec.ranks[len(spec.ranks) // 2]
     named = {Placement.of(reference.groups, middle): reference.name for reference in references(space)}
     return Prepared(spec, facts, assignment, placements, named)
+
+
+def _oversights(spec: SearchSpec) -> list[str]:
+    """What may not have been meant, and no figure would show."""
+    found = []
+    if spec.model is None and spec.data is not None:
+        found.append("no --model was given: the base model is the demonstration's, a Llama of 0.2 million parameters")
+    if spec.data is None and spec.model is not None:
+        found.append("no --data was given: the rows are the demonstration's, messages to a web shop")
+    if spec.stop_when == "settled" and spec.strategy not in ("auto", "additive"):
+        found.append(
+            f"--stop-when settled is not used: --strategy {spec.strategy} does not tell when a front is settled"
+        )
+    return found
 
 
 def _check_training(spec: SearchSpec, structure: Any, model: str, model_type: str) -> None:

@@ -53,7 +53,10 @@ def run_each(
             raise RequestError(
                 f"--max-adapter-mb {specs[0].max_adapter_mb:g} allows none of the reference placements: give more"
             )
-        specs = [replace(spec, strategy="grid", budget=n) for spec, n in zip(specs, counts, strict=True)]
+        specs = [
+            replace(spec, strategy="grid", budget=n, stop_when=SearchSpec.stop_when)
+            for spec, n in zip(specs, counts, strict=True)
+        ]
     del prepared  # the encoded data
     names = [spec.name or "" for spec in specs]
     documents: list[dict[str, Any]] = []
@@ -114,7 +117,8 @@ def _comparable(specs: Sequence[SearchSpec]) -> Sequence[SearchSpec]:
     """Of several, with a strategy under which all trials run to their end, where it is ours to choose."""
     if len(specs) == 1:
         return specs
-    return [replace(spec, strategy="tpe") if spec.strategy == "auto" else spec for spec in specs]
+    stop_when = SearchSpec.stop_when  # see _unused
+    return [replace(spec, strategy="tpe", stop_when=stop_when) if spec.strategy == "auto" else spec for spec in specs]
 
 
 def _named(specs: Sequence[SearchSpec], home: Home, kind: str) -> list[SearchSpec]:

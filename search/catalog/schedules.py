@@ -35,8 +35,10 @@ def add_schedule(
     folder: str,
     now: datetime,
     notify: str | None = None,
+    home_flags: str = "",
 ) -> ScheduleRecord:
-    """Raises RequestError if the name is taken, or the cron expression or time zone is none."""
+    """Raises RequestError if the name is taken, or the cron expression or time zone is none; ``home_flags``, those of
+    :meth:`Home.flags`, are for the remedy that it names."""
     row = Schedule(
         name=name,
         cron=cron,
@@ -57,7 +59,7 @@ def add_schedule(
     except IntegrityError:
         raise RequestError(
             f"a schedule named {name!r} exists already: choose another name, "
-            f"or end it with `python -m search schedule remove {name}`"
+            f"or end it with `python -m search schedule remove {name}{home_flags}`"
         ) from None
 
 
@@ -176,7 +178,7 @@ def end_night(
 def _schedule(session: Session, name: str, *, lock: bool = False) -> Schedule:
     row = session.get(Schedule, name, with_for_update=lock) if is_text(name) else None
     if row is None:
-        raise RequestError(f"no schedule is named {name!r}: `python -m search schedule list` shows those there are")
+        raise RequestError(f"no schedule is named {name!r}: `schedule list` shows those there are")
     return row
 
 

@@ -44,8 +44,9 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def add_token(catalog: Catalog, name: str, scope: str, days: int | None = None) -> str:
-    """A new secret, which can be read nowhere afterwards. Raises RequestError for a name that is wrong or taken."""
+def add_token(catalog: Catalog, name: str, scope: str, days: int | None = None, home_flags: str = "") -> str:
+    """A new secret, which can be read nowhere afterwards. Raises RequestError for a name that is wrong or taken;
+    ``home_flags``, those of :meth:`Home.flags`, are for the remedy that it names."""
     secret = PREFIX + secrets.token_urlsafe(32)
     now = datetime.now(UTC)
     row = Token(
@@ -61,7 +62,7 @@ def add_token(catalog: Catalog, name: str, scope: str, days: int | None = None) 
     except IntegrityError:
         raise RequestError(
             f"a token named {name!r} exists already: choose another name, or remove it with "
-            f"`python -m search token remove {name}`"
+            f"`python -m search token remove {name}{home_flags}`"
         ) from None
     return secret
 

@@ -118,7 +118,7 @@ def test_tokens_on_the_command_line(tmp_path: Any) -> None:
     twice = call("token", "add", "me", "--scope", "read", *home, code=2).stderr
     assert twice == (
         "error: a token named 'me' exists already: choose another name, or remove it with "
-        "`python -m search token remove me`\n"
+        f"`python -m search token remove me --home {tmp_path}`\n"
     )
     unknown = call("token", "remove", "you", *home, code=2).stderr
     assert unknown == "error: no token is named 'you': known are 'me'.\n"

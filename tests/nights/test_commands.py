@@ -86,7 +86,10 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
         assert "nothing is recorded in" in call("schedule", *question, "--home", str(tmp_path / "none"), code=2).stderr
     assert not (tmp_path / "none").exists()
     call(*add, "--notify", "http://127.0.0.1:1/secret", "--", "--budget", "3", *QUICK, "--")
-    assert "exists already" in call(*add, code=2).stderr
+    assert call(*add, code=2).stderr == (
+        "error: a schedule named 's' exists already: choose another name, or end it with "
+        f"`python -m search schedule remove s --home {tmp_path}`\n"
+    ), "of this home, not of the one that the next command finds"
     call("schedule", "pause", "s", *home)
     (row,) = call_json("schedule", "list", *home)
     assert (row["paused"], row["flags"]) == (True, ["--budget", "3", *QUICK, "--"]), "a -- at the end"

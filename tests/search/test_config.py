@@ -70,8 +70,45 @@ def test_data_that_is_no_text_is_told_what_it_may_be(value: str, tmp_path: Path)
     file.write_text(f"data: {value}\n")
     with pytest.raises(RequestError) as refusal:
         asked_for(str(file), (), {})
-    kind = "text (in quotes if it looks like else), or a list of texts"
+    kind = "text (in quotes where YAML reads something else), or a list of texts"
     assert str(refusal.value) == f"--config {file}: data is {yaml.safe_load(value)!r}: give {kind}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("max-hours: 1:30", "max_hours is 1:30, which YAML reads as 90: {decimal}"),
+        ("checkpoint_seconds: 1:30.5", "checkpoint_seconds is 1:30.5, which YAML reads as 90.5: {decimal}"),
+        ("budget: 010", "budget is 010, which YAML reads as 8: {decimal}"),
+        ("name: 2026-11-30", "name is 2026-11-30: give {text}"),
+        ("model: no", "model is no: give {text}"),
+        ("budget: '3'", "budget is '3': give a whole number"),
+        ("<<: {budget: 010}", "budget is 010, which YAML reads as 8: {decimal}"),
+        ("--budget: 3", "unknown setting '--budget'; known are {known}"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_people_is_refused_as_it_was_written(
+    setting: str, sentence: str, tmp_path: Path
+) -> None:
+    """An hour and a half is 90 hours to YAML 1.1."""
+    file = tmp_path / "search.yaml"
+    file.write_text(f"{setting}\n")
+    with pytest.raises(RequestError) as refusal:
+        asked_for(str(file), (), {})
+    words = {
+        "decimal": "write a decimal number, without colons or leading zeros",
+        "text": "text (in quotes where YAML reads something else)",
+        "known": ", ".join(sorted(field.name for field in fields(SearchSpec))),
+    }
+    assert str(refusal.value) == f"--config {file}: {sentence.format(**words)}"
+
+
+@pytest.mark.parametrize("number", ["0", "-0", "0.5", "+2", "1e-3", "1_0", "0x10", "'0.5'"])
+def test_decimal_numbers_of_a_file_are_what_they_say(number: str, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(f"label-weight: {number}\n")
+    (spec,) = asked_for(str(file), (), {})
+    assert spec.label_weight == (16 if number == "0x10" else float(number.strip("'")))
 
 
 @pytest.mark.parametrize("content", ["", "- budget", "budget"])

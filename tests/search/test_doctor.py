@@ -53,6 +53,8 @@ def test_a_home_after_a_kill_is_told_and_mended(tmp_path: Path, tracking_uri: st
     )
     with pytest.raises(RequestError, match="no search is named 'b'"):
         examine(home, "b", fix=False)
+    with pytest.raises(RequestError, match="no search is named ''"):  # a variable that is not set would mend them all
+        examine(home, "", fix=True)
     stray = tmp_path / "adapters" / made.id / "0009-left"
     stray.mkdir(parents=True)
     (mended,) = documents = call_json("doctor", "--fix", *place)

@@ -28,6 +28,7 @@ __all__ = ["read_only"]  # a fixture
         ("sqlite:///s.db", "sqlite:///{here}/s.db"),
         ("sqlite+pysqlite:///a/s.db?timeout=5", "sqlite+pysqlite:///{here}/a/s.db?timeout=5"),
         ("sqlite:////srv/s.db", "sqlite:////srv/s.db"),
+        ("sqlite:///~/s.db?timeout=5", "sqlite:///{here}/s.db?timeout=5"),
         ("sqlite:///:memory:", "sqlite:///:memory:"),
         ("sqlite://", "sqlite://"),
         ("postgresql://me@host/d", "postgresql://me@host/d"),
@@ -38,6 +39,7 @@ def test_a_relative_database_is_that_of_the_folder_it_was_asked_for_in(
 ) -> None:
     """A night runs in the folder of its schedule, and is to write to its daemon's catalog."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     expected = seen.format(here=tmp_path)
     home = Home.at(tmp_path, given, given)
     assert (home.storage, home.tracking) == (expected, expected)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from objectives.errors import RequestError
+from search.home import Home
 from search.notebook import Search
+from search.spec import SearchSpec
 from tests.api.conftest import Service, service
 
 __all__ = ["service"]  # a fixture of the API's tests
@@ -29,6 +32,24 @@ def test_a_search_stays_where_it_was_when_the_folder_changes(
     found = Search("demo", home=service.home.folder.name)
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert found.document["search"] == "demo"
+
+
+def test_a_search_may_be_resumed_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[SearchSpec] = []
+
+    def start(spec: SearchSpec, home: Home) -> None:
+        asked.append(spec)
+        raise RequestError("that is all")
+
+    monkeypatch.setattr("search.run.start", start)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "rows.jsonl").touch()
+    spec = SearchSpec(model="llama", data="./rows.jsonl", adapters="kept", seed=1)
+    with pytest.raises(RequestError, match=r"^that is all$"):
+        Search.run(spec, home=tmp_path / "home")
+    full = {"model": f"{tmp_path}/llama", "data": f"{tmp_path}/rows.jsonl", "adapters": f"{tmp_path}/kept"}
+    assert asked == [replace(spec, **full)]
 
 
 def test_what_a_resume_found_is_shown_however_it_ended(service: Service) -> None:

@@ -89,6 +89,33 @@ def test_rows_that_no_training_sees_are_not_tokenised(tmp_path: Path, monkeypatc
     assert not any(note.startswith("train:") for note in every.facts["notes"])
 
 
+def test_what_is_taken_of_the_demonstration_beside_ones_own_is_told(tmp_path: Path) -> None:
+    """Nothing else in a result says that its rows are not those that were meant."""
+    model = Zoo(tmp_path).folder("llama")
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "cat {n}", "label": "{n % 2}"}}\n' for n in range(60)))
+    data = str(tmp_path / "rows.jsonl")
+    own_model = prepare(SearchSpec(model=str(model), workers=1))
+    own_data = prepare(SearchSpec(data=data, workers=1))
+    assert own_model.facts["notes"][0] == (
+        "no --data was given: the rows are the demonstration's, messages to a web shop"
+    )
+    assert own_data.facts["notes"][0] == (
+        "no --model was given: the base model is the demonstration's, a Llama of 0.2 million parameters"
+    )
+    for whole in (SearchSpec(workers=1), SearchSpec(model=str(model), data=data, workers=1), own_model.spec):
+        assert not any("demonstration" in note for note in prepare(whole).facts["notes"])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"), [("auto", False), ("additive", False), ("random", True), ("grid", True), ("tpe", True)]
+)
+def test_a_strategy_that_cannot_end_a_search_early_says_so(strategy: str, told: bool) -> None:
+    notes = prepare(SearchSpec(strategy=strategy, stop_when="settled", workers=1)).facts["notes"]
+    assert notes == (
+        [f"--stop-when settled is not used: --strategy {strategy} does not tell when a front is settled"] * told
+    )
+
+
 def test_a_model_of_the_hub_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = Zoo(tmp_path).folder("llama")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot))

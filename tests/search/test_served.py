@@ -222,6 +222,29 @@ def test_several_numbers_of_requests_stand_in_one_document(tmp_path: Path, monke
     assert undescribed("latency", document) == []
 
 
+def test_what_latency_is_asked_for_reaches_the_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def measured(*given: Any, fresh: bool) -> None:
+        asked.extend([*given, fresh])
+        raise RequestError("that is all")
+
+    monkeypatch.setattr("search.latency.latency_command", measured)
+    flags = (
+        "--model m --bands 2 --trust-remote-code --ranks 16,4 --seed 3 --engine openai --endpoint http://localhost:1 "
+    )
+    flags += "--prompt-tokens 8 --output-tokens 9 --half-width 0.5 --max-seconds 7 --graphs --concurrency 4,2 --fresh"
+    CliRunner().invoke(cli, ["latency", *flags.split(), "--home", str(tmp_path)])
+    server = {"engine": "openai", "endpoint": "http://localhost:1"}
+    assert asked == [
+        SearchSpec(model="m", bands=2, trust_remote_code=True, ranks=(4, 16), seed=3, **server),  # type: ignore[arg-type]
+        LatencySettings(prompt_tokens=8, output_tokens=9, half_width=0.5, max_seconds=7, graphs=True),
+        (2, 4),
+        f"sqlite:///{tmp_path}/search.db",
+        True,
+    ]
+
+
 def test_a_server_that_cannot_be_asked_costs_no_name(tmp_path: Path) -> None:
     """The search has no row then, and the next try can have its name."""
     flags = ["--name", "mine", "--engine", "openai", "--endpoint", "foo", *QUICK, "--home", str(tmp_path)]

@@ -53,6 +53,8 @@ def test_trials_of_several_data_sets_all_run_to_their_end() -> None:
     assert strategies("auto", "auto") == ["tpe", "tpe"]
     assert strategies("random", "random") == ["random", "random"]
     assert strategies("auto") == ["auto"]
+    settled = SearchSpec(stop_when="settled")
+    assert {spec.stop_when for spec in _comparable([settled, settled])} == {"budget"}, "or each would say it again"
 
 
 @pytest.mark.parametrize(

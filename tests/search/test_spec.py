@@ -104,14 +104,14 @@ def test_refused(values: dict[str, Any], sentence: str) -> None:
 
 CONFIGS = [
     ("budget: many", "budget is 'many': give a whole number"),
-    ("budget: true", "budget is True: give a whole number"),
+    ("budget: true", "budget is true: give a whole number"),
     ("max-hours: soon", "max_hours is 'soon': give a number"),
     ("ranks: {a: 1}", "ranks is {'a': 1}: give one rank, or a list of ranks"),
     ("alpha: 1.5", "alpha is 1.5: give a whole number, or for example 2r"),
     ("trust-remote-code: 'yes'", "trust_remote_code is 'yes': give true or false"),
     ("budget: 3\nsteps: 20\nbudget: 4", "budget is given twice: give it once"),
     ("max-tpot-ratio: 1.2\nmax_tpot_ratio: 1.3", "max_tpot_ratio is given twice: give it once"),
-    ("name: 123", "name is 123: give text (in quotes if it looks like else)"),
+    ("name: 123", "name is 123: give text (in quotes where YAML reads something else)"),
 ]
 
 
@@ -189,6 +189,31 @@ def test_a_variable_that_is_not_set_is_no_path(asked: str, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "asked",
+    ["run --config=", "report n --out=", "report n --figures=", "compare n m --out=", "verify ", "serve --allow="],
+)
+def test_a_users_folder_is_known_where_shells_leave_it_alone(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--figures=~/x`` wrote into a folder here whose name was ``~``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    *words, last = asked.split(" ")
+    parsed: list[Any] = []
+    command = cli.commands[words[0]]
+    monkeypatch.setattr(command, "callback", lambda **given: parsed.extend(given.values()))
+    CliRunner().invoke(cli, [*words, f"{last}~/x"], catch_exceptions=False)
+    assert {str(tmp_path / "x"), (str(tmp_path / "x"),)} & {each for each in parsed if isinstance(each, str | tuple)}
+
+
+def test_a_variable_that_is_not_set_is_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the one in the folder that the command runs in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    result = CliRunner().invoke(cli, ["verify", ""])
+    assert str(result.exception) == "folder is empty: give a value"
+
+
 @pytest.mark.parametrize("command", ["modules", "latency"])
 def test_looks_at_a_model_are_checked_as_a_search_is(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--bands", "0"])
@@ -204,6 +229,7 @@ def test_local_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monke
         "data": "owner/data",
         "seed": 1,
     }
+    assert with_absolute_paths({"data": "../model"}) == {"data": str(tmp_path / "model")}
     assert with_absolute_paths({"adapters": "new/x"}) == {"adapters": str(Path.cwd() / "new" / "x")}
     assert with_absolute_paths({"adapters": "s3://bucket/x"}) == {"adapters": "s3://bucket/x"}
     assert with_absolute_paths({"model": "~nobody-of-this-name/x"}) == {"model": "~nobody-of-this-name/x"}
