@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dashboards.format import MISSING, decimal, faster_by_noise, latency_name, metric_name, plain, with_interval
+from objectives.errors import counted
 
 DEFAULT = "robust default"
 
@@ -179,8 +180,7 @@ def left_out_sentence(document: dict[str, Any]) -> str:
         return ""
     total, listed = reasons.total(), [f"{n} {why}" for why, n in reasons.most_common(3)]
     if len(reasons) > 3:
-        more = len(reasons) - 3
-        listed.append(f"others for {more} more reason{'' if more == 1 else 's'}, which --json has")
+        listed.append(f"others for {counted(len(reasons) - 3, 'more reason')}, which --json has")
     return f"{total} placement{' is' if total == 1 else 's are'} not compared: {'; '.join(listed)}."
 
 

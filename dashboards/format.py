@@ -30,6 +30,11 @@ def interval(bounds: Sequence[float | None] | None, digits: int = 3) -> str:
     return f"[{', '.join(decimal(bound, digits) for bound in bounds)}]"
 
 
+def between(values: Sequence[float], digits: int = 3) -> str:
+    """``0.612 to 0.680``, or ``0.612`` where all are that when written."""
+    return " to ".join(dict.fromkeys(decimal(end, digits) for end in (min(values), max(values))))
+
+
 def with_interval(value: float | None, bounds: Sequence[float | None] | None, digits: int = 3) -> str:
     """``0.610 [0.570, 0.650]``."""
     if decimal(value, digits) == MISSING:

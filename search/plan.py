@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.jobs import Job
-from objectives.errors import SearchError
+from objectives.errors import SearchError, counted
 from objectives.latency.context import profile_key
 from objectives.placement import BASE, Placement
 from search.catalog.profiles import good_profile, store_profile
@@ -101,7 +101,9 @@ class SearchPlan:
                 # An owner that ended in order has put its trials back, without a lease.
                 died = record.lease is not None
                 if (deaths := record.attempts - 1 + died) > self._retries:
-                    self._fail(number, f"interrupted {deaths} times: the process that ran the search died each time")
+                    self._fail(
+                        number, f"interrupted {counted(deaths, 'time')}: the process that ran the search died each time"
+                    )
                 else:
                     self._catalog.restart(self._id, number, died=died)
                     self._again.append(number)
@@ -141,7 +143,7 @@ class SearchPlan:
         if self._untested is None:
             self._untested = self._to_test()
             if self._untested:
-                self._watcher.phase(f"reading the test split for {len(self._untested)} models")
+                self._watcher.phase(f"reading the test split for {counted(len(self._untested), 'model')}")
         if self._untested:
             number = self._untested.pop(0)
             return self._out(Job("test", number, adapter=None if number is None else self._trials[number].adapter))
@@ -200,7 +202,7 @@ class SearchPlan:
                 self._stops_early = decision.early
                 return number, decision.early
             self.ended_by = (
-                f"every placement that is allowed has been tried after {begun} trials: the budget of "
+                f"every placement that is allowed has been tried after {counted(begun, 'trial')}: the budget of "
                 f"{self._budget} was not needed"
             )
             decision = self._study.decide(running, False, self._settle)
