@@ -291,7 +291,7 @@ def test_steps_of_a_trial_that_failed_on_the_way_were_spent(tmp_path: Path) -> N
         again = next(trial for trial in searched.trials() if trial.status == "stopped")
         assert again.steps == 20
         assert searched.catalog.go_on(searched.search.id, again.number)
-        searched.plan._fail(again.number, "the worker died")
+        searched.plan._ledger.fail(again.number, "the worker died")
         failed = searched.catalog.trial(searched.search.id, again.number)
         assert (failed.status, failed.steps) == ("failed", 20)
 
