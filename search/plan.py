@@ -180,7 +180,7 @@ class SearchPlan:
         elif decision.action == "settled" and may_begin:
             self.ended_by = (
                 f"settled after {begun} of {self._budget} trials: the probability that any one more of them raises the "
-                f"front's hypervolume by {NOTABLE:.0%} is {decision.chance:.0%}; several together may"
+                f"front by {NOTABLE:.0%} is {decision.chance:.0%}; several together may"
             )
         self._stops_early = decision.early
         if decision.number is None:

@@ -232,8 +232,8 @@ def test_a_search_that_settles_says_how_sure_it_is_of_what(tmp_path: Path) -> No
         begun = len(searched.trials())
         assert begun < 30
         sentence = (
-            rf"settled after {begun} of 40 trials: the probability that any one more of them raises the front's "
-            r"hypervolume by 2% is 1?\d%; several together may"
+            rf"settled after {begun} of 40 trials: the probability that any one more of them raises the front "
+            r"by 2% is 1?\d%; several together may"
         )
         assert re.fullmatch(sentence, searched.plan.ended_by or "")
         assert counted.told[-1].steps_left == 0, "of a budget of more"
