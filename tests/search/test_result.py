@@ -50,6 +50,8 @@ def test_lists_and_watchers_are_told_what_the_document_says(catalog: Catalog, tm
     assert {key: document[key] for key in ("status", "trials", "budget")} == {
         key: told[key] for key in ("status", "trials", "budget")
     }
+    spent = sum(trial.steps for trial in catalog.trials(search.id))
+    assert document["steps"] == {"spent": spent, "full": 8 * search.spec["steps"]}, "of the one that runs too"
     for member in document["front"]:
         assert member["adapter_mb"] == member["parameters"] * 4 / 1e6, "in float32"
     empty, demo = result_rows(catalog, catalog.searches())
