@@ -174,14 +174,14 @@ def sentences(document: dict[str, Any]) -> list[str]:
 
 
 def left_out_sentence(document: dict[str, Any]) -> str:
-    """``2 placements are not compared: 1 not tried by b, 1 failed in a: out of memory``, the commonest reason first."""
+    """``2 placements are not compared: 1 not tried by b; 1 failed in a: out of memory.``, commonest first."""
     reasons = Counter(plain(each["why"]) for each in document["left_out"])
     if not reasons:
         return ""
     total, listed = reasons.total(), [f"{n} {why}" for why, n in reasons.most_common(3)]
-    if len(reasons) > 3:
-        listed.append(f"others for {counted(len(reasons) - 3, 'more reason')}, which --json has")
-    return f"{total} placement{' is' if total == 1 else 's are'} not compared: {'; '.join(listed)}."
+    if more := len(reasons) - len(listed):
+        listed.append(f"others for {counted(more, 'more reason')}, which --json has")
+    return f"{counted(total, 'placement')} {'is' if total == 1 else 'are'} not compared: {'; '.join(listed)}."
 
 
 def rows_of(document: dict[str, Any]) -> list[dict[str, Any]]:
