@@ -11,7 +11,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dashboards.format import MISSING, decimal, faster_by_noise, latency_name, metric_name, plain, with_interval
+from dashboards.format import (
+    MISSING,
+    bounded,
+    decimal,
+    faster_by_noise,
+    latency_name,
+    metric_name,
+    plain,
+    with_interval,
+)
 from objectives.errors import counted
 
 DEFAULT = "robust default"
@@ -193,22 +202,17 @@ def rows_of(document: dict[str, Any]) -> list[dict[str, Any]]:
             "reference": each["reference"],
             "rank": each["rank"],
             "metric": document["metric"][task],
-            **_bounds("accuracy", each["accuracy"][task], each["accuracy_ci"][task]),
-            **_bounds("gain", each["gain"][task], each["gain_ci"][task]),
-            **_bounds("regret", each["regret"][task], each["regret_ci"][task]),
-            **_bounds("mean_regret", each["mean_regret"], each["mean_regret_ci"]),
-            **_bounds("worst_regret", each["worst_regret"], each["worst_regret_ci"]),
-            **_bounds("tpot_ratio", each["tpot_ratio"], each["tpot_ratio_ci"]),
+            **bounded("accuracy", each["accuracy"][task], each["accuracy_ci"][task]),
+            **bounded("gain", each["gain"][task], each["gain_ci"][task]),
+            **bounded("regret", each["regret"][task], each["regret_ci"][task]),
+            **bounded("mean_regret", each["mean_regret"], each["mean_regret_ci"]),
+            **bounded("worst_regret", each["worst_regret"], each["worst_regret_ci"]),
+            **bounded("tpot_ratio", each["tpot_ratio"], each["tpot_ratio_ci"]),
             "robust_default": is_default(document, each),
         }
         for each in document["placements"]
         for task in document["tasks"]
     ]
-
-
-def _bounds(key: str, value: float, bounds: Sequence[float] | None) -> dict[str, float | None]:
-    low, high = bounds or (None, None)
-    return {key: value, f"{key}_low": low, f"{key}_high": high}
 
 
 def _signed(value: float) -> str:

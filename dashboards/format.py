@@ -42,6 +42,12 @@ def with_interval(value: float | None, bounds: Sequence[float | None] | None, di
     return f"{decimal(value, digits)} {interval(bounds, digits)}".rstrip()
 
 
+def bounded(key: str, value: float | None, bounds: Sequence[float] | None) -> dict[str, float | None]:
+    """A figure and its interval as three cells of a flat row; nulls without an interval."""
+    low, high = bounds or (None, None)
+    return {key: value, f"{key}_low": low, f"{key}_high": high}
+
+
 def duration(seconds: float | None) -> str:
     """``48s``, ``1m20s``, ``2h05m``."""
     if seconds is None or not math.isfinite(seconds):

@@ -16,6 +16,7 @@ from typing import Any
 from dashboards.format import (
     MISSING,
     between,
+    bounded,
     count,
     decimal,
     duration,
@@ -84,9 +85,9 @@ def front_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
             "targets": "+".join(member["targets"]),
             "rank": member["rank"],
             "metric": document["metric"],
-            **_bounded("accuracy", member),
+            **bounded("accuracy", member.get("accuracy"), member.get("accuracy_ci")),
             "validation_accuracy": member.get("validation_accuracy"),
-            **_bounded("tpot_ratio", member),
+            **bounded("tpot_ratio", member.get("tpot_ratio"), member.get("tpot_ratio_ci")),
             **{key: member.get(key) for key in ("tpot_p50_ms", "tpot_p95_ms", "ttft_p95_ms")},
             "parameters": member.get("parameters"),
             "adapter_mb": member.get("adapter_mb"),
@@ -362,11 +363,6 @@ def _validation(member: dict[str, Any]) -> float:
 
 def _number_or(default: float, value: float | None) -> float:
     return default if value is None or math.isnan(value) else value
-
-
-def _bounded(key: str, member: dict[str, Any]) -> dict[str, Any]:
-    low, high = member.get(f"{key}_ci") or (None, None)
-    return {key: member.get(key), f"{key}_low": low, f"{key}_high": high}
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:
