@@ -11,7 +11,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dashboards.format import MISSING, decimal, faster_by_noise, latency_name, metric_name, plain, with_interval
+from dashboards.format import (
+    MISSING,
+    bounded,
+    decimal,
+    faster_by_noise,
+    latency_name,
+    metric_name,
+    plain,
+    with_interval,
+)
+from objectives.errors import counted
 
 DEFAULT = "robust default"
 
@@ -173,15 +183,14 @@ def sentences(document: dict[str, Any]) -> list[str]:
 
 
 def left_out_sentence(document: dict[str, Any]) -> str:
-    """``2 placements are not compared: 1 not tried by b, 1 failed in a: out of memory``, the commonest reason first."""
+    """``2 placements are not compared: 1 not tried by b; 1 failed in a: out of memory.``, commonest first."""
     reasons = Counter(plain(each["why"]) for each in document["left_out"])
     if not reasons:
         return ""
     total, listed = reasons.total(), [f"{n} {why}" for why, n in reasons.most_common(3)]
-    if len(reasons) > 3:
-        more = len(reasons) - 3
-        listed.append(f"others for {more} more reason{'' if more == 1 else 's'}, which --json has")
-    return f"{total} placement{' is' if total == 1 else 's are'} not compared: {'; '.join(listed)}."
+    if more := len(reasons) - len(listed):
+        listed.append(f"others for {counted(more, 'more reason')}, which --json has")
+    return f"{counted(total, 'placement')} {'is' if total == 1 else 'are'} not compared: {'; '.join(listed)}."
 
 
 def rows_of(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -193,22 +202,17 @@ def rows_of(document: dict[str, Any]) -> list[dict[str, Any]]:
             "reference": each["reference"],
             "rank": each["rank"],
             "metric": document["metric"][task],
-            **_bounds("accuracy", each["accuracy"][task], each["accuracy_ci"][task]),
-            **_bounds("gain", each["gain"][task], each["gain_ci"][task]),
-            **_bounds("regret", each["regret"][task], each["regret_ci"][task]),
-            **_bounds("mean_regret", each["mean_regret"], each["mean_regret_ci"]),
-            **_bounds("worst_regret", each["worst_regret"], each["worst_regret_ci"]),
-            **_bounds("tpot_ratio", each["tpot_ratio"], each["tpot_ratio_ci"]),
+            **bounded("accuracy", each["accuracy"][task], each["accuracy_ci"][task]),
+            **bounded("gain", each["gain"][task], each["gain_ci"][task]),
+            **bounded("regret", each["regret"][task], each["regret_ci"][task]),
+            **bounded("mean_regret", each["mean_regret"], each["mean_regret_ci"]),
+            **bounded("worst_regret", each["worst_regret"], each["worst_regret_ci"]),
+            **bounded("tpot_ratio", each["tpot_ratio"], each["tpot_ratio_ci"]),
             "robust_default": is_default(document, each),
         }
         for each in document["placements"]
         for task in document["tasks"]
     ]
-
-
-def _bounds(key: str, value: float, bounds: Sequence[float] | None) -> dict[str, float | None]:
-    low, high = bounds or (None, None)
-    return {key: value, f"{key}_low": low, f"{key}_high": high}
 
 
 def _signed(value: float) -> str:

@@ -30,11 +30,22 @@ def interval(bounds: Sequence[float | None] | None, digits: int = 3) -> str:
     return f"[{', '.join(decimal(bound, digits) for bound in bounds)}]"
 
 
+def between(values: Sequence[float], digits: int = 3) -> str:
+    """``0.612 to 0.680``, or ``0.612`` where all are that when written."""
+    return " to ".join(dict.fromkeys(decimal(end, digits) for end in (min(values), max(values))))
+
+
 def with_interval(value: float | None, bounds: Sequence[float | None] | None, digits: int = 3) -> str:
     """``0.610 [0.570, 0.650]``."""
     if decimal(value, digits) == MISSING:
         return MISSING
     return f"{decimal(value, digits)} {interval(bounds, digits)}".rstrip()
+
+
+def bounded(key: str, value: float | None, bounds: Sequence[float] | None) -> dict[str, float | None]:
+    """A figure and its interval as three cells of a flat row; nulls without an interval."""
+    low, high = bounds or (None, None)
+    return {key: value, f"{key}_low": low, f"{key}_high": high}
 
 
 def duration(seconds: float | None) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 from dashboards.format import (
     MISSING,
+    between,
+    bounded,
     count,
     decimal,
     duration,
@@ -83,9 +85,9 @@ def front_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
             "targets": "+".join(member["targets"]),
             "rank": member["rank"],
             "metric": document["metric"],
-            **_bounded("accuracy", member),
+            **bounded("accuracy", member.get("accuracy"), member.get("accuracy_ci")),
             "validation_accuracy": member.get("validation_accuracy"),
-            **_bounded("tpot_ratio", member),
+            **bounded("tpot_ratio", member.get("tpot_ratio"), member.get("tpot_ratio_ci")),
             **{key: member.get(key) for key in ("tpot_p50_ms", "tpot_p95_ms", "ttft_p95_ms")},
             "parameters": member.get("parameters"),
             "adapter_mb": member.get("adapter_mb"),
@@ -193,11 +195,11 @@ def effects(document: dict[str, Any]) -> list[str]:
         told = [f"{plain(row['groups'][0])} {_effect(row)}" for row in sure]
         sentences.append(f"What adds {metric} on average over the placements tried: {_listed(told, _GROUPS)}.")
     if harmful:
-        sentences.append(f"What takes from it: {_listed(harmful, _GROUPS)}.")
+        sentences.append(f"What takes from {'it' if sure else metric}: {_listed(harmful, _GROUPS)}.")
     if unsure:
         sentences.append(f"No effect beyond doubt, of either sign: {_listed(unsure, _GROUPS)}.")
-    costs = [row["effect"] for row in found["groups"]["tpot_ratio"]]
-    sentences.append(f"Each group costs {min(costs):.3f} to {max(costs):.3f} in {latency} ratio.")
+    costs = between([row["effect"] for row in found["groups"]["tpot_ratio"]])
+    sentences.append(f"Each group costs {costs} in {latency} ratio.")
     for key, what in (("accuracy", metric), ("tpot_ratio", f"{latency} ratio")):
         pairs = [row for row in found["pairs"][key] if row["effect_ci"][0] * row["effect_ci"][1] > 0]
         if pairs:
@@ -221,11 +223,12 @@ def latency_check(document: dict[str, Any]) -> list[str]:
             f"trials, and within {told['largest_error']:.1%} for all."
         )
     if drift := found.get("drift"):
-        change = drift["base_change"]
+        change, moved = drift["base_change"], f"{abs(drift['base_change']):.1%}"
+        machine = "as fast" if moved == "0.0%" else f"{moved} {'slower' if change > 0 else 'faster'}"
         sentences.append(
             f"The base model's own {latency} was {decimal(drift['base_first_ms'], 2)} ms over the first quarter of "
             f"{drift['trials']} trials and {decimal(drift['base_last_ms'], 2)} ms over the last: the machine was "
-            f"{abs(change):.1%} {'slower' if change > 0 else 'faster'} at the end."
+            f"{machine} at the end."
         )
         if drift["ratio_change"] is not None:
             low, high = drift["ratio_change_ci"]
@@ -281,9 +284,10 @@ def _kept(document: dict[str, Any]) -> str:
     kept = sum(point["front"] and point.get("base_p50_ms", 0) is None for point in document["points"])
     if not kept:
         return ""
+    was, compare = ("was", "its ratio, not its") if kept == 1 else ("were", "their ratios, not their")
     return (
-        f" {kept} of the front's {len(document['front'])} latencies were kept from before this search: compare their "
-        "ratios, not their milliseconds."
+        f" {kept} of the front's {len(document['front'])} latencies {was} kept from before this search: compare "
+        f"{compare} milliseconds."
     )
 
 
@@ -359,11 +363,6 @@ def _validation(member: dict[str, Any]) -> float:
 
 def _number_or(default: float, value: float | None) -> float:
     return default if value is None or math.isnan(value) else value
-
-
-def _bounded(key: str, member: dict[str, Any]) -> dict[str, Any]:
-    low, high = member.get(f"{key}_ci") or (None, None)
-    return {key: member.get(key), f"{key}_low": low, f"{key}_high": high}
 
 
 def _listed(names: Sequence[str], most: int = 4) -> str:

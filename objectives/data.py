@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from objectives.errors import DataError
+from objectives.errors import DataError, counted
 from objectives.formats import RawRows
 from objectives.rows import FIELDS, Row, Task, parse, shorten
 from objectives.sources import Split, find, some
@@ -124,10 +124,10 @@ def _without_leaks(
     clean = [row for row in train if spaced(row.text) not in leaked] if leaked else train
     where = " or ".join(given)
     if len(held_out) == 2 and (both := len(held_out[0] & held_out[1])):
-        notes.append(f"{_count(both, 'input')} in both validation and test, kept in both")
+        notes.append(f"{counted(both, 'input')} in both validation and test, kept in both")
     if len(clean) == len(train):
         return train
-    notes.append(f"dropped {_count(len(train) - len(clean), 'train row')} whose input also stands in {where}")
+    notes.append(f"dropped {counted(len(train) - len(clean), 'train row')} whose input also stands in {where}")
     remedy = f"Give train rows that do not stand in {where}."
     if labels and (lost := labels - {row.target for row in clean}):
         raise DataError(f"{name}: every row with the label {shorten(min(lost))} also stands in {where}. {remedy}")
@@ -157,7 +157,7 @@ def _made_from(
         for split, texts in zip(missing, aside, strict=True)
     }
     for split, rows in made.items():
-        share = f"{len(rows) / len(train):.0%} of train ({_count(len(rows), 'row')})"
+        share = f"{len(rows) / len(train):.0%} of train ({counted(len(rows), 'row')})"
         notes.append(f"no {split} split: {share} was set aside with seed {seed}")
     gone = set().union(*aside)
     return [row for text, row in rows_by_input if text not in gone], made
@@ -167,7 +167,7 @@ def _used(rows: list[Row], split: Split, task: Task, limit: int | None, seed: in
     if task == "generation":
         grouped = group_by_prompt(rows)
         if len(grouped) < len(rows):
-            prompts = _count(len(grouped), "different prompt")
+            prompts = counted(len(grouped), "different prompt")
             notes.append(f"{split}: {len(rows)} rows have {prompts}; each is scored against all its completions")
         rows = grouped
     if limit is None or limit >= len(rows):
@@ -215,7 +215,3 @@ def _digest(task: Task, splits: Mapping[str, Sequence[Row]]) -> str:
         for row in rows:
             digest.update(json.dumps([split, row.text, row.target, row.references]).encode())
     return digest.hexdigest()[:16]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -60,7 +60,7 @@ def comparison_document(
     result = compare(tasks)
     ratios = [found[p] for p in shared]
     chosen = robust_default(result, ratios, max_tpot_ratio)
-    axis = _latency(searches[0].base).get("axis", "tpot")
+    axis = searches[0].base_latency.get("axis", "tpot")
     accuracies = [[each.accuracy for each in task.placements] for task in tasks]
     document: dict[str, Any] = {
         "tasks": list(names),
@@ -131,7 +131,7 @@ def _requests(trials: Mapping[str, Trials], axis: str, placement: Placement) -> 
     counts once. A request whose answer by one of the two ended after a token has no part in it."""
     found: dict[str, list[tuple[float, float]]] = {}
     for tried in trials.values():
-        samples = _latency(tried[placement].measurement).get("samples") or {}
+        samples = tried[placement].latency.get("samples") or {}
         if samples:
             base, adapted = (_times(samples[side], axis) for side in ("base", "adapted"))
             both = zip(base, adapted, strict=True)
@@ -172,7 +172,7 @@ def _check(searches: Sequence[SearchRecord], flags: str) -> None:
                 f"searches {first.name} and {search.name} have other bands ({first.spec['bands']}, "
                 f"{search.spec['bands']}): compare searches of one --bands"
             )
-        engines = [_latency(each.base).get("engine", "transformers") for each in (first, search)]
+        engines = [each.base_latency.get("engine", "transformers") for each in (first, search)]
         if engines[0] != engines[1]:
             raise RequestError(
                 f"searches {first.name} and {search.name} have latencies of different engines ({', '.join(engines)}): "
@@ -216,11 +216,7 @@ def _task(search: SearchRecord, tried: Trials, shared: Sequence[Placement], spli
 
 
 def _evaluation(trial: TrialRecord, split: str) -> dict[str, Any]:
-    return (trial.test if split == "test" else (trial.measurement or {}).get("validation")) or {}
-
-
-def _latency(measurement: Mapping[str, Any] | None) -> dict[str, Any]:
-    return (measurement or {}).get("latency") or {}
+    return (trial.test if split == "test" else trial.validation) or {}
 
 
 def _ratio(trials: Mapping[str, Trials], placement: Placement) -> Ratio:
@@ -228,13 +224,13 @@ def _ratio(trials: Mapping[str, Trials], placement: Placement) -> Ratio:
 
     So is the interval, which is too wide where every search measured for itself.
     """
-    found = [Ratio.of(_latency(tried[placement].measurement)) for tried in trials.values()]
+    found = [Ratio.of(tried[placement].latency) for tried in trials.values()]
     return Ratio(*(fmean(getattr(each, end) for each in found) for end in ("value", "low", "high")))
 
 
 def _shape(placement: Placement, trials: Mapping[str, Trials], axis: str, ratio: Ratio) -> dict[str, Any]:
     found = [tried[placement] for tried in trials.values()]
-    latencies = [_latency(trial.measurement) for trial in found]
+    latencies = [trial.latency for trial in found]
     bounded = any(each.get("ratio_ci") for each in latencies)
     tail = f"{axis}_p95_ms"
     times = [each[tail] for each in latencies if each.get(tail)]

@@ -74,7 +74,7 @@ def more_accurate(one: TrialRecord, other: TrialRecord) -> Bounded:
 
 def _is_faster(one: TrialRecord, other: TrialRecord) -> bool:
     """Beyond the intervals of both."""
-    mine, theirs = ((trial.measurement or {})["latency"].get("ratio_ci") for trial in (one, other))
+    mine, theirs = (trial.latency.get("ratio_ci") for trial in (one, other))
     return bool(mine and theirs and mine[1] < theirs[0])
 
 

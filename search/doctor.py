@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from objectives.adapter import adapter_at
-from objectives.errors import RequestError, StoreError
+from objectives.errors import RequestError, StoreError, counted
 from objectives.secrets import said
 from search.catalog.outbox import backlog, queue_again, waiting
 from search.catalog.records import SearchRecord, TrialRecord
@@ -162,4 +162,5 @@ def _examine_mlflow(
         tracker_of(catalog, home).stop(60.0)
     for search, document in idle:
         if pending := waiting(catalog, search.id):
-            document["problems"].append(f"MLflow has yet to hear of {len(pending)} records: {_fix(home)} sends them")
+            records = counted(len(pending), "record")
+            document["problems"].append(f"MLflow has yet to hear of {records}: {_fix(home)} sends what is left")

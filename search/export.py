@@ -108,15 +108,11 @@ def _figures(evaluation: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _serving(adapter: Path, document: dict[str, Any], name: str) -> dict[str, Any]:
     """Raises RequestError if the adapter's configuration cannot be read."""
-    config = adapter_config(adapter)
-    model = Path(document["model"])
-    # The script changes to its own folder first.
-    base = str(model.absolute()) if model.is_dir() else document["model"]
     provenance = document["provenance"]
     return deployment(
-        config,
+        adapter_config(adapter),
         adapted_layers(adapter),
-        base,
+        document["model"],
         name,
         model_type=provenance["model_type"],
         trusts_code=provenance["trust_remote_code"],

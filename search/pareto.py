@@ -46,7 +46,8 @@ def knee(points: Sequence[Point]) -> int | None:
     """Index of the front member farthest above the chord between the front's ends, both axes scaled to [0, 1].
 
     The largest perpendicular distance to the chord, as in Das (1999), "On characterizing the 'knee' of the Pareto
-    curve". With fewer than three members there is no inside: the most accurate one.
+    curve". With fewer than three members there is no inside: the most accurate one. Where all inside are below the
+    chord, since accuracy comes cheaper the more of it there is, the cheapest one.
     """
     members = front(points)
     if not members:

@@ -8,24 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cluster.jobs import Job
-from objectives.errors import SearchError
+from objectives.errors import SearchError, counted
 from objectives.latency.context import profile_key
 from objectives.placement import BASE, Placement
 from search.catalog.profiles import good_profile, store_profile
 from search.catalog.store import Catalog
+from search.ledger import Ledger
 from search.served import ServedProfiles
 from search.strategy.additive_sampler import NOTABLE
 from search.study import Study
-from search.trials import Trial, Trials
+from search.trials import Trial
 from search.watcher import Standing, Watcher
 
 
 class SearchPlan:
-    """The state of one search between its jobs; everything that matters is in the catalog when a method returns.
-
-    Order on a result: catalog first (one transaction), then Optuna. A process that dies in between is mended by
-    :meth:`reconcile` of the next one.
-    """
+    """The state of one search between its jobs; everything that matters is in the catalog when a method returns."""
 
     def __init__(
         self,
@@ -65,7 +62,6 @@ class SearchPlan:
         self._study = study
         self._id = search_id
         self._budget = budget
-        self._references = references
         self._watcher = watcher
         self._steps = steps
         self._pack = pack
@@ -75,7 +71,8 @@ class SearchPlan:
         self._check = check
         self._served = served
         self._champion = champion
-        self._trials = Trials()
+        self._ledger = Ledger(catalog, study, search_id, references)
+        self._trials = self._ledger.trials
         self._again: list[int] = []  # trials of a process that died, to be run once more
         self._waiting: list[Job] = []  # trials that are chosen, and wait for a worker
         self._lost: list[Job] = []  # whose worker died, to be done once more
@@ -93,31 +90,7 @@ class SearchPlan:
         """Bring catalog and study into agreement after any interruption, and take up what was in flight."""
         self._base = self._catalog.search_of(self._id).base
         self._base_given_out = self._base is not None
-        open_trials = dict(self._study.unfinished())
-        for record in self._catalog.trials(self._id):
-            number, measurement = record.number, record.measurement or {}
-            trial = self._trials[number] = Trial(record.placement, record.steps, measurement.get("latency"))
-            if record.status == "running":
-                # An owner that ended in order has put its trials back, without a lease.
-                died = record.lease is not None
-                if (deaths := record.attempts - 1 + died) > self._retries:
-                    self._fail(number, f"interrupted {deaths} times: the process that ran the search died each time")
-                else:
-                    self._catalog.restart(self._id, number, died=died)
-                    self._again.append(number)
-            elif record.status == "stopped" and number in open_trials:
-                self._catalog.take_up(self._id, number)
-                self._take_in(number, measurement)
-            else:
-                if record.status == "complete" and measurement and record.adapter:
-                    trial.complete(measurement, record.adapter)
-                trial.ended = record.status
-                if number in open_trials:  # measured, not told
-                    self._study.tell(number, record.status, measurement)
-        for number, placement in open_trials.items():  # asked, not in the catalog
-            if number not in self._trials:
-                self._add(number, placement)
-                self._again.append(number)
+        self._again = self._ledger.reconcile(self._retries)
         self._watcher.stands(self._standing())
 
     def next(self) -> Job | None:
@@ -141,7 +114,7 @@ class SearchPlan:
         if self._untested is None:
             self._untested = self._to_test()
             if self._untested:
-                self._watcher.phase(f"reading the test split for {len(self._untested)} models")
+                self._watcher.phase(f"reading the test split for {counted(len(self._untested), 'model')}")
         if self._untested:
             number = self._untested.pop(0)
             return self._out(Job("test", number, adapter=None if number is None else self._trials[number].adapter))
@@ -196,59 +169,46 @@ class SearchPlan:
         running = self._trials.running()
         decision = self._study.decide(running, may_begin, self._settle)
         if decision.action == "begin":
-            if (number := self._begin()) is not None:
+            if (number := self._ledger.begin()) is not None:
                 self._stops_early = decision.early
                 return number, decision.early
             self.ended_by = (
-                f"every placement that is allowed has been tried after {begun} trials: the budget of "
+                f"every placement that is allowed has been tried after {counted(begun, 'trial')}: the budget of "
                 f"{self._budget} was not needed"
             )
             decision = self._study.decide(running, False, self._settle)
         elif decision.action == "settled" and may_begin:
             self.ended_by = (
                 f"settled after {begun} of {self._budget} trials: the probability that any one more of them raises the "
-                f"front's hypervolume by {NOTABLE:.0%} is {decision.chance:.0%}; several together may"
+                f"front by {NOTABLE:.0%} is {decision.chance:.0%}; several together may"
             )
         self._stops_early = decision.early
-        return None if decision.number is None else (self._go_on(decision.number), decision.early)
+        if decision.number is None:
+            return None
+        self._ledger.go_on(decision.number)
+        return decision.number, decision.early
 
     def _one_at_least(self) -> tuple[int, bool] | None:
         """When time is over and no trial has come to its end: the one that is nearest to it, and then the best."""
-        if not self._trials and (first := self._begin()) is not None:  # the base model took all the time
+        if not self._trials and (first := self._ledger.begin()) is not None:  # the base model took all the time
             return first, False
         last = {number: measurement["losses"][-1] for number, measurement in self._trials.stopped().items()}
         if self._trials.points() or self._trials.running() or not last:
             return None
-        return self._go_on(min(last, key=lambda number: (-last[number][0], last[number][1]))), False
-
-    def _go_on(self, number: int) -> int:
-        self._catalog.go_on(self._id, number)
-        self._trials[number].stopped = None
-        return number
+        nearest = min(last, key=lambda number: (-last[number][0], last[number][1]))
+        self._ledger.go_on(nearest)
+        return nearest, False
 
     def _give_up(self) -> None:
         """What stopped on the way stays as it is: no step more of it was worth its cost.
 
-        Where time was over that is not known: the study keeps it open, and a search that is resumed may go on with it.
+        Where time was over that is not known: a search that is resumed may go on with it.
         """
         why = ", when --max-hours was over" if self._late else ", since others were expected to add more to the front"
         for number, measurement in self._trials.stopped().items():
             reason = f"{self._where(number)}{why}"
-            self._catalog.give_up(self._id, number, reason)
-            if not self._late:
-                self._study.tell(number, "stopped", measurement)
-            self._trials[number].stopped = None
+            self._ledger.give_up(number, reason, for_good=not self._late)
             self._report(number, "stopped", measurement, reason)
-
-    def _begin(self) -> int | None:
-        """A new trial; None if every placement that is allowed has been tried."""
-        if (asked := self._study.ask()) is not None:
-            self._add(*asked)
-        return asked and asked[0]
-
-    def _add(self, number: int, placement: Placement) -> None:
-        self._catalog.add_trial(self._id, number, placement, self._references.get(placement))
-        self._trials[number] = Trial(placement)
 
     def _known_profile(self, trial: Trial) -> Mapping[str, Any] | None:
         if trial.latency:  # which it keeps, the champion too
@@ -280,32 +240,14 @@ class SearchPlan:
             return
         assert job.number is not None
         assert job.placement is not None
-        measurement, status = outcome["measurement"], outcome["status"]
-        trial = self._trials[job.number]
-        trial.is_running, trial.steps = False, outcome["steps"]
-        if status == "stopped":
-            if self._catalog.stop(self._id, job.number, measurement, outcome["steps"]):
-                self._take_in(job.number, measurement)
+        if outcome["status"] != "stopped":
+            if self._ledger.end(job.number, outcome):
                 self._keep_profile(job.placement, outcome)
-                self._watcher.stands(self._standing())
-                self._watcher.trial_stopped(job.number, job.placement.label, self._where(job.number))
-            return
-        if not self._catalog.record(
-            self._id,
-            job.number,
-            status,
-            reason=outcome["reason"],
-            measurement=measurement,
-            steps=outcome["steps"],
-            adapter=outcome.get("adapter"),
-            adapter_sha256=outcome.get("adapter_sha256"),
-        ):
-            return
-        self._keep_profile(job.placement, outcome)
-        self._study.tell(job.number, status, measurement)
-        if status == "complete":
-            trial.complete(measurement, outcome["adapter"])
-        self._report(job.number, status, measurement, outcome["reason"])
+                self._report(job.number, outcome["status"], outcome["measurement"], outcome["reason"])
+        elif self._ledger.stop(job.number, outcome["measurement"], outcome["steps"]):
+            self._keep_profile(job.placement, outcome)
+            self._watcher.stands(self._standing())
+            self._watcher.trial_stopped(job.number, job.placement.label, self._where(job.number))
 
     def lost(self, job: Job, reason: str) -> None:
         if (deaths := self._deaths(job)) <= self._retries:
@@ -322,7 +264,7 @@ class SearchPlan:
         self._in_flight -= job.kind != "test"
         self._lost.append(job)
         if job.kind == "trial" and job.number is not None:
-            self._catalog.restart(self._id, job.number, died=died)
+            self._ledger.restart(job.number, died=died)
         self._watcher.note(f"{reason}, while {self._doing(job)}: it is done again")
 
     def _doing(self, job: Job) -> str:
@@ -344,31 +286,15 @@ class SearchPlan:
             return
         assert job.number is not None
         self._in_flight -= 1
-        self._trials[job.number].is_running = False
-        if self._fail(job.number, reason):
+        if self._ledger.fail(job.number, reason):
             self._report(job.number, "failed", {}, reason)
-
-    def _fail(self, number: int, reason: str) -> bool:
-        """In catalog and study; False if the trial had ended before."""
-        spent = self._trials[number].steps
-        if recorded := self._catalog.record(self._id, number, "failed", reason=reason, measurement=None, steps=spent):
-            self._trials[number].ended = "failed"
-            self._study.tell(number, "failed", {})
-        return recorded
 
     def _keep_profile(self, placement: Placement, outcome: Mapping[str, Any]) -> None:
         # Under the context of the worker that measured it: a search that goes on elsewhere has other than its base's.
         if (context := outcome.get("latency_context")) is not None:
             store_profile(self._catalog, profile_key(context, placement.name), outcome["measurement"]["latency"])
 
-    def _take_in(self, number: int, measurement: dict[str, Any]) -> None:
-        """A trial that stopped on the way: what it says of others, and that it may go on."""
-        trial = self._trials[number]
-        trial.stopped, trial.latency = measurement, measurement["latency"]
-        self._study.stopped(number, measurement)
-
     def _report(self, number: int, status: str, measurement: Mapping[str, Any], reason: str | None) -> None:
-        self._trials[number].ended = status
         self._watcher.stands(self._standing())
         accuracy, ratio = measurement.get("validation", {}).get("accuracy"), measurement.get("latency", {}).get("ratio")
         self._watcher.trial_finished(number, self._trials[number].placement.label, status, accuracy, ratio, reason)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Concatenate, ParamSpec, TextIO
 
@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dashboards.format import count, decimal, duration, latency_name, metric_name, plain, wrapped
+from objectives.errors import counted
 from search.console import NAME_WIDTH, layout, open_console
 from search.pace import Pace, per_time
 from search.plot import BESIDE_ROWS, NARROWEST, PLOTTED_FROM, WIDEST, Plot, front_layers
@@ -130,7 +131,7 @@ class Progress:
             parts = [plain(label), *([why] if status != "complete" else [])]
             parts += [f"{self._metric} {decimal(accuracy)}"] if accuracy is not None else []
             parts += [f"{self._latency} x{decimal(ratio, 2)}"] if ratio is not None else []
-            parts.append(f"front {_points(self._standing.front)}")
+            parts.append(f"front {counted(len(self._standing.front), 'point')}")
             self._line(self._counter + "  ".join(parts) + self._left())
 
     @_never_raises
@@ -161,7 +162,7 @@ class Progress:
             if standing.stops_early and standing.done < standing.begun:  # it was interrupted: the others may go on
                 done = f"begun, {standing.done} of them done,"
             took = duration(self._clock() - self._started)
-            self._line(f"{self._counter}trials {done} in {took}, {_points(standing.front)} on the front")
+            self._line(f"{self._counter}trials {done} in {took}, {counted(len(standing.front), 'point')} on the front")
 
     def _line(self, text: str) -> None:
         if self._live is not None:
@@ -263,7 +264,3 @@ class Progress:
 
 
 _: type[Watcher] = Progress
-
-
-def _points(front: Sequence[object]) -> str:
-    return f"{len(front)} point{'' if len(front) == 1 else 's'}"

@@ -67,13 +67,13 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     but = faster_by_noise([(c.placement.label, c.ratio.value) for c in passed_over], chosen.ratio.value)
     if picked == best:
         why = (
-            f"{chosen.placement.label} has the highest {figure} ({expected[best]:.3f}), and no faster placement comes "
-            f"within one standard error ({bar:.3f}) of it{but}; {cost}"
+            f"{chosen.placement.label} has the front's highest {figure} ({expected[best]:.3f}), and no faster "
+            f"placement of the front comes within one standard error ({bar:.3f}) of it{but}; {cost}"
         )
     else:
         why = (
-            f"{chosen.placement.label} is the fastest placement within one standard error ({bar:.3f}) of the "
-            f"best {figure}{but}: {expected[picked]:.3f} against {expected[best]:.3f} of "
+            f"{chosen.placement.label} is the fastest placement of the front within one standard error ({bar:.3f}) of "
+            f"its best {figure}{but}: {expected[picked]:.3f} against {expected[best]:.3f} of "
             f"{ordered[best].placement.label}, at {cost} instead of {ordered[best].ratio.value:.2f}"
         )
     if found:

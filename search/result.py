@@ -25,18 +25,18 @@ _LATENCY = ("tpot_p50_ms", "tpot_p95_ms", "tpot_p99_ms", "ttft_p50_ms", "ttft_p9
 def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
     """Plain values only. Figures that are not known yet are None; a search without a complete trial has no front."""
     trials = catalog.trials(search.id)
-    spec, facts, base = search.spec, search.facts, search.base or {}
+    spec, facts, base, latency = search.spec, search.facts, search.base or {}, search.base_latency
     complete = _complete(trials)
     points = [_point(t) for t in complete]
     members = front(points)
     on_front = {complete[i].number for i in members}
-    axis = _latency(base).get("axis", "tpot")
+    axis = latency.get("axis", "tpot")
     base_validation = base.get("validation", {})
     chosen = recommend([_candidate(t) for t in complete], base_validation.get("accuracy", 0.0), facts["metric"], axis)
     found = registered(catalog, search, chosen.trial if chosen else None)
     bend = knee(points)
     ended = [t for t in trials if t.status != "running"]
-    engine = _latency(base).get("engine", "transformers")
+    engine = latency.get("engine", "transformers")
     rows = [_table_row(t, t.number in on_front, search.created_at) for t in ended]
     for row, ratio in zip(rows, _predicted(ended, engine), strict=True):
         row["tpot_ratio_predicted"] = ratio
@@ -50,7 +50,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         "metric": facts["metric"],
         "latency_axis": axis,
         "latency_engine": engine,
-        "latency_mode": _latency(base).get("mode", "unmerged"),
+        "latency_mode": latency.get("mode", "unmerged"),
         "budget": spec["budget"],
         "trials": _counts(trials),
         "steps": {"spent": sum(t.steps for t in trials), "full": len(trials) * spec["steps"]},
@@ -59,9 +59,9 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
             "accuracy_ci": base.get("test", {}).get("accuracy_ci"),
             "validation_accuracy": base_validation.get("accuracy"),
             "validation_accuracy_ci": base_validation.get("accuracy_ci"),
-            **{name: _latency(base).get(name) for name in _LATENCY},
+            **{name: latency.get(name) for name in _LATENCY},
             # Base against base: what noise alone does to a ratio on this machine.
-            "drift": {"ratio": _latency(base).get("ratio"), "ratio_ci": _latency(base).get("ratio_ci")},
+            "drift": {"ratio": latency.get("ratio"), "ratio_ci": latency.get("ratio_ci")},
         },
         "front": [_front_member(complete[i]) for i in members],
         "recommended": {"trial": chosen.trial, "why": chosen.why} if chosen else None,
@@ -125,33 +125,25 @@ def _champion(catalog: Catalog, search: SearchRecord) -> dict[str, Any] | None:
     }
 
 
-def _latency(measurement: dict[str, Any] | None) -> dict[str, Any]:
-    return (measurement or {}).get("latency") or {}
-
-
-def _validation(trial: TrialRecord) -> dict[str, Any]:
-    return (trial.measurement or {}).get("validation") or {}
-
-
 def _point(trial: TrialRecord) -> tuple[float, float]:
-    return _validation(trial)["accuracy"], _latency(trial.measurement)["ratio"]
+    return trial.validation["accuracy"], trial.latency["ratio"]
 
 
 def _candidate(trial: TrialRecord) -> Candidate:
-    validation = _validation(trial)
+    validation = trial.validation
     return Candidate(
         trial.number,
         trial.placement,
         validation["accuracy"],
         validation["standard_error"],
-        Ratio.of(_latency(trial.measurement)),
+        Ratio.of(trial.latency),
         validation.get("loss"),
     )
 
 
 def _predicted(trials: Sequence[TrialRecord], engine: str) -> list[float | None]:
     """On a server placements of one latency class share a measurement, so that each would be told by its own."""
-    measured = {t.placement: _latency(t.measurement)["ratio"] for t in trials if _latency(t.measurement)}
+    measured = {t.placement: t.latency["ratio"] for t in trials if t.latency}
     if engine != "transformers" or not measured:
         return [None] * len(trials)
     told = dict(zip(measured, predicted_ratios(measured), strict=True))
@@ -169,7 +161,7 @@ def _base_ms(latency: dict[str, Any], since: datetime) -> float | None:
 
 def _shape(trial: TrialRecord) -> dict[str, Any]:
     """What stands in both tables: the placement and its latency."""
-    latency = _latency(trial.measurement)
+    latency = trial.latency
     return {
         "trial": trial.number,
         "targets": trial.groups,
@@ -194,20 +186,20 @@ def _front_member(trial: TrialRecord) -> dict[str, Any]:
         **_shape(trial),
         "accuracy": test.get("accuracy"),
         "accuracy_ci": test.get("accuracy_ci"),
-        "validation_accuracy": _validation(trial)["accuracy"],
-        "validation_accuracy_ci": _validation(trial)["accuracy_ci"],
+        "validation_accuracy": trial.validation["accuracy"],
+        "validation_accuracy_ci": trial.validation["accuracy_ci"],
         "adapter": trial.adapter,
         "adapter_mb": parameters * 4 / 1e6,
     }
 
 
 def _table_row(trial: TrialRecord, is_front: bool, began: datetime) -> dict[str, Any]:
-    measurement, validation = trial.measurement or {}, _validation(trial)
+    measurement, validation = trial.measurement or {}, trial.validation
     return {
         **_shape(trial),
         "status": trial.status,
         "reason": trial.reason,
-        "base_p50_ms": _base_ms(_latency(trial.measurement), began),
+        "base_p50_ms": _base_ms(trial.latency, began),
         "validation_accuracy": validation.get("accuracy"),
         "validation_accuracy_ci": validation.get("accuracy_ci"),
         "validation_loss": validation.get("loss"),

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cluster.session import check_gpus, gpus_there, has_room, ray_session
-from objectives.errors import Interrupted, NoTrialSucceeded, RequestError
+from objectives.errors import Interrupted, NoTrialSucceeded, RequestError, counted
 from objectives.model import resolve
 from objectives.secrets import redacted
 from search.admission import admitted, check_adapters, refuse_changes, refuse_taken
@@ -111,7 +111,9 @@ def _is_finished(catalog: Catalog, search: SearchRecord, spec: SearchSpec, home:
 
 def _tell_again(catalog: Catalog, search: SearchRecord, home: Home) -> dict[str, Any]:
     found = result_document(catalog, search)
-    notes = [f"search {search.name} is complete, with {len(found['points'])} trials: give a --budget for more"]
+    notes = [
+        f"search {search.name} is complete, with {counted(len(found['points']), 'trial')}: give a --budget for more"
+    ]
     if backlog(catalog, home.mlflow_kept()):
         from search.tracking import tracker_of
 
@@ -134,7 +136,8 @@ def _told(home: Home, search: SearchRecord, tracker: Tracker) -> list[str]:
     if not waiting:
         return []
     return [
-        f"MLflow at {redacted(home.mlflow())} did not take {waiting} records yet; nothing is lost: {later} sends them"
+        f"MLflow at {redacted(home.mlflow())} did not take {counted(waiting, 'record')} yet; nothing is lost: {later} "
+        "sends what is left"
     ]
 
 
@@ -301,7 +304,7 @@ def _succeeded(name: str, result: dict[str, Any]) -> dict[str, Any]:
             ended.sort(key=lambda point: -point["tpot_ratio"])
             which = "the fastest one"
         raise NoTrialSucceeded(
-            f"none of {len(result['points'])} trials of search {name} succeeded; "
+            f"none of {counted(len(result['points']), 'trial')} of search {name} succeeded; "
             + (f"{which}: {ended[-1]['reason']}" if ended else result["reason"] or "none was allowed")
         )
     return result

@@ -172,7 +172,7 @@ def _known(trials: Iterable[TrialRecord]) -> list[Known]:
     """By placement, of trials of which the newest search's come first."""
     by_placement: dict[Placement, list[TrialRecord]] = {}
     for trial in trials:
-        if (trial.measurement or {}).get("latency", {}).get("ratio") is not None and trial.status in _TELLING:
+        if trial.latency.get("ratio") is not None and trial.status in _TELLING:
             by_placement.setdefault(trial.placement, []).append(trial)
     return [_known_of(placement, found) for placement, found in sorted(by_placement.items())]
 

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from dashboards import comparison
 from dashboards.format import (
     MISSING,
+    between,
     count,
     decimal,
     latency_name,
@@ -17,6 +18,7 @@ from dashboards.format import (
     with_interval,
 )
 from dashboards.words import export_command, front_table, latency_meaning, outcome, reasons, recommendation, state
+from objectives.errors import counted
 from objectives.placement import Placement
 from search.console import open_console, say, show
 from search.names import NO_SEARCH
@@ -163,9 +165,9 @@ def print_latency(document: dict[str, Any], stream: TextIO) -> None:
         itself = f"The base model against itself{at_once(drift, ' with ')}"
         say(console, f"{itself}: {with_interval(drift['ratio'], drift['ratio_ci'])}.")
     if predicted:
-        low, high = min(row["ratio"] for row in predicted), max(row["ratio"] for row in predicted)
-        ratios = f"of ratios {decimal(low)} to {decimal(high)}"
-        say(console, f"Predicted: {len(predicted)} more placements, {ratios}; --json has them.")
+        ratios = between([row["ratio"] for row in predicted])
+        more = counted(len(predicted), "more placement")
+        say(console, f"Predicted: {more} (ratio {ratios}), which --json has.")
     for check in (document.get("predictions") or {}).get("checks", []):
         guess = with_interval(check["predicted"], check["predicted_ci"])
         measured = f"measured {decimal(check['measured'])}, {check['error']:.1%} off"

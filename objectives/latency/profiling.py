@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 from objectives.latency.additive import AdditiveModel
 from objectives.latency.classes import LatencyClass, class_of
 from objectives.latency.context import good_enough, is_settled, profile_context, profile_key
@@ -43,11 +41,6 @@ class Profiles:
     base: dict[str, Any]
     rows: list[dict[str, Any]]
     checks: list[dict[str, Any]]
-
-    @property
-    def prediction_error(self) -> float | None:
-        """The median of the checks' errors, as a share of the measured ratio."""
-        return float(np.median([check["error"] for check in self.checks])) if self.checks else None
 
 
 def profile_model(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, counted
 from objectives.latency.timing import Timing, timing
 from objectives.secrets import redacted
 
@@ -160,8 +160,8 @@ def answer_of(events: Iterable[tuple[float, dict[str, Any]]], sent: float, url: 
                 chunks.append(arrived)
     if not finished and not usage:
         raise RequestError(
-            f"--endpoint {url} broke off an answer (after {len(chunks)} chunks, without a finish_reason): look into "
-            "the log of the server, and of proxies before it"
+            f"--endpoint {url} broke off an answer (after {counted(len(chunks), 'chunk')}, without a finish_reason): "
+            "look into the log of the server, and of proxies before it"
         )
     if not chunks:
         raise RequestError(

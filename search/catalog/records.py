@@ -46,6 +46,11 @@ class SearchRecord:
     def label_weight(self) -> float:
         return float(self.spec["label_weight"])
 
+    @property
+    def base_latency(self) -> dict[str, Any]:
+        """The base model's profile, against itself; empty until it was measured."""
+        return (self.base or {}).get("latency") or {}
+
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -78,6 +83,16 @@ class TrialRecord:
     @property
     def placement(self) -> Placement:
         return Placement.of(self.groups, self.rank)
+
+    @property
+    def latency(self) -> dict[str, Any]:
+        """Its profile; empty where none was measured."""
+        return (self.measurement or {}).get("latency") or {}
+
+    @property
+    def validation(self) -> dict[str, Any]:
+        """Its figures on that split; empty where it was not trained to the end."""
+        return (self.measurement or {}).get("validation") or {}
 
 
 @dataclass(frozen=True)

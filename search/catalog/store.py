@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from objectives.errors import LeaseLost, RequestError, UnknownSearch
+from objectives.errors import LeaseLost, RequestError, UnknownSearch, counted
 from objectives.placement import Placement
 from objectives.storage import Storage
 from search.catalog import leases
@@ -163,8 +163,7 @@ class Catalog:
     def taken(self, name: str, flags: str = "") -> RequestError:
         """What is wrong with the name of a search for another one; ``flags`` are those of :meth:`Home.flags`."""
         known = self.search(name)
-        trials = len(self.trials(known.id))
-        count = f"{trials} trial" + "s" * (trials != 1)
+        count = counted(len(self.trials(known.id)), "trial")
         return RequestError(
             f"a search named {name!r} exists already ({known.status}, {count}): choose another --name, "
             f"or continue it with `python -m search resume {name}{flags}`"

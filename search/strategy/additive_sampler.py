@@ -36,7 +36,7 @@ _WEIGHED = 512
 #: tell accuracy: there the front is that of multi-objective TPE with all of them (benchmarks/README.md). Small budgets
 #: get a whole training for each effect.
 SHARE = 0.5
-#: The search is settled if there is a trial that would raise the front's hypervolume by this share,
+#: The search is settled if there is a trial that would raise the front's area, in the axes of gain.py, by this share,
 NOTABLE = 0.02
 #: with a probability below this.
 _UNLIKELY = 0.2

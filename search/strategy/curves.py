@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from search.strategy.linear import Array
+from search.strategy.linear import Array, noise
 
 #: What the evidence chooses among: spread of an effect and of a placement's own deviation, both in units of the noise.
 _SPREADS = (0.5, 1.5, 4.0, 10.0)
@@ -106,11 +106,11 @@ class CurvePosterior:
         root = np.linalg.cholesky(flat)
         half = solve_triangular(root, target.reshape(-1), lower=True, check_finite=False)
         mean = solve_triangular(root, half, lower=True, trans=1, check_finite=False)
-        shape, rate = 1.0 + count / 2, 0.05 + 0.5 * max(quadratic - float(half @ half), 0.0)
+        shape, rate = noise(count, quadratic - float(half @ half))
         log_prior = width * float(np.linalg.slogdet(between)[1]) + levels * float(np.log(variances).sum())
         evidence = -0.5 * (log_prior + log_noise) - float(np.log(np.diag(root)).sum()) - shape * float(np.log(rate))
-        noise = float(np.sqrt(rate / shape))
-        return _Fit(evidence + float(np.log(_CORRELATIONS[correlation])), mean, root, noise, own * noise**2)
+        error = float(np.sqrt(rate / shape))
+        return _Fit(evidence + float(np.log(_CORRELATIONS[correlation])), mean, root, error, own * error**2)
 
     def draws(self, about: Array, index: NDArray[np.intp], count: int, random: np.random.Generator) -> Array:
         """(count, m) joint draws of the final loss, free of noise, of placements with features ``about`` (m, d).

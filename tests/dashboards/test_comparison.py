@@ -145,6 +145,15 @@ def test_what_is_left_out_is_counted_by_reason() -> None:
         "2 placements are not compared: 1 not tried by ablate-talks; 1 failed in ablate-mails: out of memory."
     )
     assert words.left_out_sentence(documents.comparison(left_out=[])) == ""
+    reasons = [{"why": f"not tried by {name}"} for name in "aabcde"]
+    first = "2 not tried by a; 1 not tried by b; 1 not tried by c"
+    for number, said in (
+        (1, "1 placement is not compared: 1 not tried by a."),
+        (4, f"4 placements are not compared: {first}."),
+        (5, f"5 placements are not compared: {first}; others for 1 more reason, which --json has."),
+        (6, f"6 placements are not compared: {first}; others for 2 more reasons, which --json has."),
+    ):
+        assert words.left_out_sentence(documents.comparison(left_out=reasons[:number])) == said
 
 
 def test_rows_are_flat_and_serialisable() -> None:

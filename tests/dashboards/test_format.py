@@ -58,3 +58,8 @@ def test_wrapped_keeps_every_name_whole(names: list[str], width: int) -> None:
 def test_plain_is_one_printable_line(text: str) -> None:
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028]", written.plain(text))
     assert written.plain(written.plain(text)) == written.plain(text)
+
+
+def test_between_what_values_are() -> None:
+    assert written.between([0.68, 0.612]) == "0.612 to 0.680"
+    assert written.between([0.6120, 0.6123]) == "0.612"

@@ -112,6 +112,12 @@ def test_what_there_is_none_of_is_not_spoken_of() -> None:
     full = documents.document()
     full["effects"]["groups"]["accuracy"] = [documents.effect("down_proj", 0.08, 0.03)]
     assert not [sentence for sentence in words.effects(full) if sentence.startswith(("What takes", "No effect"))]
+    full["effects"]["groups"]["accuracy"] = [documents.effect("down_proj", -0.08, 0.03)]
+    full["effects"]["groups"]["tpot_ratio"] = [documents.effect("down_proj", 0.1, 0.03)]
+    assert words.effects(full)[:2] == [
+        "What takes from accuracy: down_proj.",
+        "Each group costs 0.100 in TPOT ratio.",
+    ]
     told = words.description(full)
     assert not re.search("more members|registered|champion", told)
     full |= {"champion": {"why": "champion stays: tied"}, "registry_uri": "models:/demo@champion"}
@@ -177,6 +183,10 @@ def test_milliseconds_from_before_the_search_are_said_to_be_so() -> None:
         "whatever it targets. 2 of the front's 3 latencies were kept from before this search: compare their ratios, "
         "not their milliseconds."
     )
+    next(point for point in document["points"] if point["trial"] == 2)["base_p50_ms"] = 4.0
+    assert words.latency_meaning(document).endswith(
+        "1 of the front's 3 latencies was kept from before this search: compare its ratio, not its milliseconds."
+    )
 
 
 def test_neighbours_say_what_a_step_costs() -> None:
@@ -202,6 +212,9 @@ def test_what_latencies_say_of_themselves() -> None:
         "they moved by -0.4% [-1.2%, +0.5%].",
     ]
     assert words.latency_check(documents.empty()) == []
+    steady = documents.document()
+    steady["latency_check"]["drift"] |= {"base_last_ms": 4.0, "base_change": 0.0}
+    assert words.latency_check(steady)[2].endswith("and 4.00 ms over the last: the machine was as fast at the end.")
 
 
 def test_effects_are_told_by_how_sure_they_are() -> None:

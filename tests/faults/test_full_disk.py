@@ -56,10 +56,10 @@ def test_a_search_on_full_disks_loses_nothing(
         assert waiting > 0
         assert (
             f"note: MLflow at sqlite:///{tmp_path}/runs.db did not take {waiting} records yet; nothing is lost: "
-            f"`python -m search resume full --home {tmp_path}` sends them"
+            f"`python -m search resume full --home {tmp_path}` sends what is left"
         ) in resumed.stderr
         (told,) = examine(place, "full", fix=False)
-        remedy = f"`python -m search doctor --fix --home {tmp_path}` sends them"
+        remedy = f"`python -m search doctor --fix --home {tmp_path}` sends what is left"
         assert f"MLflow has yet to hear of {waiting} records: {remedy}" in told["problems"]
 
         disk(artifacts, LARGE_KIB)

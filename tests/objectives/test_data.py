@@ -210,6 +210,13 @@ def test_what_is_set_aside(pairs: list[tuple[str, str]], parts: int, seed: int) 
     assert {stratum for text, stratum in pairs if text not in set().union(*aside)} == {s for _, s in pairs}
 
 
+def test_a_tenth_is_rounded_to_the_nearest() -> None:
+    assert [[len(part) for part in set_aside([(f"t{i}", "") for i in range(n)], 2, 0)] for n in (24, 26)] == [
+        [2, 2],
+        [3, 3],
+    ]
+
+
 @given(st.lists(st.integers(20, 60), min_size=1, max_size=4), st.integers(0, 99))
 def test_strata_keep_their_proportion(sizes: list[int], seed: int) -> None:
     pairs = [(f"{stratum} {index}", str(stratum)) for stratum, size in enumerate(sizes) for index in range(size)]
@@ -289,6 +296,8 @@ def test_rows_that_repeat_or_contradict_others_are_told(folder: Path) -> None:
         "validation: 2 of 5 rows have an input that stands there with another label too: no model gets all of them "
         "right",
     )
+    write(folder / "validation.jsonl", [*labelled(4, prefix="v "), {"text": "v text 0", "label": "b"}] * 2)
+    assert any(note.startswith("validation: 4 of 10 rows have an input") for note in load_data(str(folder)).notes)
 
 
 def test_what_the_commonest_label_would_get_is_told_where_it_is_much(folder: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_home_after_a_kill_is_told_and_mended(tmp_path: Path, tracking_uri: st
     assert told(home) == (
         [
             "its process ended without a word, with trials [0] running",
-            f"MLflow has yet to hear of 1 records: `python -m search doctor --fix --home {tmp_path}` sends them",
+            f"MLflow has yet to hear of 1 record: `python -m search doctor --fix --home {tmp_path}` sends what is left",
         ],
         [],
     )
@@ -153,7 +153,7 @@ def test_mlflow_is_brought_into_agreement_by_doctor_and_by_a_search_that_goes_on
         remedy = f"`python -m search doctor --fix --home {tmp_path}`"
         assert told(home)[0] == [
             f"{UNTOLD}: {remedy} mends it",
-            f"MLflow has yet to hear of 7 records: {remedy} sends them",
+            f"MLflow has yet to hear of 7 records: {remedy} sends what is left",
         ]
         assert told(home, fix=True) == ([], [UNTOLD])
         assert told(home) == ([], [])

@@ -13,12 +13,13 @@ import yaml
 
 from objectives.encoding import encode
 from objectives.errors import RequestError, StoreError
+from objectives.placement import Placement
 from search import inspection
 from search.export import export_adapter, verify_adapter
 from search.model_card import model_card
 from search.prepare import prepare
 from search.spec import SearchSpec
-from tests.api.conftest import Service, service
+from tests.api.conftest import Service, service, write_adapter
 from tests.disks import Disk, disk
 from tests.objectives.tiny import Zoo, make_data
 
@@ -114,6 +115,18 @@ def test_the_card_loads_the_base_model_as_the_search_did(service: Service, tmp_p
     card = model_card(manifest | {"scoring": scoring, "provenance": provenance})
     assert "AutoModelForCausalLM.from_pretrained('models/tiny', trust_remote_code=True, dtype=\"float32\")\n" in card
     assert "AutoTokenizer.from_pretrained('models/tiny', trust_remote_code=True)\n" in card
+
+
+def test_rank_and_alpha_are_those_of_the_trial(service: Service, tmp_path: Path) -> None:
+    """Alpha is twice the rank unless it was set."""
+    catalog, search = service.catalog, service.catalog.search("demo")
+    folder = Path(service.home.adapters(search).at("2"))
+    catalog.add_trial(search.id, 2, Placement.of(["v_proj"], 16), None)
+    measurement = catalog.trial(search.id, 0).measurement
+    ended = {"measurement": measurement, "adapter": str(folder), "adapter_sha256": write_adapter(folder)}
+    assert catalog.record(search.id, 2, "complete", **ended)
+    manifest = export_adapter(catalog, search, "trial=2", tmp_path / "out")
+    assert (manifest["rank"], manifest["alpha"]) == (16, 32)
 
 
 @pytest.mark.parametrize("template", ["{text}\nAnswer:", "<s>{text}\nAnswer:"])

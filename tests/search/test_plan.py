@@ -211,6 +211,41 @@ def test_what_watchers_are_told_is_what_the_catalog_has(tmp_path: Path) -> None:
         assert len(end.front) + len(end.dominated) == end.ended["complete"] > len(end.front)
 
 
+def test_a_trial_whose_process_died_as_it_went_on_is_run_again_from_where_it_was(tmp_path: Path) -> None:
+    """By the latency that it had, which a machine where the search goes on would find another."""
+    with closing(Searched(tmp_path, "additive", pack=1, watcher=(counted := Counted()))) as searched:
+        while (job := searched.plan.next()) is not None and not searched.reached[job.number or 0]:
+            searched.end(job, job)
+        assert job is not None
+        assert job.placement is not None
+        assert job.profile == outcome(job.placement, 20)["measurement"]["latency"]
+        searched.resume("additive", budget=24)
+        assert counted.told[-1].steps == sum(trial.steps for trial in searched.trials())
+        assert searched.plan.next() == job
+
+
+def test_of_a_trial_that_failed_no_steps_are_left(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "tpe", pack=1, budget=6, watcher=(counted := Counted()))) as searched:
+        base, first = searched.plan.next(), searched.plan.next()
+        assert base is not None
+        assert first is not None
+        searched.plan.finished(base, {"latency_context": "none"})
+        assert counted.told[-1].steps_left == 6 * STEPS
+        searched.plan.failed(first, "out of memory")
+        assert counted.told[-1].steps_left == 5 * STEPS
+
+
+def test_the_test_split_is_read_once_by_each_model_also_after_a_resume(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "random", pack=1, budget=6)) as searched:
+        searched.run(1)
+        searched.resume("random", budget=12)
+        searched.run(1)
+        read = Counter(job.number for job in searched.given if job.kind == "test")
+        assert None in read
+        assert set(read.values()) == {1}
+        assert len(read) > 2
+
+
 def test_the_seconds_of_a_trial_that_went_on_are_those_of_all_its_parts(tmp_path: Path) -> None:
     with closing(Searched(tmp_path, "additive", pack=1)) as searched:
         searched.run(1)
@@ -232,8 +267,8 @@ def test_a_search_that_settles_says_how_sure_it_is_of_what(tmp_path: Path) -> No
         begun = len(searched.trials())
         assert begun < 30
         sentence = (
-            rf"settled after {begun} of 40 trials: the probability that any one more of them raises the front's "
-            r"hypervolume by 2% is 1?\d%; several together may"
+            rf"settled after {begun} of 40 trials: the probability that any one more of them raises the front "
+            r"by 2% is 1?\d%; several together may"
         )
         assert re.fullmatch(sentence, searched.plan.ended_by or "")
         assert counted.told[-1].steps_left == 0, "of a budget of more"
@@ -291,7 +326,7 @@ def test_steps_of_a_trial_that_failed_on_the_way_were_spent(tmp_path: Path) -> N
         again = next(trial for trial in searched.trials() if trial.status == "stopped")
         assert again.steps == 20
         assert searched.catalog.go_on(searched.search.id, again.number)
-        searched.plan._fail(again.number, "the worker died")
+        searched.plan._ledger.fail(again.number, "the worker died")
         failed = searched.catalog.trial(searched.search.id, again.number)
         assert (failed.status, failed.steps) == ("failed", 20)
 

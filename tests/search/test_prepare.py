@@ -54,6 +54,12 @@ def test_trials_without_gpus_are_given_none(monkeypatch: pytest.MonkeyPatch, gpu
     assert prepare(SearchSpec(gpus_per_trial=gpus, workers=1)).assignment.uses_gpu is uses
 
 
+def test_what_people_copy_is_tried_at_the_middle_rank() -> None:
+    references = prepare(SearchSpec(workers=1, ranks=(4, 8, 16))).references
+    assert {placement.rank for placement in references} == {8}
+    assert "o_proj only" in references.values()
+
+
 def test_data_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a hub's data set, or of a gigabyte, twice is long."""
     reads: list[str] = []

@@ -74,16 +74,16 @@ def test_the_reason_names_what_may_be_faster_by_noise() -> None:
     recommendation = recommend([best, fast], 0.2, "accuracy", "tpot")
     assert recommendation is not None
     assert recommendation.why == (
-        "group_0 r8 has the highest validation accuracy (0.900), and no faster placement comes within one standard "
-        "error (0.020) of it, but for group_1 r8, whose lower latency may be noise (1.231 for 1.235); TPOT 1.24 times "
-        "the base model's"
+        "group_0 r8 has the front's highest validation accuracy (0.900), and no faster placement of the front comes "
+        "within one standard error (0.020) of it, but for group_1 r8, whose lower latency may be noise (1.231 for "
+        "1.235); TPOT 1.24 times the base model's"
     )
     recommendation = recommend([best, fast, candidate(2, 0.91, 1.5)], 0.2, "accuracy", "tpot")
     assert recommendation is not None
     assert recommendation.why == (
-        "group_0 r8 is the fastest placement within one standard error (0.020) of the best validation accuracy, but "
-        "for group_1 r8, whose lower latency may be noise (1.231 for 1.235): 0.900 against 0.910 of group_2 r8, at "
-        "TPOT 1.24 times the base model's instead of 1.50"
+        "group_0 r8 is the fastest placement of the front within one standard error (0.020) of its best validation "
+        "accuracy, but for group_1 r8, whose lower latency may be noise (1.231 for 1.235): 0.900 against 0.910 of "
+        "group_2 r8, at TPOT 1.24 times the base model's instead of 1.50"
     )
 
 
@@ -103,8 +103,8 @@ def test_the_reason_for_a_faster_one() -> None:
     recommendation = recommend([candidate(0, 0.9, 2.0), candidate(1, 0.885, 1.3)], 0.2, "accuracy", "tpot")
     assert recommendation is not None
     assert recommendation.why == (
-        "group_1 r8 is the fastest placement within one standard error (0.020) of the best validation accuracy: 0.885 "
-        "against 0.900 of group_0 r8, at TPOT 1.30 times the base model's instead of 2.00"
+        "group_1 r8 is the fastest placement of the front within one standard error (0.020) of its best validation "
+        "accuracy: 0.885 against 0.900 of group_0 r8, at TPOT 1.30 times the base model's instead of 2.00"
     )
 
 
@@ -112,8 +112,8 @@ def test_the_reason_for_the_best() -> None:
     recommendation = recommend([candidate(0, 0.9, 2.0), candidate(1, 0.5, 1.3)], 0.2, "rouge_l", "ttft")
     assert recommendation is not None
     assert recommendation.why == (
-        "group_0 r8 has the highest validation ROUGE-L (0.900), and no faster placement comes within one standard "
-        "error (0.020) of it; request time 2.00 times the base model's"
+        "group_0 r8 has the front's highest validation ROUGE-L (0.900), and no faster placement of the front comes "
+        "within one standard error (0.020) of it; request time 2.00 times the base model's"
     )
 
 

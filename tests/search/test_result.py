@@ -50,11 +50,30 @@ def test_lists_and_watchers_are_told_what_the_document_says(catalog: Catalog, tm
     assert {key: document[key] for key in ("status", "trials", "budget")} == {
         key: told[key] for key in ("status", "trials", "budget")
     }
+    spent = sum(trial.steps for trial in catalog.trials(search.id))
+    assert document["steps"] == {"spent": spent, "full": 8 * search.spec["steps"]}, "of the one that runs too"
     for member in document["front"]:
         assert member["adapter_mb"] == member["parameters"] * 4 / 1e6, "in float32"
     empty, demo = result_rows(catalog, catalog.searches())
     assert demo | {"front": 2, "best": 0.7, "trials": document["trials"]} == demo
     assert (empty["search"], empty["front"], empty["best"], sum(empty["trials"].values())) == ("empty", 0, None, 0)
+
+
+def test_latencies_from_before_the_search_are_known_as_such_and_none_is_told_by_its_own_class(catalog: Catalog) -> None:
+    search = catalog.create_search("demo", SearchSpec(steps=200, budget=9).to_json(), FACTS)
+    began = search.created_at
+    measured_at: list[datetime | None] = [began - timedelta(seconds=1), None, *[began + timedelta(seconds=1)] * 7]
+    for number, (groups, rank) in enumerate((g, r) for g in (["o"], ["q"], ["o", "q"]) for r in (4, 8, 16)):
+        latency: dict[str, Any] = {"ratio": 1 + 0.1 * len(groups), "axis": "tpot", "base": {"tpot_p50_ms": 4.0}}
+        if (at := measured_at[number]) is not None:
+            latency["measured_at"] = at.isoformat()
+        catalog.add_trial(search.id, number, Placement.of(groups, rank), None)
+        assert catalog.record(search.id, number, "infeasible", reason="why", measurement={"latency": latency})
+    for engine, are_told in (("transformers", True), ("vllm", False)):
+        catalog.set_base(search.id, {"latency": {"engine": engine}})
+        points = result_document(catalog, catalog.search("demo"))["points"]
+        assert [point["base_p50_ms"] for point in points] == [None, None, *[4.0] * 7]
+        assert [point["tpot_ratio_predicted"] is not None for point in points] == [are_told] * 9
 
 
 def test_a_list_reads_all_trials_in_one_statement(catalog: Catalog, tmp_path: Path) -> None:

@@ -182,9 +182,7 @@ def test_a_search_without_a_success_has_none_when_it_is_resumed(tmp_path: Path) 
     """Else a script that resumes until it is told 0 took it for one."""
     home = Home.at(tmp_path, None, None)
     end_without_success(home)
-    with pytest.raises(
-        NoTrialSucceeded, match=r"^none of 1 trials of search a succeeded; the last one: out of memory$"
-    ):
+    with pytest.raises(NoTrialSucceeded, match=r"^none of 1 trial of search a succeeded; the last one: out of memory$"):
         resume("a", home)
 
 

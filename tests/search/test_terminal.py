@@ -181,7 +181,7 @@ def test_latency() -> None:
     assert ["q_proj", "r8", "qkv", "r8", *figures, "measured,", "out", "of", "time"] in lines
     assert ["o_proj", "r8", "-", *figures, "measured,", "kept", "from", "before"] in lines
     assert "The base model against itself: 1.000 [0.990, 1.010]." in text
-    assert "Predicted: 1 more placements, of ratios 1.200 to 1.200; --json has them." in text
+    assert "Predicted: 1 more placement (ratio 1.200), which --json has." in text
     assert "Check of down_proj+o_proj r8: predicted 1.200 [1.100, 1.300], measured 1.250, 4.0% off." in text
     assert "All groups, 4 adapters mixed: 1.500 [1.400, 1.600]." in text
     assert "Unmerged, on this engine: it costs." in text

@@ -123,7 +123,7 @@ def test_a_stream_that_ends_inside_an_event() -> None:
 @pytest.mark.parametrize(
     ("script", "cause"),
     [
-        (Script(dropped=True), "after 1 chunks, without a finish_reason): look into the log of the server, and of"),
+        (Script(dropped=True), "after 1 chunk, without a finish_reason): look into the log of the server, and of"),
         (Script(error={"error": {"code": 500}}), "{'code': 500}): look into the server's log"),
         (Script(error={"object": "error", "message": "no memory"}), "no memory): look into the server's log"),
     ],
