@@ -61,7 +61,10 @@ def test_every_route_decides_who_may_use_it(service: Service) -> None:
             assert reader.json()["detail"] == "token read has the scope read, and this needs write"
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/nowhere", "/health/", "//health", "/"])
+@pytest.mark.parametrize(
+    "path",
+    ["/docs", "/redoc", "/openapi.json", "/nowhere", "/health/", "//health", "/", "/health%09", "/he%0Aalth"],
+)
 def test_what_is_no_route_is_closed_too(service: Service, path: str) -> None:
     assert service.client(None).get(path).status_code == 401
 
