@@ -146,6 +146,11 @@ def test_a_ui_tells_nobody_the_password_of_its_database(monkeypatch: pytest.Monk
     assert variables["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://me:s3cret@db/mlflow"
 
 
+def test_a_ui_tells_nobody_the_password_of_its_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["ui", "--home", str(tmp_path), "--tracking-uri", "https://me:s3c/r@t@mlflow.example:5000/here/"])
+    assert capsys.readouterr().out == "the searches are at https://mlflow.example:5000/here/\n"
+
+
 @pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "http://127.0.0.1:5000"), ("::1", "http://[::1]:5000")])
 def test_a_ui_names_an_address_that_a_browser_opens(
     host: str, address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
