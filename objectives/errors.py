@@ -59,3 +59,8 @@ def first_line(error: BaseException) -> str:
     it, as the validators of configurations do."""
     first, *others = str(error).strip().splitlines() or [type(error).__name__]
     return (f"{first} {others[0].strip()}" if first.endswith(":") and others else first).rstrip(".: ")
+
+
+def in_a_line(error: BaseException) -> str:
+    """Its kind and what it says, as a part of a sentence."""
+    return f"{type(error).__name__}: {first_line(error) if str(error).strip() else 'no message'}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from objectives.errors import SearchError
+from objectives.secrets import said
 from search.names import INSTALLED
 
 
@@ -77,10 +78,7 @@ def main(args: list[str] | None = None) -> None:
             # Files of ours have sentences of their own; what is left is the output, or a library's scratch.
             where = error.filename or "standard output"
             _fail(f"{where} cannot be written ({error.strerror}): free space, then show or resume the search", 2)
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        _fail(
-            f"{type(error).__name__}: {first}. This is a fault of the program: run again with --debug to see where", 1
-        )
+        _fail(f"{said(error)}. This is a fault of the program: run again with --debug to see where", 1)
 
 
 def _usage(error: click.ClickException) -> str:

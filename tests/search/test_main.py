@@ -84,6 +84,22 @@ def test_an_empty_list_says_so(asked: tuple[str, ...], sentence: str, tmp_path: 
     assert not (tmp_path / "new").exists(), "a question makes no catalog"
 
 
+def test_a_fault_of_the_program_is_told_in_a_line_without_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: Any, **__: Any) -> None:
+        raise RuntimeError("\nno answer of postgresql://me:s3cret@db/search.\nmore")
+
+    monkeypatch.setattr("search.cli.cli.main", fault)
+    with pytest.raises(SystemExit) as end:
+        main(["list"])
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: RuntimeError: no answer of postgresql://***@db/search. This is a fault of the program: run again with "
+        "--debug to see where\n"
+    )
+
+
 @pytest.mark.parametrize("target", ["foo", "ftp://host/x", "env:", "https://"])
 def test_a_webhook_that_is_no_url_is_refused(
     target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
