@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import errno
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -87,8 +88,15 @@ def _usage(error: click.ClickException) -> str:
     return " ".join(error.format_message().split()).rstrip(".") + command  # choices stand on lines of their own
 
 
+#: What a terminal obeys instead of showing it, but for the end of a line.
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 def _fail(sentence: str, code: int) -> None:
-    print(f"error: {sentence}", file=sys.stderr)
+    """Names of files and words of libraries may hold anything: a data set of somebody else's could write to the
+    terminal's clipboard."""
+    shown = _CONTROLS.sub(lambda control: ascii(control[0])[1:-1], sentence)
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(code)
 
 

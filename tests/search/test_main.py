@@ -84,6 +84,17 @@ def test_an_empty_list_says_so(asked: tuple[str, ...], sentence: str, tmp_path: 
     assert not (tmp_path / "new").exists(), "a question makes no catalog"
 
 
+def test_a_terminal_obeys_nothing_that_an_error_names(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "\x1b]52;c;cm0gLXJm\x07 \u202etxt é").touch()
+    told = said(capsys, monkeypatch, "run", "--data", str(tmp_path / "data"), "--home", str(tmp_path / "home"))
+    assert told.startswith(
+        f"error: {tmp_path}/data has no train file; it holds \\x1b]52;c;cm0gLXJm\\x07 \\u202etxt é. Name one train "
+    )
+
+
 def test_a_fault_of_the_program_is_told_in_a_line_without_secrets(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
