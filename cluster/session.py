@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import socket
 import threading
@@ -36,6 +37,8 @@ _ALONE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Workers that Tune cannot use, since it gives its own an environment.
     "RAY_prestart_worker_first_driver": "0",
+    # Other users of the machine reach loopback, too.
+    "RAY_AUTH_MODE": "token",
 }
 
 
@@ -52,7 +55,7 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
     """
     if address:
         _check_reachable(address)
-    for name, value in (_QUIET if address else _QUIET | _ALONE).items():
+    for name, value in (_QUIET if address else _QUIET | _ALONE | _token()).items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -73,6 +76,13 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
                 ray.shutdown()
     finally:  # also where a second Ctrl-C comes while Ray is waited for
         _SESSION.release()
+
+
+def _token() -> dict[str, str]:
+    """One for this process and what it starts, where the user has none: Ray would make one in the home of the user, in
+    a file that others may read, and not start where that cannot be written."""
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.exists(os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH110, PTH111
+    return {} if given else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def check_gpus(wanted: float, address: str | None) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from ray.tune import Trainable
 
 from cluster.jobs import Job
-from objectives.device_errors import in_a_line, is_broken_for_good, is_out_of_memory
-from objectives.errors import SearchError
+from objectives.device_errors import is_broken_for_good, is_out_of_memory
+from objectives.errors import SearchError, in_a_line
 from objectives.workbench import Assignment, Request, Workbench
 
 

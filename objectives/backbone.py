@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from objectives.adapter import WEIGHTS, adapter_at
-from objectives.device_errors import in_a_line, is_of_the_device
-from objectives.errors import ModelError, RequestError, first_line
+from objectives.device_errors import is_of_the_device
+from objectives.errors import ModelError, RequestError, first_line, in_a_line
 from objectives.modules import ModuleSpace
 from objectives.placement import CUSTOMARY_ALPHA, Alpha, Placement
 

@@ -6,8 +6,6 @@ import gc
 
 import torch
 
-from objectives.errors import first_line
-
 #: What errors of no class of their own say: of torch on a CPU, of CUDA outside torch's own allocator, and of cuBLAS.
 _WORDS = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -25,11 +23,6 @@ def is_broken_for_good(error: BaseException) -> bool:
 def is_of_the_device(error: BaseException) -> bool:
     """Either: nothing is known from it of what was tried."""
     return is_out_of_memory(error) or is_broken_for_good(error)
-
-
-def in_a_line(error: BaseException) -> str:
-    """Its kind and what it says, as a part of a sentence."""
-    return f"{type(error).__name__}: {first_line(error) if str(error).strip() else 'no message'}"
 
 
 def free_memory() -> None:

@@ -61,6 +61,11 @@ def first_line(error: BaseException) -> str:
     return (f"{first} {others[0].strip()}" if first.endswith(":") and others else first).rstrip(".: ")
 
 
+def in_a_line(error: BaseException) -> str:
+    """Its kind and what it says, as a part of a sentence."""
+    return f"{type(error).__name__}: {first_line(error) if str(error).strip() else 'no message'}"
+
+
 def counted(number: int, noun: str) -> str:
     """``1 trial``, ``2 trials``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from objectives.device_errors import in_a_line, is_of_the_device
-from objectives.errors import ModelError, RequestError
+from objectives.device_errors import is_of_the_device
+from objectives.errors import ModelError, RequestError, in_a_line
 
 T = TypeVar("T")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from objectives.errors import in_a_line
+
 #: What stands for a secret.
 SECRET = "***"
 
@@ -17,6 +19,6 @@ def redacted(text: str) -> str:
     return re.sub(r"(password|token)=[^&\s]*", rf"\1={SECRET}", text, flags=re.IGNORECASE)
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """Its kind and first line."""
-    return redacted(f"{type(error).__name__}: {error}".split("\n", 1)[0])[:500]
+    return redacted(in_a_line(error))[:500]

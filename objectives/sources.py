@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +111,10 @@ def _saved(folder: Path) -> Mapping[str, Any]:
             f"{folder} holds a dataset that save_to_disk wrote, and it cannot be read: {first_line(error)}. "
             "Save it again."
         ) from error
-    return loaded if isinstance(loaded, dict) else {"train": loaded}
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    files = [os.path.abspath(file["filename"]) for split in splits.values() for file in split.cache_files]  # noqa: PTH100
+    _refuse_elsewhere(folder, "state.json or dataset_dict.json", files)
+    return splits
 
 
 def _is_repository(folder: Path) -> bool:
@@ -129,7 +132,10 @@ def _cloned(folder: Path) -> Mapping[str, Any]:
     import datasets
 
     try:
+        _refuse_elsewhere(folder, "README.md or .huggingface.yaml", _named_in_cards(folder))
         loaded: Mapping[str, Any] = datasets.load_dataset(str(folder))
+    except DataError:
+        raise
     except Exception as error:  # as below
         raise DataError(
             f"{folder} looks like a data set of the hub, and it cannot be read as one: {first_line(error)}. "
@@ -137,6 +143,43 @@ def _cloned(folder: Path) -> Mapping[str, Any]:
             f"with a suffix of {', '.join(SUFFIXES)}."
         ) from error
     return loaded
+
+
+def _named_in_cards(folder: Path) -> Iterator[str]:
+    """What a clone says of where its data lie."""
+    import huggingface_hub
+    import yaml
+
+    configs: list[Any] = []
+    if (card := folder / "README.md").is_file():
+        configs += huggingface_hub.DatasetCard.load(card).data.get("configs") or []
+    if (card := folder / ".huggingface.yaml").is_file():
+        configs += (yaml.safe_load(card.read_text(encoding="utf-8")) or {}).get("configs") or []
+    for config in configs:
+        yield from _texts([config.get("data_dir"), config.get("data_files")])
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _refuse_elsewhere(folder: Path, where: str, places: Iterable[str]) -> None:
+    """Raises DataError for a place that is not in the folder: datasets would open any file, and ask any server.
+
+    By the words alone: a link in the folder is its owner's, who may keep large files elsewhere.
+    """
+    root = os.path.abspath(folder)  # noqa: PTH100 - resolve() would follow links
+    for place in places:
+        path = os.path.normpath(os.path.join(root, place))  # noqa: PTH118
+        if "://" in place or "::" in place or not f"{path}/".startswith(f"{root}/"):
+            raise DataError(
+                f"{folder} is not whole: its {where} takes data from {place!r}, which is not in it. "
+                "Copy them there and correct that, or pass the files that you mean."
+            )
 
 
 def _from_hub(source: str) -> Mapping[str, Any]:

@@ -21,9 +21,9 @@ from objectives.causality import check_causal
 from objectives.checkpoint import SUFFIX, Keeper, load_checkpoint, save_checkpoint
 from objectives.class_logits import padding_is_masked
 from objectives.cut import narrowest_cut
-from objectives.device_errors import free_memory, in_a_line, is_broken_for_good, is_out_of_memory
+from objectives.device_errors import free_memory, is_broken_for_good, is_out_of_memory
 from objectives.encoding import EncodedTask
-from objectives.errors import ModelError
+from objectives.errors import ModelError, in_a_line
 from objectives.heads import head_parameters
 from objectives.label_scoring import prompt_is_shareable
 from objectives.latency import LatencySettings

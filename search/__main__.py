@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import errno
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import click
 
 from objectives.errors import SearchError
+from objectives.secrets import said
 from search.names import INSTALLED
 
 
@@ -77,10 +79,7 @@ def main(args: list[str] | None = None) -> None:
             # Files of ours have sentences of their own; what is left is the output, or a library's scratch.
             where = error.filename or "standard output"
             _fail(f"{where} cannot be written ({error.strerror}): free space, then show or resume the search", 2)
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        _fail(
-            f"{type(error).__name__}: {first}. This is a fault of the program: run again with --debug to see where", 1
-        )
+        _fail(f"{said(error)}. This is a fault of the program: run again with --debug to see where", 1)
 
 
 def _usage(error: click.ClickException) -> str:
@@ -89,8 +88,15 @@ def _usage(error: click.ClickException) -> str:
     return " ".join(error.format_message().split()).rstrip(".") + command  # choices stand on lines of their own
 
 
+#: What a terminal obeys instead of showing it, but for the end of a line.
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 def _fail(sentence: str, code: int) -> None:
-    print(f"error: {sentence}", file=sys.stderr)
+    """Names of files and words of libraries may hold anything: a data set of somebody else's could write to the
+    terminal's clipboard."""
+    shown = _CONTROLS.sub(lambda control: ascii(control[0])[1:-1], sentence)
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(code)
 
 

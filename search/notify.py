@@ -7,9 +7,11 @@ import os
 import sys
 import time
 import urllib.request
+from base64 import b64encode
 from http.client import HTTPException, InvalidURL
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import unquote_to_bytes, urlsplit
 
 PAUSES_S = (1.0, 4.0, 16.0, 64.0)
 _NO_URL = "what --notify of the schedule gives is no http or https URL: correct it"
@@ -38,7 +40,8 @@ def notify(target: str, text: str, pauses_s: tuple[float, ...] = PAUSES_S) -> bo
     body = json.dumps({"text": text}).encode()
     for pause in (*pauses_s, None):
         try:
-            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+            address, credentials = _apart(url)
+            request = urllib.request.Request(address, body, {"Content-Type": "application/json"} | credentials)
             with _open(request, timeout=10):
                 return True
         except HTTPError as error:
@@ -56,6 +59,16 @@ def notify(target: str, text: str, pauses_s: tuple[float, ...] = PAUSES_S) -> bo
         if pause is not None:
             time.sleep(pause)
     return _not_delivered(f"{reason}, {len(pauses_s) + 1} times: check --notify of the schedule, and that server")
+
+
+def _apart(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without user and password, which urllib takes for a part of the host's name, and the header for them."""
+    parts = urlsplit(url)
+    given, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    header = {"Authorization": f"Basic {b64encode(unquote_to_bytes(given)).decode()}"}
+    return parts._replace(netloc=host).geturl(), header
 
 
 def _not_delivered(why: str) -> bool:

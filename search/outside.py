@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -91,7 +91,7 @@ def path(given: str, roots: Sequence[Path], what: str) -> str:
     """
     try:
         real = Path(given).resolve(strict=True) if Path(given).is_absolute() else None
-        within = real is not None and all(_within(each, roots) for each in [real, *_entries(real)])
+        within = real is not None and all(_within(each, roots) for each in _all_of(real))
     except (OSError, ValueError, RuntimeError):  # gone, NUL, a circle of links
         within = False
     if not within:
@@ -103,9 +103,18 @@ def path(given: str, roots: Sequence[Path], what: str) -> str:
     return str(real)
 
 
-def _entries(folder: Path) -> list[Path]:
-    # Links may lead out of the root. Only what lies directly in the folder of a model or of data is ever read.
-    return [entry.resolve() for entry in folder.iterdir()] if folder.is_dir() else []
+def _all_of(real: Path) -> Iterator[Path]:
+    """The path, and where all that is in it is in truth, as links may lead out of the root: clones of data sets are
+    read at any depth. Who stops at the first one outside looks at nothing there."""
+    yield real
+    found, waiting = {real}, [real]
+    while waiting:
+        if (folder := waiting.pop()).is_dir():
+            for entry in folder.iterdir():
+                if (each := entry.resolve()) not in found:
+                    yield each
+                    found.add(each)
+                    waiting.append(each)
 
 
 def _within(real: Path, roots: Sequence[Path]) -> bool:

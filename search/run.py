@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cluster.session import check_gpus, gpus_there, has_room, ray_session
-from objectives.errors import Interrupted, NoTrialSucceeded, RequestError, counted
+from objectives.errors import Interrupted, NoTrialSucceeded, RequestError, SearchError, counted
 from objectives.model import resolve
-from objectives.secrets import redacted
+from objectives.secrets import redacted, said
 from search.admission import admitted, check_adapters, refuse_changes, refuse_taken
 from search.catalog.outbox import backlog
 from search.catalog.records import SearchRecord
@@ -220,7 +220,7 @@ class Run:
             ) from None
         except BaseException as error:
             with contextlib.suppress(Exception):  # the reason itself may be a full disk
-                self._end(search, "failed", str(error).splitlines()[0] if str(error) else repr(error))
+                self._end(search, "failed", str(error) if isinstance(error, SearchError) else said(error))
                 self._tracker.stop(5.0)
             raise
         self._progress.phase("writing to MLflow")

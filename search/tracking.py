@@ -172,7 +172,11 @@ def refuse_unknown_kind(tracking_uri: str) -> None:
 
 
 def page_of(server: str, searches: Sequence[SearchRecord]) -> str:
-    """Where a browser finds the first of the searches that MLflow has heard of; the server itself if it has of none."""
+    """Where a browser finds the first of the searches that MLflow has heard of; the server itself if it has of none.
+
+    Without user and password, for which a browser asks.
+    """
+    server = re.sub(r"//\S*@", "//", server)
     for search in searches:
         if search.mlflow_run_id:
             # Without the workflow MLflow 3 opens runs as evaluations of an agent.

@@ -175,13 +175,18 @@ def test_a_configuration_file_holds_no_other_names(tmp_path: Path) -> None:
 def places(tmp_path: Path) -> dict[str, Path]:
     """An allowed folder, and beside it one that is not, with links from the first to the second."""
     root, secret = tmp_path / "root", tmp_path / "root-secret"
-    for folder in (root / "data", root / "mixed", secret):
+    for folder in (root / "data", root / "mixed", root / "clone" / "data", secret):
         folder.mkdir(parents=True)
         (folder / "train.csv").write_text("text,label\nx,a\n")
     (root / "link").symlink_to(secret)
     (root / "inner").symlink_to(root / "data")
+    (root / "data" / "round").symlink_to(root / "data")
     (root / "loop").symlink_to(root / "loop")
     (root / "mixed" / "test.csv").symlink_to(secret / "train.csv")
+    (root / "clone" / "data" / "test.csv").symlink_to(secret / "train.csv")
+    (root / "clone" / "round").symlink_to(root / "clone")
+    (root / "by link").mkdir()
+    (root / "by link" / "data").symlink_to(root / "clone" / "data")
     (root / "file.csv").symlink_to(secret / "train.csv")
     return {"root": root, "secret": secret}
 
@@ -197,6 +202,8 @@ def paths(places: dict[str, Path]) -> dict[str, str]:
         "through a link": f"{root}/link/train.csv",
         "linked file": f"{root}/file.csv",
         "link within": f"{root}/mixed",
+        "link within a folder of it": f"{root}/clone",
+        "link within a folder that is linked": f"{root}/by link",
         "loop": f"{root}/loop",
         "nul": f"{root}/data\0/../../root-secret",
         "encoded": f"{root}/%2e%2e/root-secret",

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from objectives.device_errors import in_a_line, is_of_the_device
-from objectives.errors import RequestError
+from objectives.device_errors import is_of_the_device
+from objectives.errors import RequestError, in_a_line
 from objectives.probing import CANNOT
 
 #: How models call what they have seen so far, from transformers 5.24 on and before.

@@ -70,13 +70,19 @@ async def _guard(request: Request, forward: Callable[[Request], Awaitable[Respon
         response = await _refused(request, error)
     who = request.state.token.name if request.state.token else "-"
     milliseconds = 1000 * (time.monotonic() - began)
-    _log.info("%s %r %d %s %.0f ms", request.method, request.url.path, response.status_code, who, milliseconds)
+    _log.info("%s %r %d %s %.0f ms", request.method, _path(request), response.status_code, who, milliseconds)
     return response
+
+
+def _path(request: Request) -> str:
+    """By which a route is looked for; that of the request's URL lacks white space, and may follow the header Host."""
+    path: str = request.scope["path"]
+    return path
 
 
 async def _turned_down(request: Request) -> Response | None:
     """Before anything of the request but its head is read."""
-    if request.url.path in OPEN:
+    if _path(request) in OPEN:
         return None
     request.state.token = await run_in_threadpool(token_of, request)
     if request.state.token is None:
@@ -116,7 +122,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _turned_away(request: Request, error: Exception) -> Response:
     """Ours as they are; where the framework has a word of its own, a sentence that says more."""
     assert isinstance(error, HTTPException)
-    path = ascii(request.url.path)[1:-1]
+    path = ascii(_path(request))[1:-1]
     headers = error.headers
     if error.status_code == 400:  # as of other encodings, or nested too deeply
         sentence = _NO_JSON

@@ -28,7 +28,7 @@ from search.admission import free_name
 from search.api import models
 from search.api.auth import requires
 from search.api.events import events
-from search.catalog.pages import page
+from search.catalog.pages import page, submissions_page
 from search.catalog.records import SearchRecord
 from search.catalog.store import Catalog
 from search.catalog.submissions import OPEN, SubmissionRecord, submission, submissions, submit
@@ -168,38 +168,52 @@ def _shown(record: SubmissionRecord) -> models.Submission:
     return models.Submission(**asdict(record))
 
 
-@reads.get(
-    "/searches",
-    summary="Searches, newest first, page by page",
-    responses=_problems(404)
-    | {200: {"headers": {"Link": {"description": 'The next page, rel="next".', "schema": {"type": "string"}}}}},
-)
+_paged = _problems(404) | {
+    200: {"headers": {"Link": {"description": 'The next page, rel="next".', "schema": {"type": "string"}}}}
+}
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+After = Annotated[
+    str | None, Query(pattern=f"^{outside.NAME}$", description="Name of the last one of the page before.")
+]
+
+
+def _link_next(response: Response, limit: int, last: str) -> None:
+    # The query alone, since a proxy may have put a path in front.
+    response.headers["Link"] = f'<?{urlencode({"limit": limit, "after": last})}>; rel="next"'
+
+
+@reads.get("/searches", summary="Searches, newest first, page by page", responses=_paged)
 def list_searches(
-    request: Request,
-    response: Response,
-    limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
-    after: Annotated[
-        str | None, Query(pattern=f"^{outside.NAME}$", description="Name of the last search of the page before.")
-    ] = None,
+    request: Request, response: Response, limit: Limit = 100, after: After = None
 ) -> list[models.SearchRow]:
     catalog = request.app.state.catalog
     found, more = page(catalog, limit, after)
-    if more:  # the query alone, since a proxy may have put a path in front
-        response.headers["Link"] = f'<?{urlencode({"limit": limit, "after": found[-1].name})}>; rel="next"'
+    if more:
+        _link_next(response, limit, found[-1].name)
     return [models.SearchRow(**row) for row in result_rows(catalog, found)]
 
 
-@reads.get("/submissions", summary="What was submitted, oldest first")
-def list_submissions(request: Request) -> list[models.Submission]:
-    return [_shown(record) for record in submissions(request.app.state.catalog)]
+@reads.get("/submissions", summary="What was submitted, newest first, page by page", responses=_paged)
+def list_submissions(
+    request: Request, response: Response, limit: Limit = 100, after: After = None
+) -> list[models.Submission]:
+    last = None if after is None else _submission(request, after)
+    found, more = submissions_page(request.app.state.catalog, limit, last)
+    if more:
+        _link_next(response, limit, found[-1].name)
+    return [_shown(record) for record in found]
 
 
 @reads.get("/submissions/{name}", summary="One submission", responses=_problems(404))
 def show_submission(request: Request, name: Name) -> models.Submission:
+    return _shown(_submission(request, name))
+
+
+def _submission(request: Request, name: str) -> SubmissionRecord:
     record = submission(request.app.state.catalog, outside.name(name))
     if record is None:
         raise HTTPException(404, f"nothing was submitted under the name {name!r}: see /submissions")
-    return _shown(record)
+    return record
 
 
 @reads.get("/searches/{name}", summary="The result so far", responses=_problems(404))

@@ -25,7 +25,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from objectives.errors import StoreError
+from objectives.errors import StoreError, first_line
 from objectives.secrets import SECRET
 from search.catalog.models import to_json
 
@@ -205,9 +205,9 @@ def clear_errors(url: URL) -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) not in _DENIED:
             if "connection option" in str(error.orig):
-                raise StoreError(f"storage {shown(url)!r}: {_first_line(str(error.orig))}: leave it out.") from error
+                raise StoreError(f"storage {shown(url)!r}: {first_line(error.orig or error)}: leave it out.") from error
             raise
-        raise StoreError(f"database {shown(url)!r}: {_explain(url, str(error.orig))}") from error
+        raise StoreError(f"database {shown(url)!r}: {_explain(url, error.orig or error)}") from error
     except OSError as error:
         if isinstance(error, StoreError):
             raise
@@ -216,20 +216,16 @@ def clear_errors(url: URL) -> Iterator[None]:
         ) from error
 
 
-def _first_line(cause: str) -> str:
-    return cause.strip().splitlines()[0] if cause.strip() else "no reason given"
-
-
-def _explain(url: URL, cause: str) -> str:
-    first_line = _first_line(cause)
+def _explain(url: URL, error: BaseException) -> str:
+    cause, line = str(error), first_line(error)
     if url.get_backend_name() == "sqlite":
         for symptom, sentence in _SQLITE.items():
             if symptom in cause:
                 return sentence
-        return f"SQLite refused ({first_line}): nothing already recorded is lost."
+        return f"SQLite refused ({line}): nothing already recorded is lost."
     if "permission denied" in cause or "no schema has been selected" in cause:
-        return f"the server refused ({first_line}): grant this user the right to create and write tables."
-    return f"the server did not answer as it should ({first_line}): check that it runs, and the user and password."
+        return f"the server refused ({line}): grant this user the right to create and write tables."
+    return f"the server did not answer as it should ({line}): check that it runs, and the user and password."
 
 
 #: PostgreSQL's insufficient_privilege, and invalid_schema_name: no schema that this user may use.

@@ -61,7 +61,10 @@ def test_every_route_decides_who_may_use_it(service: Service) -> None:
             assert reader.json()["detail"] == "token read has the scope read, and this needs write"
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/nowhere", "/health/", "//health", "/"])
+@pytest.mark.parametrize(
+    "path",
+    ["/docs", "/redoc", "/openapi.json", "/nowhere", "/health/", "//health", "/", "/health%09", "/he%0Aalth"],
+)
 def test_what_is_no_route_is_closed_too(service: Service, path: str) -> None:
     assert service.client(None).get(path).status_code == 401
 
@@ -126,6 +129,18 @@ def test_tokens_on_the_command_line(tmp_path: Any) -> None:
     catalog = Catalog(f"sqlite:///{tmp_path / 'search.db'}")
     assert tokens(catalog) == []
     catalog.close()
+
+
+def test_the_list_of_tokens_says_when_each_ends(service: Service) -> None:
+    add_token(service.catalog, "brief", "read", days=1)
+    begun = {token.name: token.created_at for token in tokens(service.catalog)}["brief"]
+    home = ("--home", str(service.home.folder))
+    ends = f"{begun + timedelta(days=1):%Y-%m-%d %H:%M} UTC"
+    listed = call("token", "list", *home).stdout.splitlines()
+    assert listed == [f"brief  read  expires {ends}", "read  read  until removed", "write  write  until removed"]
+    with create_engine(service.catalog.url).begin() as connection:
+        connection.execute(text("UPDATE catalog_tokens SET expires_at = '2020-01-02 03:04:05' WHERE name = 'brief'"))
+    assert call("token", "list", *home).stdout.splitlines()[0] == "brief  read  expired 2020-01-02 03:04 UTC"
 
 
 @pytest.mark.parametrize("password", ["postgres", "password", "changeme", "password1234", "minioadmin", "me"])

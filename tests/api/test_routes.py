@@ -58,6 +58,31 @@ def test_searches_come_page_by_page(service: Service) -> None:
         assert client.get("/searches", params={"limit": limit}).status_code == 422
 
 
+def test_submissions_come_page_by_page(service: Service) -> None:
+    client = service.client()
+    for name in ("first", "second", "third"):
+        assert client.post("/searches", json={"name": name}).status_code == 202
+    page = client.get("/submissions", params={"limit": 2})
+    assert [each["name"] for each in page.json()] == ["third", "second"]
+    assert page.headers["Link"] == '<?limit=2&after=second>; rel="next"'
+    last = client.get(urljoin("/submissions?limit=2", page.links["next"]["url"]))
+    assert [each["name"] for each in last.json()] == ["first"]
+    assert "Link" not in last.headers
+
+    assert move(service.catalog, "second", "queued", "canceled")
+    assert client.post("/searches", json={"name": "second"}).status_code == 202, "again, so that it is the newest"
+    again = client.get("/submissions", params={"limit": 2, "after": "second"})
+    assert [each["name"] for each in again.json()] == ["third", "first"], "those before it are missed by nobody"
+
+    unknown = client.get("/submissions", params={"after": "gone"})
+    assert (unknown.status_code, unknown.json()["detail"]) == (
+        404,
+        "nothing was submitted under the name 'gone': see /submissions",
+    )
+    for limit in (0, 1001):
+        assert client.get("/submissions", params={"limit": limit}).status_code == 422
+
+
 def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
     client = service.client()
     asked = {"data": str(service.root / "data"), "budget": 3, "ranks": [8, 4, 8], "gradient_checkpointing": True}

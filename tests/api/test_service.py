@@ -108,7 +108,7 @@ def test_what_was_submitted_survives_the_server_and_no_secret_is_written(server:
     server.ask("POST", "/searches", QUICK | {"name": "bad", "data": str(broken)})
     server.ask("POST", "/searches", QUICK | {"name": "never"})
     server.wait_for_trials("first", 1)
-    assert [each["status"] for each in server.ask("GET", "/submissions")] == ["running", "queued", "queued"]
+    assert [each["status"] for each in server.ask("GET", "/submissions")] == ["queued", "queued", "running"]
     assert server.ask("POST", "/searches/never/cancel")["status"] == "canceled"
 
     server.end(signal.SIGTERM)

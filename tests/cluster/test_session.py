@@ -46,6 +46,55 @@ def test_a_search_of_this_machine_needs_no_cluster_that_ran_here() -> None:
         assert done.stdout.strip() == "ready", done.stderr
 
 
+_STRANGER = """
+import os, sys
+import cluster.session as s
+with s.ray_session(1, None) as ready:
+    ready()
+    from ray._raylet import GcsClient
+    import subprocess
+    ask = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).internal_kv_keys(b'', None)"
+    strange = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    address = s._node().gcs_address
+    for environment in (os.environ, strange | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}, strange):
+        print(subprocess.run([sys.executable, "-c", ask, address], env=environment, capture_output=True).returncode,
+              file=sys.stderr)
+    print(os.environ["RAY_AUTH_TOKEN"], file=sys.stderr)
+"""
+
+
+def test_other_users_of_the_machine_are_not_let_in(tmp_path: Path) -> None:
+    """Nor is the token written anywhere, where no home can be."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        mine = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+        done = subprocess.run(
+            [sys.executable, "-c", _STRANGER],
+            env=mine | {"RAY_TMPDIR": folder, "HOME": str(tmp_path / "file" / "none")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        *codes, token = done.stderr.split()[-4:]
+        assert codes == ["0", "1", "1"]
+        assert len(token) == 64
+        logs = [file for file in Path(folder).rglob("*") if file.is_file()]
+        assert len(logs) > 3
+        assert not [file for file in logs if token.encode() in file.read_bytes()]
+
+
+def test_a_token_that_the_user_has_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    assert set(session._token()) == {"RAY_AUTH_TOKEN"}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("mine")
+    assert session._token() == {}
+    monkeypatch.setenv("HOME", str(tmp_path / "other"))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / ".ray" / "auth_token"))
+    assert session._token() == {}
+
+
 @pytest.mark.parametrize(
     ("address", "why"),
     [

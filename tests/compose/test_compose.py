@@ -60,6 +60,14 @@ def test_no_secret_stands_in_the_file() -> None:
             assert re.search(r": \$\{\w+:\?", line), line
 
 
+def test_no_secret_stands_in_a_command_line() -> None:
+    """Every user of the host may read those of containers."""
+    made = {name: f"secret-{name}" for name in SECRETS}
+    for service in interpolated(compose(), made)["services"].values():
+        said = json.dumps([service.get("command"), service.get("healthcheck")])
+        assert not [secret for secret in made.values() if secret in said]
+
+
 def test_nothing_can_be_reached_from_other_machines(services: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert published.keys() == {"postgres", "s3", "mlflow", "api"}

@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def answering() -> Iterator[Callable[[int], tuple[str, list[str]]]]:
-    """Of a status: a server that answers it, and what it was asked."""
+    """Of a status: a server that answers it, and what it was asked, with the credentials if there were any."""
     running: list[HTTPServer] = []
 
     def start(code: int) -> tuple[str, list[str]]:
@@ -20,7 +20,7 @@ def answering() -> Iterator[Callable[[int], tuple[str, list[str]]]]:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                asked.append(f"{self.command} {self.path}")
+                asked.append(" ".join(filter(None, [self.command, self.path, self.headers["Authorization"]])))
                 self.send_response(code)
                 self.send_header("Location", "/other")
                 self.end_headers()

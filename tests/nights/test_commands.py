@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from objectives.errors import RequestError
-from search.catalog.schedules import add_schedule, nights
+from search.catalog.schedules import add_schedule, claim, end_night, nights
 from search.catalog.store import Catalog
 from search.cli_schedule import schedule
 from tests.commands import QUICK, assert_whole, call, call_json, command, environment
@@ -107,6 +110,38 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     assert daemon.wait(60) == 0
     call("schedule", "remove", "s", *home)
     assert "no schedule" in call("schedule", "history", "s", *home, code=2).stderr
+
+
+def test_the_history_shows_the_newest_nights_or_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    began = datetime(2026, 3, 1, tzinfo=UTC)
+    home = ["--home", str(tmp_path)]
+    with closing(Catalog(f"sqlite:///{tmp_path}/search.db")) as catalog:
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", [], str(tmp_path), began)
+        for day in (1, 2, 3):
+            night = claim(catalog, "s", "me", began + timedelta(days=day))
+            assert night is not None
+            assert end_night(catalog, night, "complete", began, None, None)
+    for last, days in (([], [3, 2, 1]), (["--last", "2"], [3, 2])):
+        schedule.main(["history", "s", "--json", *last, *home], standalone_mode=False)
+        shown = json.loads(capsys.readouterr().out)
+        assert [each["search"] for each in shown] == [f"s-2026-03-0{day}" for day in days]
+
+
+def test_a_night_is_resumed_once_it_has_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process may have died before that."""
+    begun: list[list[str]] = []
+
+    def daemon(catalog: Catalog, _: Path, command: Any, environment: Any) -> Any:
+        record, night = SimpleNamespace(name="s", flags=["--budget", "3"]), SimpleNamespace(search="s-1")
+        begun.append(command(record, night, True)[3:])
+        catalog.create_search("s-1", {}, {})
+        begun.extend(command(record, night, again)[3:] for again in (True, False))
+        return SimpleNamespace(run=lambda: None)
+
+    monkeypatch.setattr("search.schedule.Daemon", daemon)
+    schedule.main(["run", "--home", str(tmp_path)], standalone_mode=False)
+    run = ["run", "--name", "s-1", "--series", "s", "--budget", "3"]
+    assert begun == [run, ["resume", "s-1"], run]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from base64 import b64encode
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +35,14 @@ def test_a_refusal_that_will_not_change_is_said_once(
     assert not notify(url, "x", (0.01, 0.01))
     assert asked == ["POST /secret"]
     assert capsys.readouterr().err == f"a notification was not delivered: {said}\n"
+
+
+def test_a_user_and_password_in_the_url_are_given_to_the_server(
+    answering: Callable[[int], tuple[str, list[str]]],
+) -> None:
+    url, asked = answering(200)
+    assert notify(url.replace("//", "//me:p%40ss:@"), "x", ())
+    assert asked == [f"POST /secret Basic {b64encode(b'me:p@ss:').decode()}"]
 
 
 def test_a_server_that_is_busy_is_asked_again(answering: Callable[[int], tuple[str, list[str]]]) -> None:

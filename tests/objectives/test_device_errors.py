@@ -7,13 +7,8 @@ import weakref
 import pytest
 import torch
 
-from objectives.device_errors import (
-    free_memory,
-    in_a_line,
-    is_broken_for_good,
-    is_of_the_device,
-    is_out_of_memory,
-)
+from objectives.device_errors import free_memory, is_broken_for_good, is_of_the_device, is_out_of_memory
+from objectives.errors import in_a_line
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,62 @@ def test_a_clone_of_the_hub_with_folders_of_splits(tmp_path: Path, monkeypatch: 
     assert "Fetch what git lfs left out (git lfs pull), or pass one of its files, or a folder with " in str(error.value)
 
 
+@pytest.mark.parametrize("card", ["README.md", ".huggingface.yaml"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        "data_files: ../elsewhere.jsonl",
+        "data_files: {tmp}/elsewhere.jsonl",
+        "data_files: http://127.0.0.1:9/rows.jsonl",
+        "data_files: 'json://::file://{tmp}/elsewhere.jsonl'",
+        "data_files: [data/train.jsonl, data/../../elsewhere.jsonl]",
+        "data_files: [{{split: train, path: [data/train.jsonl, '{tmp}/clone-too/x.jsonl']}}]",
+        "data_dir: ..",
+    ],
+)
+def test_a_clone_has_its_data_in_it(tmp_path: Path, named: str, card: str) -> None:
+    """What somebody else wrote into its card would else open any file of this machine, and ask any server."""
+    (tmp_path / "clone" / "data").mkdir(parents=True)
+    for file in (tmp_path / "elsewhere.jsonl", tmp_path / "clone" / "data" / "train.jsonl"):
+        file.write_text("".join(f'{{"text": "text {i}", "label": "{i % 2}"}}\n' for i in range(20)))
+    configs = f"configs:\n- config_name: default\n  {named.format(tmp=tmp_path)}\n"
+    (tmp_path / "clone" / card).write_text(f"---\n{configs}---\n" if card == "README.md" else configs)
+    with pytest.raises(DataError) as error:
+        load_data(str(tmp_path / "clone"))
+    start, _, end = str(error.value).partition(" takes data from '")
+    assert start == f"{tmp_path}/clone is not whole: its README.md or .huggingface.yaml"
+    assert end.endswith("', which is not in it. Copy them there and correct that, or pass the files that you mean.")
+
+
+def test_a_clone_says_which_of_its_files_are_of_which_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    clone = tmp_path / "clone"
+    for name in ("data/train_a.jsonl", "data/held_out.jsonl"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text("".join(f'{{"text": "{name} {i}", "label": "{i % 2}"}}\n' for i in range(20)))
+    files = "[{split: train, path: data/train_*}, {split: test, path: data/../data/held_out.jsonl}]"
+    (clone / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {files}\n---\n# It\n")
+    assert [row.text for row in load_data(str(clone)).splits["test"]][:2] == [
+        "data/held_out.jsonl 0",
+        "data/held_out.jsonl 1",
+    ]
+
+
+def test_what_save_to_disk_wrote_is_in_its_folder(tmp_path: Path) -> None:
+    reviews().save_to_disk(tmp_path / "one")
+    reviews().save_to_disk(tmp_path / "other")
+    state = tmp_path / "one" / "state.json"
+    (written,) = (tmp_path / "one").glob("*.arrow")
+    state.write_text(state.read_text().replace(written.name, f"../other/{written.name}"))
+    with pytest.raises(DataError) as error:
+        load_data(str(tmp_path / "one"))
+    assert str(error.value) == (
+        f"{tmp_path}/one is not whole: its state.json or dataset_dict.json takes data from "
+        f"'{tmp_path}/other/{written.name}', which is not in it. "
+        "Copy them there and correct that, or pass the files that you mean."
+    )
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from mlflow import MlflowClient
 
 from objectives.errors import RequestError
 from objectives.placement import Placement
-from search.across import comparison_document
+from search.across import _requests, _tail_saving, comparison_document
 from search.catalog import Catalog
+from search.catalog.records import TrialRecord
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import EXPERIMENT
 from search.terminal import print_comparison
@@ -159,6 +161,33 @@ def test_what_is_no_difference_of_tasks_is_noted(both: Catalog) -> None:
         "the searches differ in --template: None in a, {text} in c",
         "search c is interrupted: placements may be missing",
     ]
+
+
+def test_encoders_are_compared_by_the_time_of_their_passes(catalog: Catalog) -> None:
+    for name in ("a", "b"):
+        record_task(catalog, name, A, axis="ttft", facts={"kind": "encoder"})
+    document = comparison_document(catalog, ["a", "b"], max_tpot_ratio=1.15)
+    assert document["latency_axis"] == "ttft"
+    assert by_label(document)["o_proj r8"]["ttft_p95_ms"] == pytest.approx(4.1 * 1.1)
+    assert document["robust_default"]["against"]["ttft_p95_saving"] == pytest.approx(1 - 1.1 / 1.2)
+
+
+def test_a_request_counts_once_and_where_both_models_answered_more_than_a_token(both: Catalog) -> None:
+    placement = Placement.of(["o_proj"], 8)
+    tried = {name: {t.placement: t for t in both.trials(both.search(name).id)} for name in ("a", "b")}
+    base, adapted = _requests(tried, "tpot", placement)
+    assert (len(base), len(adapted)) == (20, 20), "both searches used one profile"
+
+    def told(trial: TrialRecord, **samples: Any) -> TrialRecord:
+        measured = json.loads(json.dumps(trial.measurement))
+        measured["latency"]["samples"]["adapted"] |= samples
+        return replace(trial, measurement=measured)
+
+    tried["b"][placement] = told(tried["b"][placement], output_tokens=[1] + [3] * 19)
+    assert [len(each) for each in _requests(tried, "tpot", placement)] == [39, 39]
+    for found in tried.values():
+        found[placement] = told(found[placement], output_tokens=[1] * 19 + [3])
+    assert _tail_saving(tried, "tpot", placement, Placement.of(["k_proj"], 8)) == {}, "of one request"
 
 
 def test_heads_of_encoders_are_no_difference_of_structure(catalog: Catalog) -> None:

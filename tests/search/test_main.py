@@ -84,6 +84,33 @@ def test_an_empty_list_says_so(asked: tuple[str, ...], sentence: str, tmp_path: 
     assert not (tmp_path / "new").exists(), "a question makes no catalog"
 
 
+def test_a_terminal_obeys_nothing_that_an_error_names(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "\x1b]52;c;cm0gLXJm\x07 \u202etxt é").touch()
+    told = said(capsys, monkeypatch, "run", "--data", str(tmp_path / "data"), "--home", str(tmp_path / "home"))
+    assert told.startswith(
+        f"error: {tmp_path}/data has no train file; it holds \\x1b]52;c;cm0gLXJm\\x07 \\u202etxt é. Name one train "
+    )
+
+
+def test_a_fault_of_the_program_is_told_in_a_line_without_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: Any, **__: Any) -> None:
+        raise RuntimeError("\nno answer of postgresql://me:s3cret@db/search.\nmore")
+
+    monkeypatch.setattr("search.cli.cli.main", fault)
+    with pytest.raises(SystemExit) as end:
+        main(["list"])
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: RuntimeError: no answer of postgresql://***@db/search. This is a fault of the program: run again with "
+        "--debug to see where\n"
+    )
+
+
 @pytest.mark.parametrize("target", ["foo", "ftp://host/x", "env:", "https://"])
 def test_a_webhook_that_is_no_url_is_refused(
     target: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -144,6 +171,11 @@ def test_a_ui_tells_nobody_the_password_of_its_database(monkeypatch: pytest.Monk
     ((_, command, variables),) = begun
     assert not any("s3cret" in word for word in command)
     assert variables["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://me:s3cret@db/mlflow"
+
+
+def test_a_ui_tells_nobody_the_password_of_its_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["ui", "--home", str(tmp_path), "--tracking-uri", "https://me:s3c/r@t@mlflow.example:5000/here/"])
+    assert capsys.readouterr().out == "the searches are at https://mlflow.example:5000/here/\n"
 
 
 @pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "http://127.0.0.1:5000"), ("::1", "http://[::1]:5000")])

@@ -55,9 +55,12 @@ def night(
     alpha: str = "2r",
     gpus: float = 0.0,
     ratios: Mapping[str, float] | None = None,
+    on_test: Mapping[str, int] | None = None,
+    failing: str | None = None,
 ) -> tuple[Prepared, ChampionRecord]:
-    """One search of the series; placements that ``right`` does not name have 20 of 100 rows right, and those that
-    ``ratios`` does not name a latency by the number of their groups."""
+    """One search of the series; placements that ``right`` does not name have 20 of 100 rows right, on the
+    test split those that ``on_test`` does not name as many as on validation, and those that ``ratios`` does not name a
+    latency by the number of their groups."""
     spec = seeded(
         catalog,
         SearchSpec(
@@ -89,7 +92,7 @@ def night(
     while not plan.done() and (job := plan.next()) is not None:
         rows = right.get("+".join(job.placement.groups) if job.placement else "", 20)
         if job.kind == "test" and job.number is not None:
-            rows = right.get("+".join(catalog.trial(search.id, job.number).groups), 20)
+            rows = (right | dict(on_test or {})).get("+".join(catalog.trial(search.id, job.number).groups), 20)
         if job.kind == "trial":
             assert job.placement is not None
             measurement = {
@@ -101,7 +104,10 @@ def night(
                 "parameters": 1,
             }
             outcome: dict[str, Any] = {"status": "complete", "reason": None, "steps": 200, "measurement": measurement}
-            plan.finished(job, outcome | {"adapter": "replayed"})
+            ended = outcome | {"adapter": "replayed"}
+            if "+".join(job.placement.groups) == failing:
+                ended = {"status": "failed", "reason": "it diverged", "steps": 20, "measurement": {}}
+            plan.finished(job, ended)
         elif job.kind == "base":
             plan.finished(job, {"validation": evaluation(10), "latency": latency(1.0), "latency_context": "replayed"})
         else:
@@ -203,6 +209,27 @@ def test_a_champion_that_stays_although_another_is_faster_says_how_to_take_that_
     _, as_fast = night(catalog, "s-3", {"o_proj": 60, "k_proj": 60}, budget=3, ratios={"o_proj": 1.13})
     assert "recommended is k_proj r8" in as_fast.why
     assert "but faster" not in as_fast.why, "the intervals of the latencies, 0.02 to each side, overlap"
+
+
+def test_a_champion_stays_where_its_own_trial_failed(catalog: Catalog) -> None:
+    """However good what the night recommends: nothing was scored on the same rows under the same seed."""
+    night(catalog, "s-1", {"o_proj": 60}, budget=2)
+    _, kept = night(catalog, "s-2", {"k_proj": 90}, budget=3, failing="o_proj")
+    assert (kept.verdict, kept.champion_search) == ("kept", catalog.search("s-1").id)
+    assert kept.why == ("champion of series s unchanged: o_proj r8, which was not measured again (it diverged)")
+    assert (kept.figures["label"], kept.figures["accuracy"]) == ("o_proj r8", None)
+    assert kept.figures["challenger"]["accuracy"] == 0.9
+    assert "difference" not in kept.figures
+
+
+def test_a_challenger_that_is_worse_on_the_test_split_is_not_praised_for_its_speed(catalog: Catalog) -> None:
+    ratios = {"o_proj": 1.3}
+    night(catalog, "s-1", {"o_proj": 60}, budget=2, ratios=ratios)
+    _, kept = night(catalog, "s-2", {"o_proj": 60, "k_proj": 60}, budget=3, ratios=ratios, on_test={"k_proj": 30})
+    assert kept.verdict == "kept"
+    assert "recommended is k_proj r8 (test accuracy 0.300 [" in kept.why
+    assert "which is worse (-0.300 [" in kept.why
+    assert "but faster" not in kept.why
 
 
 def test_what_is_said_of_a_champion_that_was_trained_again_is_not_said_of_its_adapter(catalog: Catalog) -> None:
