@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from objectives.adapter import refused
+from objectives.adapter import unwritable
 from objectives.errors import StoreError
 from objectives.storage import Storage
 from objectives.training import TrainingResult
@@ -36,7 +36,7 @@ def save_checkpoint(storage: Storage, name: str, model: Any, training: TrainingR
     except StoreError:
         raise
     except (OSError, SafetensorError) as error:
-        raise refused("checkpoint", storage.at(name), error) from error
+        raise unwritable("checkpoint", storage.at(name), error) from error
 
 
 def load_checkpoint(storage: Storage, name: str, model: Any) -> TrainingResult | None:

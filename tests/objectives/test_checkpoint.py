@@ -11,8 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from objectives import checkpoint
 from objectives.backbone import attach
-from objectives.checkpoint import load_checkpoint, save_checkpoint
+from objectives.checkpoint import Keeper, load_checkpoint, save_checkpoint
 from objectives.errors import StoreError
 from objectives.storage import Folder
 from objectives.training import TrainingResult, TrainingSettings, train
@@ -101,6 +102,21 @@ def test_a_checkpoint_without_a_weight_is_none(zoo: Zoo, tmp_path: Path) -> None
     assert load_checkpoint(Folder(tmp_path), "part", model) is None
     save_file({f"{name}|weight": value for name, value in (first, *others)}, tmp_path / "part", told)
     assert load_checkpoint(Folder(tmp_path), "part", model) == TrainingResult(10)
+
+
+def test_a_checkpoint_is_written_when_its_seconds_have_passed_since_the_last(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    storage, model = Folder(tmp_path), fresh(zoo, "llama")
+    keeper = Keeper(storage, "part", model, 30.0)
+    written = []
+    for step, clock[0] in enumerate((1029.0, 1030.0, 1059.0, 1061.0, 1090.0, 1091.0)):
+        keeper(TrainingResult(step))
+        found = load_checkpoint(storage, "part", model)
+        written.append(found and found.steps)
+    assert written == [None, 1, 1, 3, 3, 5]
 
 
 def test_a_disk_that_refuses_is_said(zoo: Zoo, tmp_path: Path) -> None:

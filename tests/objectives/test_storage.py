@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -236,6 +237,21 @@ def test_what_refuses_is_one_sentence(in_s3: Bucket, store: Store, monkeypatch: 
     assert refusal(without) == (
         "AWS_ENDPOINT_URL is no address of a server: give for example http://127.0.0.1:9000, or none for AWS"
     )
+
+
+def test_a_check_writes_and_deletes_beside_the_entries(in_s3: Bucket) -> None:
+    """Keys that may read, or delete, but not write are told before the first trial, whose adapter would be lost."""
+    asked: list[tuple[str, str]] = []
+
+    def note(params: dict[str, str], model: Any, **_: object) -> None:
+        asked.append((model.name, params["Key"]))
+
+    module._client().meta.events.register("provide-client-params.s3", note)
+    in_s3.check()
+    (put, probe), (delete, gone) = asked
+    assert (put, delete) == ("PutObject", "DeleteObject")
+    assert probe == gone
+    assert probe.startswith(f"{in_s3.prefix}/.probe-")
 
 
 def test_a_store_that_goes_away_fails_no_trial(store: Store, in_s3: Bucket, zoo: Zoo, tmp_path: Path) -> None:
