@@ -49,7 +49,7 @@ def in_s3(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture(params=["folder", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    found: Storage = request.getfixturevalue("in_s3") if request.param == "s3" else Folder(tmp_path / "a folder")
+    found: Storage = request.getfixturevalue("in_s3") if request.param == "s3" else Folder(tmp_path / "a folder/in it")
     found.check(create=True)
     assert found.names() == [], "the probe is gone"
     return pickle.loads(pickle.dumps(found))  # as it travels to a worker
@@ -279,4 +279,6 @@ def test_an_adapter_follows_its_folder(tmp_path: Path) -> None:
     here = Folder(tmp_path / "now")
     assert here.moved(f"{tmp_path}/before/a") == f"{tmp_path}/now/a"
     assert here.moved(f"{tmp_path}/before/b") == f"{tmp_path}/before/b"
+    write(Folder(tmp_path / "before"), "a", one=b"1")
+    assert here.moved(f"{tmp_path}/before/a") == f"{tmp_path}/before/a", "a home that was copied leaves it there"
     assert Bucket("b", "").moved("s3://b/a") == "s3://b/a"
