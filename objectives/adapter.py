@@ -37,7 +37,7 @@ def save_adapter(model: Any, storage: Storage, name: str) -> str:
     except Exception as error:
         # safetensors reports a full disk as its own error type, with the system's message inside.
         if isinstance(error, OSError) or _FULL in str(error) or "I/O error" in str(error):
-            raise refused("adapter", storage.at(name), error) from error
+            raise unwritable("adapter", storage.at(name), error) from error
         raise
     return digest
 
@@ -107,6 +107,6 @@ def adapted_layers(folder: Path) -> list[str]:
     return sorted(name.removeprefix("base_model.model.").removesuffix(end) for name in names if name.endswith(end))
 
 
-def refused(what: str, location: str, error: Exception) -> StoreError:
+def unwritable(what: str, location: str, error: Exception) -> StoreError:
     reason = _FULL if _FULL in str(error) else getattr(error, "strerror", None) or str(error)
     return StoreError(f"{what} {location} could not be written ({reason}): free space or check the folder, then resume")

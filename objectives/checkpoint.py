@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from objectives.adapter import refused
+from objectives.adapter import unwritable
 from objectives.errors import StoreError
 from objectives.storage import Storage
 from objectives.training import TrainingResult
@@ -36,7 +36,7 @@ def save_checkpoint(storage: Storage, name: str, model: Any, training: TrainingR
     except StoreError:
         raise
     except (OSError, SafetensorError) as error:
-        raise refused("checkpoint", storage.at(name), error) from error
+        raise unwritable("checkpoint", storage.at(name), error) from error
 
 
 def load_checkpoint(storage: Storage, name: str, model: Any) -> TrainingResult | None:
@@ -55,20 +55,30 @@ def _load(file: Path, model: Any) -> TrainingResult | None:
         with safe_open(file, "pt") as stored:
             state = json.loads(stored.metadata()["training"])
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  # not a mapping
-        moments: dict[str, dict[str, torch.Tensor]] = {name: {} for name in named}
+        training = TrainingResult(
+            int(state["steps"]),
+            [(int(step), float(loss)) for step, loss in state["losses"]],
+            {name: {} for name in named},
+        )
+        weights: dict[str, torch.Tensor] = {}
         for key, value in tensors.items():
             name, kind = key.rsplit("|", 1)
-            if kind != _WEIGHT:
-                # The count of steps stays where fused optimisers keep it, with the parameter.
-                moments[name][kind] = value.to(named[name].device)
-        weights = {name: tensors[f"{name}|{_WEIGHT}"] for name in named}
-        losses = [(int(step), float(loss)) for step, loss in state["losses"]]
+            parameter = named[name]
+            if value.dim() and (value.shape, value.dtype) != (parameter.shape, parameter.dtype):
+                return None
+            if kind == _WEIGHT:
+                weights[name] = value
+            else:
+                # The count of steps, which has no dimension, stays where fused optimisers keep it: with the parameter.
+                training.moments[name][kind] = value.to(parameter.device)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    if weights.keys() != named.keys():
         return None
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(weights[name])
-    return TrainingResult(int(state["steps"]), losses, moments)
+    return training
 
 
 class Keeper:

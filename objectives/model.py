@@ -76,7 +76,7 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
         raw = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read ({first_line(error)}): restore the file.") from error
-    if not isinstance(raw, dict) or "model_type" not in raw:
+    if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
         raise ModelError(f"{file} names no model_type: it is not the configuration of a model.")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -195,10 +195,10 @@ def shards(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+            names = {Path(name).name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{index} is corrupted ({first_line(error)}): download it again.") from error
-        return [folder / Path(name).name for name in names]
+        return [folder / name for name in sorted(names)]
     if any(folder.glob("*.bin")):
         raise ModelError(
             f"{folder} holds pickled weights (*.bin) only, and safe formats alone are read: convert it to safetensors."

@@ -244,7 +244,7 @@ def _clip(stacks: Sequence[Tensor], limit: float) -> None:
         gradient.mul_(factors)
 
 
-def _record(outcome: TrainingResult | TrainingDiverged, step: int, mean: float) -> TrainingResult | TrainingDiverged:
+def _record(outcome: Outcome, step: int, mean: float) -> Outcome:
     if isinstance(outcome, TrainingResult):
         outcome.steps = step
         try:

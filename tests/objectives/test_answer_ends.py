@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import pytest
+import torch
+
+from objectives.accuracy import evaluate
 from tests.objectives.test_encoding import CHAT, EOS, PAD, encoded, ids
-from tests.objectives.tiny import make_tokenizer
+from tests.objectives.tiny import Zoo, make_task, make_tokenizer
 
 TURNS = "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}{% else %}<bot>{{ m.content }}"
 TURNS += "{% endif %}<pad>\n{% endfor %}{% if add_generation_prompt %}<bot>{% else %}</s>{% endif %}"
@@ -65,3 +69,16 @@ def test_labels_end_with_the_end_of_sequence_whatever_ends_a_turn() -> None:
     rows = [("what?", "cheap"), ("who?", "cheap food")]
     one, other = (encoded(rows, tokenizer=tokenizer, ends=ends).label_ids for ends in ([EOS], [EOS, PAD]))
     assert one == other and {label[-1] for label in one} == {EOS}
+
+
+def test_generation_stops_where_all_rows_have_ended(zoo: Zoo) -> None:
+    """To go on to the longest completion of train would cost a pass for each token, and change no score."""
+    model, task = zoo.base("llama"), make_task(zoo, "llama", "generation")
+    row = task.splits["test"][0]
+    with torch.inference_mode():
+        first = int(model(input_ids=torch.tensor([row.prompt])).logits[0, -1].argmax())
+    ended = replace(task, splits={"test": [row]}, max_new_tokens=40, other_ends=(first,))
+    passes: list[int] = []
+    with model.model.register_forward_pre_hook(lambda *_: passes.append(1)):
+        assert evaluate(model, ended, "test", metric="rouge_l", tokenizer=zoo.tokenizer("llama")).predictions == ("",)
+    assert len(passes) == 3, "how much state it keeps, the loss, and the prompt"

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from objectives import checkpoint
 from objectives.backbone import attach
-from objectives.checkpoint import load_checkpoint, save_checkpoint
+from objectives.checkpoint import Keeper, load_checkpoint, save_checkpoint
 from objectives.errors import StoreError
 from objectives.storage import Folder
-from objectives.training import TrainingSettings, train
+from objectives.training import TrainingResult, TrainingSettings, train
 from tests.objectives.tiny import Zoo, all_groups, make_task
 
 SETTINGS = TrainingSettings(steps=40, batch_size=8, learning_rate=1e-2, clip=0.5)
@@ -63,6 +66,57 @@ def test_a_damaged_checkpoint_is_none_and_changes_nothing(zoo: Zoo, damage: str,
     before = weights(model)
     assert load_checkpoint(Folder(tmp_path), "part", model) is None
     assert all(torch.equal(value, before[key]) for key, value in weights(model).items())
+
+
+@pytest.mark.parametrize("what", ["weight", "exp_avg_sq"])
+@pytest.mark.parametrize("other", ["shape that would spread", "shape", "precision"])
+def test_a_checkpoint_of_other_shapes_is_none_and_changes_nothing(
+    zoo: Zoo, what: str, other: str, tmp_path: Path
+) -> None:
+    model = fresh(zoo, "llama")
+    save_checkpoint(Folder(tmp_path), "part", model, train(model, make_task(zoo, "llama"), SETTINGS, until=10))
+    with safe_open(tmp_path / "part", "pt") as stored:
+        metadata = stored.metadata()
+    tensors = load_file(tmp_path / "part")
+    key = next(key for key in reversed(tensors) if key.endswith(f"|{what}"))
+    changed = {"shape that would spread": tensors[key][:1], "shape": tensors[key].mT, "precision": tensors[key].half()}
+    save_file(tensors | {key: changed[other].contiguous()}, tmp_path / "part", metadata)
+    again = fresh(zoo, "llama")
+    before = weights(again)
+    assert load_checkpoint(Folder(tmp_path), "part", again) is None
+    assert all(torch.equal(value, before[name]) for name, value in weights(again).items())
+
+
+@pytest.mark.parametrize("told", [{}, {"training": "{}"}, {"training": '{"losses": []}'}, {"training": "[]"}])
+def test_a_checkpoint_that_does_not_say_where_it_is_is_none(zoo: Zoo, told: dict[str, str], tmp_path: Path) -> None:
+    model = fresh(zoo, "llama")
+    save_file({f"{name}|weight": value for name, value in weights(model).items()}, tmp_path / "part", told)
+    assert load_checkpoint(Folder(tmp_path), "part", model) is None
+
+
+def test_a_checkpoint_without_a_weight_is_none(zoo: Zoo, tmp_path: Path) -> None:
+    model = fresh(zoo, "llama")
+    first, *others = weights(model).items()
+    told = {"training": '{"steps": 10, "losses": []}'}
+    save_file({f"{name}|weight": value for name, value in others}, tmp_path / "part", told)
+    assert load_checkpoint(Folder(tmp_path), "part", model) is None
+    save_file({f"{name}|weight": value for name, value in (first, *others)}, tmp_path / "part", told)
+    assert load_checkpoint(Folder(tmp_path), "part", model) == TrainingResult(10)
+
+
+def test_a_checkpoint_is_written_when_its_seconds_have_passed_since_the_last(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    storage, model = Folder(tmp_path), fresh(zoo, "llama")
+    keeper = Keeper(storage, "part", model, 30.0)
+    written = []
+    for step, clock[0] in enumerate((1029.0, 1030.0, 1059.0, 1061.0, 1090.0, 1091.0)):
+        keeper(TrainingResult(step))
+        found = load_checkpoint(storage, "part", model)
+        written.append(found and found.steps)
+    assert written == [None, 1, 1, 3, 3, 5]
 
 
 def test_a_disk_that_refuses_is_said(zoo: Zoo, tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ def test_rows_keep_their_order(given: Assignment) -> None:
     assert lengths != sorted(lengths)
     alone = torch.cat([class_logits(base, [row], pad_id) for row in rows])
     torch.testing.assert_close(class_logits(base, rows, pad_id, together=False), alone)
+    pair = [lengths.index(max(lengths)), lengths.index(min(lengths))]
+    torch.testing.assert_close(class_logits(base, [rows[i] for i in pair], pad_id, together=False), alone[pair])
 
 
 def test_rows_are_evaluated_as_each_is_alone(given: Assignment) -> None:

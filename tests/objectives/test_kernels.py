@@ -17,14 +17,15 @@ from objectives.backbone import attach
 from objectives.cut import logits_at
 from objectives.kernels import lean_training, short_attention
 from objectives.placement import CUSTOMARY_ALPHA, Alpha, Placement
-from tests.objectives.tiny import CONFIGURATIONS, VOCABULARY, Zoo, all_groups, shake
+from tests.objectives.tiny import CONFIGURATIONS, VOCABULARY, Zoo, all_groups, give_biases, shake
 
 SHORT, LONG = 20, 130  # on either side of the limit up to which attention is computed by plain products
 
 
 def adapted(zoo: Zoo, name: str, placement: Placement | None = None, alpha: Alpha = CUSTOMARY_ALPHA) -> Any:
-    space = zoo.space(name)
-    model = attach(zoo.base(name), space, placement or all_groups(space), seed=0, alpha=alpha).get_base_model()
+    space, base = zoo.space(name), zoo.copy(name)
+    give_biases(base)
+    model = attach(base, space, placement or all_groups(space), seed=0, alpha=alpha).get_base_model()
     shake(model)
     return model.train()
 

@@ -118,6 +118,7 @@ def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("{", "cannot be read"),
         ("[]", "names no model_type"),
+        ('{"model_type": ["llama"]}', "names no model_type"),
         ('{"hidden_size": 8}', "names no model_type"),
         ('{"model_type": "no_such_type"}', "cannot use model type 'no_such_type'"),
         ('{"model_type": ' + "[" * 10**5, "cannot be read (maximum recursion depth exceeded"),
@@ -217,7 +218,9 @@ def test_a_shard_cut_short_is_named(folder: Path, keep: int) -> None:
     assert message(load_model, folder, "causal", torch.float32, "cpu") == said
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 10**5])
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 10**5, "[]", "5", '{"weight_map": []}', '{"weight_map": {"a": null, "b": "c"}}']
+)
 def test_a_broken_index_is_named(folder: Path, text: str) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(text)

@@ -22,7 +22,7 @@ from objectives.packable import why_not_packed
 from objectives.packed import train_packed
 from objectives.placement import Alpha, Placement
 from objectives.training import TrainingDiverged, TrainingResult, TrainingSettings, train, update
-from tests.objectives.tiny import Zoo, all_groups, make_task
+from tests.objectives.tiny import Zoo, all_groups, give_biases, make_task
 
 #: Every part of a step at work: warm-up, several batches, clipping and decay of weights.
 SETTINGS = TrainingSettings(
@@ -31,8 +31,9 @@ SETTINGS = TrainingSettings(
 
 
 def calm_base(zoo: Zoo, name: str) -> Any:
-    """Without the dropout that GPT-2 has by default."""
+    """Without the dropout that GPT-2 has by default, and with biases."""
     base = zoo.copy(name)
+    give_biases(base)
     for module in base.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -48,7 +49,7 @@ def in_s3(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture(params=["folder", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    found: Storage = request.getfixturevalue("in_s3") if request.param == "s3" else Folder(tmp_path / "a folder")
+    found: Storage = request.getfixturevalue("in_s3") if request.param == "s3" else Folder(tmp_path / "a folder/in it")
     found.check(create=True)
     assert found.names() == [], "the probe is gone"
     return pickle.loads(pickle.dumps(found))  # as it travels to a worker
@@ -238,6 +239,21 @@ def test_what_refuses_is_one_sentence(in_s3: Bucket, store: Store, monkeypatch: 
     )
 
 
+def test_a_check_writes_and_deletes_beside_the_entries(in_s3: Bucket) -> None:
+    """Keys that may read, or delete, but not write are told before the first trial, whose adapter would be lost."""
+    asked: list[tuple[str, str]] = []
+
+    def note(params: dict[str, str], model: Any, **_: object) -> None:
+        asked.append((model.name, params["Key"]))
+
+    module._client().meta.events.register("provide-client-params.s3", note)
+    in_s3.check()
+    (put, probe), (delete, gone) = asked
+    assert (put, delete) == ("PutObject", "DeleteObject")
+    assert probe == gone
+    assert probe.startswith(f"{in_s3.prefix}/.probe-")
+
+
 def test_a_store_that_goes_away_fails_no_trial(store: Store, in_s3: Bucket, zoo: Zoo, tmp_path: Path) -> None:
     """What the worker raises ends the search, as a full disk does; once the store is back the trial is done again."""
     bench = Workbench(replace(assignment(zoo, "llama", tmp_path), adapters=in_s3))
@@ -263,4 +279,6 @@ def test_an_adapter_follows_its_folder(tmp_path: Path) -> None:
     here = Folder(tmp_path / "now")
     assert here.moved(f"{tmp_path}/before/a") == f"{tmp_path}/now/a"
     assert here.moved(f"{tmp_path}/before/b") == f"{tmp_path}/before/b"
+    write(Folder(tmp_path / "before"), "a", one=b"1")
+    assert here.moved(f"{tmp_path}/before/a") == f"{tmp_path}/before/a", "a home that was copied leaves it there"
     assert Bucket("b", "").moved("s3://b/a") == "s3://b/a"

@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.pytorch_utils import Conv1D
 
 from objectives.data import Row, Task, TaskData
 from objectives.encoding import EncodedTask, encode
@@ -238,3 +239,12 @@ def shake(model: Any) -> None:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+
+
+def give_biases(model: Any) -> None:
+    """Random values for the bias of every linear layer, which starts at zero: one left out then changes the output."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear | Conv1D) and module.bias is not None and not module.bias.any():
+                module.bias.copy_(torch.randn(module.bias.shape, generator=generator) * 0.3)
