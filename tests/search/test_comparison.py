@@ -294,7 +294,7 @@ def test_requests_that_one_of_two_models_ended_at_once_have_no_part_in_a_tail() 
     told = {"ttft_ms": [9.0] * 4, "itl_ms": [[4.0, 4.0], [5.0], [], [6.0]], "output_tokens": [3, 2, 1, 2]}
     ends = {"ttft_ms": [9.0] * 4, "itl_ms": [[], [10.0], [8.0], [12.0]], "output_tokens": [1, 2, 2, 2]}
     placement = Placement.of(["o_proj"], 8)
-    trial: Any = SimpleNamespace(measurement={"latency": {"samples": {"base": told, "adapted": ends}}})
+    trial: Any = SimpleNamespace(latency={"samples": {"base": told, "adapted": ends}})
     requests = _requests({"task": {placement: trial}}, "tpot", placement)
     assert requests == ([5.0, 6.0], [10.0, 12.0])
     assert tail_saving(requests, ([1.0, 1.0], [4.0, 4.0])).value == pytest.approx(0.5)
@@ -305,7 +305,7 @@ def test_requests_of_a_profile_that_two_searches_used_count_once() -> None:
 
     def tried(*adapted: float) -> Any:
         samples = {"base": {"ttft_ms": [1.0, 2.0]}, "adapted": {"ttft_ms": list(adapted)}}
-        return {placement: SimpleNamespace(measurement={"latency": {"samples": samples}})}
+        return {placement: SimpleNamespace(latency={"samples": samples})}
 
     shared = {"a": tried(3.0, 4.0), "b": tried(3.0, 4.0)}
     assert _requests(shared, "ttft", placement) == ([1.0, 2.0], [3.0, 4.0])

@@ -87,12 +87,11 @@ def test_an_empty_list_says_so(asked: tuple[str, ...], sentence: str, tmp_path: 
 def test_a_terminal_obeys_nothing_that_an_error_names(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "\x1b]52;c;cm0gLXJm\x07 \u202etxt é").touch()
-    told = said(capsys, monkeypatch, "run", "--data", str(tmp_path / "data"), "--home", str(tmp_path / "home"))
-    assert told.startswith(
-        f"error: {tmp_path}/data has no train file; it holds \\x1b]52;c;cm0gLXJm\\x07 \\u202etxt é. Name one train "
-    )
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "\\u001b]52;c;cm0gLXJm\\u0007 \\u202etxt é"}')
+    told = said(capsys, monkeypatch, "modules", "--model", str(tmp_path / "model"))
+    assert "has model type `\\x1b]52;c;cm0gLXJm\\x07 \\u202etxt é` but" in told, "a library's words"
+    assert not {"\x1b", "\x07", "\u202e"} & set(told)
 
 
 def test_a_fault_of_the_program_is_told_in_a_line_without_secrets(
