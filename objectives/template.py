@@ -31,7 +31,7 @@ class Template:
 
     @classmethod
     def choose(cls, tokenizer: Any, template: str | None) -> Template:
-        """``None`` or ``auto``: the tokenizer's chat template if it has one, else :data:`PLAIN_TEMPLATE`.
+        """``None``: the tokenizer's chat template if it has one, else :data:`PLAIN_TEMPLATE`.
 
         Raises RequestError for a template without exactly one ``{text}``, and for ``chat`` without a chat template.
         """
@@ -41,7 +41,7 @@ class Template:
                 "--template chat: this model's tokenizer has no chat template; pass a template such as "
                 f"{PLAIN_TEMPLATE!r} or leave the option out"
             )
-        if template in (None, "auto", "chat"):
+        if template in (None, "chat"):
             if has_chat:
                 turn, lead, end = _chat(tokenizer)
                 before, _, after = turn.partition(_MARK)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, counted
 
 #: As the catalog keeps it.
 LONGEST = 255
@@ -34,7 +34,7 @@ def next_tick(cron: str, timezone: str, after: datetime) -> datetime:
         if len(cron) > LONGEST:
             raise CronSimError(f"it is longer than {LONGEST} characters")
         if len(cron.split()) != 5:  # the library takes seconds in front
-            raise CronSimError(f"it has {len(cron.split())} fields instead of five")
+            raise CronSimError(f"it has {counted(len(cron.split()), 'field')} instead of five")
         # From within the hour that autumn repeats, the library begins with a tick that is over.
         ticks = (tick.astimezone(UTC) for tick in CronSim(cron, after.astimezone(zone(timezone))))
         return next(tick for tick in ticks if tick > after)

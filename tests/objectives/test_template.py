@@ -73,7 +73,7 @@ def test_answers_within_the_thoughts_that_a_chat_template_begins_are_told(closed
     ]
 
 
-@pytest.mark.parametrize("template", [None, "auto", "chat"])
+@pytest.mark.parametrize("template", [None, "chat"])
 def test_the_chat_template_is_the_default_where_there_is_one(template: str | None) -> None:
     assert Template.choose(make_tokenizer(chat=CHAT), template).text == "<user>{text}\n<bot>"
 
