@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from search.cli_serve import SECRETS
 from tests.compose.stack import compose, interpolated
+from tests.waiting import wait_for
 
 #: Runs until it is told to end, and then ends in order, which takes a moment.
 LASTING = """#!/bin/bash
@@ -44,10 +44,7 @@ class Watched:
         return self.log.read_text().splitlines()
 
     def until(self, met: Callable[[list[str]], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not met(self.said()):
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.02)
+        wait_for(lambda: met(self.said()), told=self.log.read_text)
 
     def end(self, name: str) -> None:
         self.log.with_name(f"log.{name}").touch()

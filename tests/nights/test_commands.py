@@ -6,7 +6,8 @@ import json
 import os
 import re
 import subprocess
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +24,17 @@ from tests.json_reference import undescribed, unseen
 from tests.waiting import wait_for
 
 
-def start_daemon(home: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command("schedule", "run", "--home", str(home)), env=environment())
+@contextmanager
+def daemon_on(home: Path) -> Iterator[Callable[[], bool]]:
+    """Whether it is at work. At the end of the block it is told to end, and does; where that fails it is killed."""
+    daemon = subprocess.Popen(command("schedule", "run", "--home", str(home)), env=environment())
+    try:
+        yield lambda: daemon.poll() is None
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
 
 
 def test_stores_of_the_environment_are_no_flags_of_a_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,10 +114,8 @@ def test_a_schedule_is_added_shown_paused_and_removed(tmp_path: Path) -> None:
     (tmp_path / "nights").touch()
     assert "is no folder: move it away" in call("schedule", "run", *home, code=2).stderr
     (tmp_path / "nights").unlink()
-    daemon = start_daemon(tmp_path)
-    wait_for((tmp_path / "nights").is_dir)
-    daemon.terminate()
-    assert daemon.wait(60) == 0
+    with daemon_on(tmp_path) as is_at_work:
+        wait_for((tmp_path / "nights").is_dir, alive=is_at_work)
     call("schedule", "remove", "s", *home)
     assert "no schedule" in call("schedule", "history", "s", *home, code=2).stderr
 
@@ -152,18 +160,14 @@ def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(
     with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
         begin = datetime.now(UTC) - timedelta(days=1)
         add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", ["--budget", "3", *QUICK], str(tmp_path), begin, hook)
-        first = start_daemon(tmp_path)
-        wait_for(lambda: any(catalog.trials(search.id) for search in catalog.searches()), 120)
-        first.terminate()
-        assert first.wait(60) == 0
+        with daemon_on(tmp_path) as is_at_work:
+            wait_for(lambda: any(catalog.trials(each.id) for each in catalog.searches()), 120, alive=is_at_work)
         (night,) = nights(catalog, "s")
         assert night.status == "interrupted"
-        second = start_daemon(tmp_path)
-        wait_for(lambda: nights(catalog, "s")[0].status == "ended", 180)
-        (night,) = nights(catalog, "s")
-        assert (night.result, night.attempts) == ("complete", 2)
-        second.terminate()
-        assert second.wait(60) == 0
+        with daemon_on(tmp_path) as is_at_work:
+            wait_for(lambda: nights(catalog, "s")[0].status == "ended", 180, alive=is_at_work)
+            (night,) = nights(catalog, "s")
+            assert (night.result, night.attempts) == ("complete", 2)
         trials = catalog.trials(catalog.search(night.search).id)
         assert night.steps == sum(trial.steps for trial in trials) > 0
         assert_whole(tmp_path, night.search, 3)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ from search.catalog.records import TrialRecord
 from search.mlflow_runs import MlflowRuns
 from search.mlflow_store import EXPERIMENT
 from search.terminal import print_comparison
+from tests import forked
+from tests.commands import environment
 from tests.dashboards.documents import comparison
 from tests.search.recorded import begin, evaluation, record_task
 
@@ -236,8 +236,7 @@ def test_a_split_that_was_not_read_is_refused(both: Catalog) -> None:
 
 
 def compare(home: Path, *args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "search", "compare", *args, "--home", str(home)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    done = forked.run(["compare", *args, "--home", str(home)], environment() | {"COLUMNS": "200"}, 60)
     assert done.returncode == code, done.stderr
     return done
 

@@ -26,10 +26,12 @@ time.sleep(600)
 def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "child.log"
     parent = subprocess.Popen([sys.executable, "-c", BEGIN, str(log)])
-    wait_for(lambda: log.exists() and log.read_text() == "up\n")
-    assert is_at_work(log)
-    parent.kill()
-    parent.wait()
+    try:
+        wait_for(lambda: log.exists() and log.read_text() == "up\n", alive=lambda: parent.poll() is None)
+        assert is_at_work(log)
+    finally:
+        parent.kill()
+        parent.wait()
     wait_for(lambda: not is_at_work(log))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from search.catalog import Catalog
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from tests.commands import free_port
+from tests.waiting import listens, wait_for
 
 
 @pytest.fixture
@@ -47,21 +47,15 @@ def dashboard(tmp_path: Path) -> Iterator[str]:
     command = [program, catalog.url, "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
+            wait_for(lambda: listens(port), alive=lambda: process.poll() is None)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
 
 
 def read(url: str) -> Any:
-    end = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return json.load(answer)
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return json.load(answer)
 
 
 def test_optuna_dashboard_shows_names_that_people_know(dashboard: str) -> None:

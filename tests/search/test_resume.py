@@ -227,6 +227,7 @@ def test_where_every_placement_is_too_slow_the_nearest_to_the_cap_is_told() -> N
 def test_who_does_not_wait_for_mlflow_is_told_that_the_search_is_complete(tmp_path: Path) -> None:
     """MLflow is deaf here: it takes the connection, and Ctrl-C comes."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
+        deaf.settimeout(60)
         home = Home.at(tmp_path, None, f"http://127.0.0.1:{deaf.getsockname()[1]}")
         end_without_success(home)
 

@@ -16,6 +16,7 @@ from search.mlflow_store import is_outage
 from search.tracking import Tracker
 from tests.dashboards.documents import document
 from tests.search.recorded import begin, end_trial
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -49,8 +50,7 @@ def test_an_outage_may_be_as_long_as_it_likes(
     tracker = Tracker(catalog, "http://127.0.0.1:1", tmp_path / "mlartifacts", lambda _: document())
     tracker._failures = 1023
     tracker.start()
-    while tracker._failures < 1024:
-        time.sleep(0.01)
+    wait_for(lambda: tracker._failures >= 1024)
     assert tracker.stop(15) == 1
     assert "Traceback" not in capfd.readouterr().err
 
