@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tests import forked, ray_workers
+from tests.waiting import wait_for
 
 #: A whole search in seconds: the demonstration with little of everything.
 QUICK = ["--steps", "4", "--ranks", "4", "--validation-rows", "40", "--test-rows", "40", "--workers", "1"]
@@ -52,6 +56,26 @@ def call(*args: str, code: int = 0, timeout: float = 300) -> subprocess.Complete
 def call_json(*args: str) -> Any:
     """Standard output must be one JSON document and nothing else."""
     return json.loads(call(*args, "--json").stdout)
+
+
+@contextmanager
+def serving(ui: list[str], folder: Path, ready: str, env: dict[str, str]) -> Iterator[tuple[int, str]]:
+    """``python -m search ui`` at a free port, run in a folder, and killed in the end with all that it began.
+
+    Its process, and the address that it printed, once it has said ``ready``.
+    """
+    log = folder / "ui.log"
+    with log.open("w") as stream:
+        args = [*ui, "--port", str(free_port())]
+        server = subprocess.Popen(args, cwd=folder, stderr=stream, env=env, start_new_session=True)
+    try:
+        wait_for(lambda: ready in log.read_text(), 120, alive=lambda: server.poll() is None, told=log.read_text)
+        (address,) = re.findall(r"MLflow UI at (\S+)", log.read_text())
+        yield server.pid, address
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def stores(home: Path, name: str, tracking: str = "mlflow.db") -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from objectives.data import load_data
-from tests.commands import environment
+from tests.commands import environment, serving
 from tests.test_docs import ROOT, blocks, in_order
 
 #: Serves until Ctrl-C.
@@ -71,20 +69,9 @@ def test_the_tutorial_runs(followed: tuple[Path, list[tuple[str, str]]]) -> None
 def test_the_tutorial_ends_at_the_page_of_its_search(followed: tuple[Path, list[tuple[str, str]]]) -> None:
     """The address; tests/browser opens what `ui` serves there."""
     (block,) = (body for body in blocks(ROOT / "docs" / "tutorial.md", "sh") if body.startswith(UI))
-    server = subprocess.Popen(
-        block.split(),
-        cwd=followed[0],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment_of_a_reader(),
-        start_new_session=True,
-    )
-    assert server.stderr is not None
-    line = server.stderr.readline()
-    os.killpg(server.pid, signal.SIGKILL)
-    server.communicate()
     document = json.loads(run(["python", "-m", "search", "show", "shop", "--json"], followed[0]))
-    assert f"/runs/{document['mlflow_run_id']}" in line
+    with serving(block.split(), followed[0], "(Ctrl-C ends it)\n", environment_of_a_reader()) as (_, address):
+        assert f"/runs/{document['mlflow_run_id']}" in address
 
 
 @pytest.mark.slow

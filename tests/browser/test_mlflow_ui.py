@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +18,7 @@ from search.home import Home
 from search.result import result_document
 from search.tracking import Tracker
 from tests.api.conftest import TRIALS, record_search
-from tests.commands import command, environment, free_port
+from tests.commands import command, environment, serving
 
 _PATIENT = 60_000  # milliseconds
 
@@ -46,19 +44,10 @@ def searched(
 @pytest.fixture(scope="module")
 def address(searched: tuple[Path, dict[str, Any]]) -> Iterator[str]:
     """Of the newest search, as `ui` prints it."""
-    port = free_port()
-    args = ["ui", "--home", str(searched[0]), "--port", str(port)]
-    server = subprocess.Popen(command(*args), stderr=subprocess.PIPE, text=True, env=environment())
-    assert server.stderr is not None
-    printed = re.search(r"http://\S+", server.stderr.readline())
-    assert printed
-    for line in server.stderr:  # until it answers; what is not read would fill the pipe
-        if "startup complete" in line:
-            break
-    assert len(psutil.Process(server.pid).children(recursive=True)) == 1, "what answers, and no jobs"
-    yield printed[0]
-    server.terminate()
-    server.communicate(timeout=30)
+    home = searched[0]
+    with serving(command("ui", "--home", str(home)), home, "startup complete", environment()) as (pid, address):
+        assert len(psutil.Process(pid).children(recursive=True)) == 1, "what answers, and no jobs"
+        yield address
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,27 @@ def kill(node: psutil.Process) -> None:
         node.wait(10)
 
 
-def wait_for_nodes(condition: Callable[[], bool], what: str) -> None:
+def wait_for_nodes(
+    condition: Callable[[], bool], what: str, alive: Callable[[], bool] = lambda: True, log: Path | None = None
+) -> None:
     def holds() -> bool:
         try:
             return condition()
         except psutil.Error:  # a process that has just ended
             return False
 
-    wait_for(holds, 90, told=lambda: f"waited for {what}")
+    wait_for(holds, 90, alive=alive, told=lambda: f"waited for {what}\n{log.read_text() if log else ''}")
+
+
+@contextmanager
+def searching(flags: list[str], **process: Any) -> Iterator[subprocess.Popen[str]]:
+    """A search that is killed where it outlives its test."""
+    search = subprocess.Popen(command("run", *flags), text=True, **process)
+    try:
+        yield search
+    finally:
+        search.kill()
+        search.wait()
 
 
 @pytest.fixture
@@ -108,16 +122,13 @@ def test_a_node_that_dies_costs_the_time_of_its_trial(cluster: Cluster, tmp_path
         "halved",
         "--json",
     ]
-    stranger: subprocess.Popen[Any] = subprocess.Popen(
-        command("run", "--ray-address", cluster.address, "--home", str(tmp_path / "none")),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=cluster.environment | {"RAY_AUTH_TOKEN": secrets.token_hex(32)},
-    )
-    with (tmp_path / "stderr").open("w") as error:
-        search: subprocess.Popen[Any] = subprocess.Popen(
-            command("run", *flags), stdout=subprocess.PIPE, stderr=error, text=True, env=cluster.environment
-        )
+    stranger = cluster.environment | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    asked = ["--ray-address", cluster.address, "--home", str(tmp_path / "none")]
+    with (
+        (tmp_path / "stderr").open("w") as error,
+        searching(asked, stderr=subprocess.PIPE, env=stranger) as refused,
+        searching(flags, stdout=subprocess.PIPE, stderr=error, env=cluster.environment) as search,
+    ):
         wait_for_nodes(
             lambda: (
                 all(
@@ -127,9 +138,12 @@ def test_a_node_that_dies_costs_the_time_of_its_trial(cluster: Cluster, tmp_path
                 and len(list(tmp_path.glob(f"adapters/*/0*{SUFFIX}"))) == 2
             ),
             "two trials on two nodes",
+            alive=lambda: search.poll() is None,
+            log=tmp_path / "stderr",
         )
         kill(cluster.other)
         output, _ = search.communicate(timeout=240)
+        heard = refused.communicate(timeout=60)[1].splitlines()[-1]
     said = (tmp_path / "stderr").read_text()
     assert search.returncode == 0, said
     assert "Traceback" not in said
@@ -141,8 +155,8 @@ def test_a_node_that_dies_costs_the_time_of_its_trial(cluster: Cluster, tmp_path
         assert ("continued_from" in trial.measurement) == (trial.attempts == 2)
     assert said.count(": it is done again") == 1
     assert "raylet" not in said
-    assert stranger.communicate(timeout=60)[1].splitlines()[-1] == (
+    assert heard == (
         f"error: --ray-address {cluster.address} cannot be used (Failed to connect to Ray cluster at "
         f"{cluster.address}): check that the cluster runs, and that RAY_AUTH_MODE and RAY_AUTH_TOKEN are the cluster's"
     )
-    assert stranger.returncode == 2
+    assert refused.returncode == 2
