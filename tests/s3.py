@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.commands import free_port
-from tests.waiting import wait_for
+from tests.waiting import listens, wait_for
 
 BUCKET = "adapters"
 
@@ -39,14 +38,7 @@ class Store:
             stderr=subprocess.DEVNULL,
             env=os.environ | {"RCLONE_CONFIG": os.devnull},
         )
-        wait_for(self._answers, 60, alive=lambda: self._process.poll() is None)
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        wait_for(lambda: listens(self.port), 60, alive=lambda: self._process.poll() is None)
 
     def stop(self) -> None:
         self._process.kill()

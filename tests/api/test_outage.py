@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,8 +23,8 @@ from search.catalog import Catalog
 from search.catalog.alone import Alone
 from search.catalog.connect import sole
 from search.catalog.submissions import move, submission, submit
+from tests import forked
 from tests.api.test_service import Server
-from tests.commands import command
 from tests.search.conftest import postgres, postgres_server
 from tests.waiting import wait_for
 
@@ -99,7 +98,7 @@ def test_one_server_works_on_a_catalog_whose_database_crashed(postgres: str, dat
         time.sleep(1)
         database.ensure_postgres_running()
         wait_for(lambda: advisory_locks(postgres, granted=True) == 1)
-        second = subprocess.run(command("serve"), env=server.environment, capture_output=True, text=True, timeout=60)
+        second = forked.run(["serve"], server.environment, 60)
         assert second.returncode == 2
         assert second.stderr.startswith("error: another server works on this catalog already: ")
 

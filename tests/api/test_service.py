@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,9 +17,11 @@ from sqlalchemy import make_url
 from search.catalog import Catalog
 from search.prepare import prepare
 from search.spec import SearchSpec
+from tests import forked
 from tests.api.test_events import read_events
 from tests.commands import call, command, environment, free_port
 from tests.search.conftest import postgres, postgres_server
+from tests.waiting import answers, wait_for
 
 __all__ = ["postgres", "postgres_server"]  # fixtures of the catalog's tests
 
@@ -39,21 +40,20 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def say(self, *args: str) -> str:
-        done = subprocess.run(command(*args), env=self.environment, capture_output=True, text=True, check=True)
+        done = forked.run(args, self.environment, 60)
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     def start(self) -> None:
         args = command("serve", "--port", str(self.port), "--allow", str(self.allow))
         with self.log.open("ab") as stream:
-            self.process = subprocess.Popen(args, env=self.environment, stdout=stream, stderr=stream)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                assert self.ask("GET", "/health") == {"status": "ok"}
-                return
-            except OSError:
-                assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.1)
+            process = self.process = subprocess.Popen(args, env=self.environment, stdout=stream, stderr=stream)
+        wait_for(
+            lambda: answers(f"http://127.0.0.1:{self.port}/health"),
+            alive=lambda: process.poll() is None,
+            told=self.log.read_text,
+        )
+        assert self.ask("GET", "/health") == {"status": "ok"}
 
     def end(self, how: signal.Signals) -> None:
         assert self.process is not None
@@ -71,22 +71,23 @@ class Server:
             return json.loads(text) if answer.headers["Content-Type"] == "application/json" else text
 
     def wait(self, name: str, *status: str) -> Any:
-        deadline = time.monotonic() + 180
-        while (submission := self.ask("GET", f"/submissions/{name}"))["status"] not in status:
-            assert time.monotonic() < deadline, submission
-            time.sleep(0.2)
+        submission: Any = None
+
+        def is_there() -> bool:
+            nonlocal submission
+            submission = self.ask("GET", f"/submissions/{name}")
+            return submission["status"] in status
+
+        wait_for(is_there, 180, told=lambda: f"{submission}\n{self.log.read_text()}", pause=0.2)
         return submission
 
-    def wait_for_trials(self, name: str, done: int) -> None:
-        deadline = time.monotonic() + 180
-        while True:
-            assert time.monotonic() < deadline, self.log.read_text()
-            try:
-                if self.ask("GET", f"/searches/{name}")["trials"]["complete"] >= done:
-                    return
-            except urllib.error.HTTPError as error:
-                assert error.code == 404
-            time.sleep(0.1)
+    def trials(self, name: str) -> int:
+        """How many are complete, of a search that may have no row yet."""
+        try:
+            return int(self.ask("GET", f"/searches/{name}")["trials"]["complete"])
+        except urllib.error.HTTPError as error:
+            assert error.code == 404
+            return 0
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_what_was_submitted_survives_the_server_and_no_secret_is_written(server:
     broken.write_text("{}\n")
     server.ask("POST", "/searches", QUICK | {"name": "bad", "data": str(broken)})
     server.ask("POST", "/searches", QUICK | {"name": "never"})
-    server.wait_for_trials("first", 1)
+    wait_for(lambda: server.trials("first") >= 1, 180, told=server.log.read_text, pause=0.1)
     assert [each["status"] for each in server.ask("GET", "/submissions")] == ["queued", "queued", "running"]
     assert server.ask("POST", "/searches/never/cancel")["status"] == "canceled"
 
@@ -130,11 +131,11 @@ def test_what_was_submitted_survives_the_server_and_no_secret_is_written(server:
     assert server.ask("GET", "/submissions/never")["status"] == "canceled"
 
     server.ask("POST", "/searches/first/resume", {"budget": 5})
-    server.wait_for_trials("first", 3)
+    wait_for(lambda: server.trials("first") >= 3, 180, told=server.log.read_text, pause=0.1)
     server.ask("POST", "/searches/first/cancel")
     assert server.wait("first", "canceled")["error"] is None
     assert server.ask("GET", "/searches/first")["status"] == "interrupted"
-    second = subprocess.run(command("serve"), env=server.environment, capture_output=True, text=True, timeout=60)
+    second = forked.run(["serve"], server.environment, 60)
     assert (second.returncode, second.stderr) == (
         2,
         "error: another server works on this catalog already: stop it first, or choose another --home\n",

@@ -309,6 +309,7 @@ def test_a_home_that_is_moved_away_is_said_once_and_no_other_is_made(
     elsewhere = service.home.folder.with_name("elsewhere")
     service.home.folder.rename(elsewhere)
     start()
+    wait_for(lambda: caplog.messages)
     time.sleep(3 * POLL_S)
     assert caplog.messages == [
         f"database 'sqlite:///{service.home.folder}/search.db' is not there any more: move it back, or begin this "

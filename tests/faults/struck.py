@@ -3,7 +3,7 @@
 Everything is imported once here, so that a life costs no import; and all but one join a Ray that outlives them, as a
 cluster does, with what a killed driver leaves on it. Places are reached by wrapping the real methods; the product knows
 nothing of them. Prints a JSON list of the lives: place, exit status (negative for a signal), what was said on standard
-error, seconds.
+error.
 
     python -m tests.faults.struck HOME
 """
@@ -14,12 +14,10 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +37,7 @@ from search.mlflow_runs import MlflowRuns
 from search.plan import SearchPlan
 from tests.commands import free_port
 from tests.faults.places import act_at
-from tests.waiting import wait_for
+from tests.waiting import listens, wait_for
 
 BUDGET, STEPS = 11, 80
 REQUEST = [
@@ -86,7 +84,7 @@ def arm(place: str) -> None:
 
 def live(home: Path, place: str, args: list[str]) -> dict[str, Any]:
     """One life of a driver."""
-    said, began = home / "said", time.monotonic()
+    said = home / "said"
     child = os.fork()
     if child == 0:
         with said.open("w") as error, Path(os.devnull).open("w") as nowhere:
@@ -103,19 +101,19 @@ def live(home: Path, place: str, args: list[str]) -> dict[str, Any]:
         finally:
             os._exit(code)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return {"place": place, "status": status, "said": said.read_text(), "seconds": round(time.monotonic() - began, 1)}
+    return {"place": place, "status": status, "said": said.read_text()}
 
 
 @contextmanager
 def ray_head() -> Iterator[str]:
     """The address of a Ray on this machine. Its folder is of a short name, since sockets lie in it."""
-    address = f"127.0.0.1:{free_port()}"
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         started = [
             str(Path(sys.executable).with_name("ray")),
             "start",
             "--head",
-            f"--port={address.rpartition(':')[2]}",
+            f"--port={port}",
         ]
         started += [
             "--node-ip-address=127.0.0.1",
@@ -128,22 +126,13 @@ def ray_head() -> Iterator[str]:
             started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"RAY_TMPDIR": folder}
         )
         try:
-            wait_for(lambda: answers(address), 60, told=lambda: "Ray does not start", pause=0.1)
-            yield address
+            wait_for(lambda: listens(port), 60, told=lambda: "Ray does not start", pause=0.1)
+            yield f"127.0.0.1:{port}"
         finally:
             processes = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
             for process in processes:
                 process.kill()
             psutil.wait_procs(processes, 10)
-
-
-def answers(address: str) -> bool:
-    host, _, port = address.partition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def main(home: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -22,7 +21,7 @@ from search.catalog.outbox import backlog, pending
 from tests import forked
 from tests.commands import QUICK, environment, free_port
 from tests.search.recorded import Reader
-from tests.waiting import wait_for
+from tests.waiting import answers, wait_for
 
 #: Seconds without a server, at least: as long as a trial takes, unless more are asked for; then with trials to match.
 OUTAGE_S = float(os.environ.get("TEST_OUTAGE_SECONDS", "0"))
@@ -44,14 +43,7 @@ class Server:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self.process = subprocess.Popen(self.command, env=environment, start_new_session=True, **quiet)
-        wait_for(self._answers, 60)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        wait_for(lambda: answers(f"{self.uri}/health"), 60)
 
     def kill(self) -> None:
         if self.process is not None:
