@@ -16,23 +16,19 @@ needs_chromium = pytest.mark.skipif(not shutil.which("chromium"), reason="no chr
 
 
 @needs_chromium
-def test_every_figure_is_a_picture_in_both_forms(tmp_path: Path) -> None:
-    files = write_pictures(documents.document(), tmp_path / "new")
+def test_every_figure_is_a_picture_in_both_forms_and_as_high_as_it_is(tmp_path: Path) -> None:
+    document, folder = documents.many_groups(), tmp_path / "new"
+    files = write_pictures(document, folder)
     names = {path.name for path in files}
-    assert names == {f"{name}.{form}" for name in report_figures(documents.document()) for form in ("svg", "png")}
-    drawn = (tmp_path / "new" / "front.svg").read_text()
+    assert names == {f"{name}.{form}" for name in report_figures(document) for form in ("svg", "png")}
+    heights = {path.stem: int(ElementTree.parse(path).getroot().get("height", "")) for path in folder.glob("*.svg")}
+    assert (heights["front"], heights["effects"]) == (560, 70 * 24 + 120)
+    drawn = (folder / "front.svg").read_text()
     assert ElementTree.fromstring(drawn).get("width") == "900"
     assert "recommended" in drawn and "TPOT ratio" in drawn
-    header = (tmp_path / "new" / "front.png").read_bytes()[:24]
+    header = (folder / "front.png").read_bytes()[:24]
     assert header.startswith(b"\x89PNG")
     assert int.from_bytes(header[16:20]) == 1800
-
-
-@needs_chromium
-def test_a_picture_is_as_high_as_its_figure(tmp_path: Path) -> None:
-    write_pictures(documents.many_groups(), tmp_path)
-    heights = {path.stem: int(ElementTree.parse(path).getroot().get("height", "")) for path in tmp_path.glob("*.svg")}
-    assert (heights["front"], heights["effects"]) == (560, 70 * 24 + 120)
 
 
 @needs_chromium
