@@ -17,6 +17,7 @@ from benchmarks import (
     latency_checks,
     reachable,
     record_table,
+    vllm_answers,
 )
 from benchmarks.arguments import absolute
 from benchmarks.databases import database
@@ -38,6 +39,8 @@ REFUSED: list[tuple[Callable[[list[str]], object], list[str], str]] = [
     (labels.main, ["--seeds", "0,"], "'0,' is not whole numbers with commas between"),
     (record_table.main, ["--out", "t.parquet", "--seeds", "0;1"], "'0;1' is not whole numbers with commas between"),
     (durability.main, ["--trials", "0"], "'0' is no whole number of 1 or more"),
+    (vllm_answers.main, ["adapter"], "the following arguments are required: ENDPOINT"),
+    (vllm_answers.main, ["adapter", "here"], "--endpoint here is no address of a server: give one like http://127."),
     (durability.main, ["--backends", "sqlite,oracle"], "oracle is unknown: choose from sqlite, postgresql"),
 ]
 
