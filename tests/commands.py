@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,6 +29,11 @@ def command(*args: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {**os.environ, **ray_workers.environment(), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def environment_within(folder: Path) -> dict[str, str]:
+    """For what is killed: the files that it leaves behind are there. Not Ray's, whose sockets need short paths."""
+    return environment() | {"TMPDIR": str(folder), "RAY_TMPDIR": tempfile.gettempdir()}
 
 
 def free_ports(count: int) -> list[int]:

@@ -10,12 +10,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO, Any
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -54,7 +54,7 @@ def started(
 
 def run(args: Sequence[str], environment: dict[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
     """``python -m search`` with ``args``, to its end, or killed when time is up, which fails with what it said."""
-    with TemporaryFile("w+") as output, TemporaryFile("w+") as error:
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as error:
         with started(search, *args, environment=environment, stdout=output, stderr=error) as process:
             process.join(timeout)
             code = process.exitcode
@@ -92,5 +92,6 @@ def _alone(
             os.close(opened)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # by the environment, not as the server has found it
     os.chdir(folder)
     function(*args)

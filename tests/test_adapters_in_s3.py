@@ -24,7 +24,7 @@ from search.home import Home
 from search.run import start
 from search.spec import SearchSpec
 from tests import forked
-from tests.commands import QUICK, assert_whole, environment
+from tests.commands import QUICK, assert_whole, environment_within
 from tests.s3 import BUCKET, Store, running_store
 from tests.waiting import wait_for
 
@@ -42,7 +42,7 @@ def ray_folder() -> Iterator[Path]:
 @contextmanager
 def begun(store: Store, folder: Path, ray: Path, *args: str, **changes: str) -> Iterator[BaseProcess]:
     """A command that may reach the store. What it says is in the files ``said`` and ``output`` of the folder."""
-    given = environment() | store.environment | {"RAY_TMPDIR": str(ray)} | changes
+    given = environment_within(folder) | store.environment | {"RAY_TMPDIR": str(ray)} | changes
     with (folder / "said").open("a") as said, (folder / "output").open("w") as output:
         files = {"stdout": output, "stderr": said}
         with forked.started(forked.search, *args, environment=given, **files) as process:

@@ -90,6 +90,7 @@ def live(home: Path, place: str, args: list[str]) -> dict[str, Any]:
         with said.open("w") as error, Path(os.devnull).open("w") as nowhere:
             os.dup2(error.fileno(), 2)
             os.dup2(nowhere.fileno(), 1)
+        tempfile.tempdir = str(home)  # for what a killed driver leaves behind
         arm(place)
         sys.argv = ["search", *args, "--home", str(home)]
         code = 70

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from objectives.checkpoint import SUFFIX
 from tests import forked
-from tests.commands import QUICK, assert_whole, call, environment
+from tests.commands import QUICK, assert_whole, call, environment, environment_within
 from tests.faults import broken_gpu, one_refuses, training_process
 from tests.faults.training_process import NAME, STEPS
 from tests.waiting import wait_for
@@ -123,7 +123,7 @@ def test_a_pack_survives_the_death_of_its_worker_and_of_its_driver(tmp_path: Pat
     flags += ["--checkpoint-seconds", "0.05", "--home", str(tmp_path), "--name", "packed"]
     with (
         (tmp_path / "stderr").open("w") as error,
-        forked.started(forked.search, "run", *flags, environment=environment(), stderr=error) as search,
+        forked.started(forked.search, "run", *flags, environment=environment_within(tmp_path), stderr=error) as search,
     ):
         wait_for_checkpoints(tmp_path, search, range(3))
         first = kill_in_the_middle(tmp_path, search, past=0)
@@ -160,11 +160,10 @@ def test_a_search_outlives_the_end_of_its_ray(killed: str, tmp_path: Path, migra
     GCS, without which it hears of no worker's end, after a minute."""
     shutil.copyfile(migrated_mlflow, tmp_path / "mlflow.db")
     flags = [*QUICK, "--steps", str(LIVE_STEPS), "--budget", "2", "--strategy", "tpe", "--checkpoint-seconds", "0.05"]
+    flags += ["--home", str(tmp_path)]
     with (
         (tmp_path / "stderr").open("w") as error,
-        forked.started(
-            forked.search, "run", *flags, "--home", str(tmp_path), environment=environment(), stderr=error
-        ) as search,
+        forked.started(forked.search, "run", *flags, environment=environment_within(tmp_path), stderr=error) as search,
     ):
         wait_while_it_runs(search, lambda: reached(tmp_path) > 0)
         (process,) = (each for each in psutil.Process(search.pid).children() if each.name() == killed)
