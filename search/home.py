@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from objectives.errors import RequestError
 from objectives.secrets import SECRET, redacted
+from search import outside
 
 if TYPE_CHECKING:
     from objectives.storage import Storage
@@ -137,7 +138,12 @@ def place_of(home: str | None, storage: str | None, tracking_uri: str | None) ->
         if value is not None and not value.strip():
             raise RequestError(f"{flag} is empty: give a value, or leave the option out")
     asked = storage or os.environ.get("SEARCH_STORAGE"), tracking_uri or os.environ.get("SEARCH_TRACKING_URI")
-    return Home.at(_folder(home), *asked)
+    place = Home.at(_folder(home), *asked)
+    whole = {"--home": str(place.folder), "--storage": place.storage, "--tracking-uri": place.tracking or ""}
+    for flag, value in whole.items():
+        if not outside.is_text(value):
+            raise RequestError(f"{flag} {redacted(value)!r} is no text in UTF-8: rename it, or give another")
+    return place
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from dashboards.words import DESCRIPTION_LIMIT
 from objectives.storage import fetched
 from search.catalog import Catalog, OutboxRecord, SearchRecord, TrialRecord
 from search.catalog.champions import registered
-from search.catalog.outbox import AGAIN
-from search.mlflow_agreement import key_of, status_of
+from search.catalog.outbox import AGAIN, queue_again, waiting
+from search.mlflow_agreement import disagreement, key_of, status_of
 from search.mlflow_registry import make_champion
 from search.mlflow_store import EXPERIMENT, KEY, PARENT, follow_artifacts, open_store, runs_of
 from search.spec import CHANGEABLE
@@ -93,8 +93,13 @@ class MlflowRuns:
         if row.kind == AGAIN:
             self._leave_one(search, key_of(search.id, row.trial), (trial or search).mlflow_run_id)
         parent, experiment = self._parent(search)
+        if search.mlflow_run_id not in (None, parent):  # somebody deleted that one: what was nested in it comes along
+            queue_again(self._catalog, search.id, disagreement(self._catalog, search, {}).missing)
         if trial is not None:
             self._write_trial(search, parent, experiment, trial)
+            if search.status != "running" and None not in waiting(self._catalog, search.id):
+                # It was refused when the result was written, which marks the front's runs: that is written once more.
+                queue_again(self._catalog, search.id, [])
         elif search.status == "running":
             self._client.update_run(parent, status="RUNNING")
             self._client.set_tag(parent, "status", "running")

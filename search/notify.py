@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import urllib.request
@@ -11,7 +12,7 @@ from base64 import b64encode
 from http.client import HTTPException, InvalidURL
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 PAUSES_S = (1.0, 4.0, 16.0, 64.0)
 _NO_URL = "what --notify of the schedule gives is no http or https URL: correct it"
@@ -62,7 +63,9 @@ def notify(target: str, text: str, pauses_s: tuple[float, ...] = PAUSES_S) -> bo
 
 
 def _apart(url: str) -> tuple[str, dict[str, str]]:
-    """The URL without user and password, which urllib takes for a part of the host's name, and the header for them."""
+    """The URL in ASCII, without user and password, which urllib takes for a part of the host's name, and the header for
+    them."""
+    url = re.sub(r"[^\x00-\x7f]+", lambda letters: quote(letters[0], errors="surrogateescape"), url)
     parts = urlsplit(url)
     given, at, host = parts.netloc.rpartition("@")
     if not at:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import insert, select
 
 from objectives.errors import LeaseLost
-from search.catalog.connect import BUSY_TIMEOUT_S, clear_errors, parse
+from search.catalog.connect import BUSY_TIMEOUT_S, POSTGRES_ISOLATION, clear_errors, parse
 from search.catalog.retry import retried
 from search.strategy.tried import KNOWN
 
@@ -44,9 +44,13 @@ def opened(url: str, search_id: str, sampler: optuna.samplers.BaseSampler | None
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:
-    """That waits as long as the catalog does where another process has locked a SQLite file."""
-    waits = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if parse(url).get_backend_name() == "sqlite" else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, **waits})
+    """That waits as long as the catalog does where another process has locked a SQLite file, and sees of others on
+    PostgreSQL what the catalog sees."""
+    if parse(url).get_backend_name() == "sqlite":
+        how: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
+    else:
+        how = {"isolation_level": POSTGRES_ISOLATION}
+    return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, **how})
 
 
 def _end_connections(storage: optuna.storages.RDBStorage) -> None:

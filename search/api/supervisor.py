@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from search.home import Home
 from search.spec import CHANGEABLE
 
 POLL_S = 0.5
-#: For a search to end in order; what takes longer is killed, and resumed like anything that was killed.
+#: For all searches together to end in order, since who ends this process waits for no longer (docker-compose.yml); what
+#: takes longer is killed, and resumed like anything that was killed.
 PATIENCE_S = 50.0
 
 _log = logging.getLogger(__name__)
@@ -132,12 +134,14 @@ class Supervisor:
         with self._lock:
             for child in self._children.values():
                 child.process.send_signal(signal.SIGINT)
-            for name, child in self._children.items():
+            deadline = time.monotonic() + PATIENCE_S
+            for child in self._children.values():
                 try:
-                    child.process.wait(PATIENCE_S)
+                    child.process.wait(max(0.0, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     child.process.kill()
                     child.process.wait()
+            for name, child in self._children.items():
                 if child.canceled:
                     with contextlib.suppress(StoreError):  # the next server resumes it
                         move(self._catalog, name, "running", "canceled")

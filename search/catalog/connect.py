@@ -33,6 +33,9 @@ BUSY_TIMEOUT_S = 30
 #: Execution options of a connection that is going to write. SQLite's plain transaction fails at once, without the
 #: busy timeout, if it reads and then writes while another has written. PostgreSQL knows no such option.
 WRITES = {"begin": "BEGIN IMMEDIATE"}
+#: What the catalog's row locks and Optuna are written for, whatever a server or role has as default: under a stricter
+#: one searches on one database would refuse each other.
+POSTGRES_ISOLATION = "READ COMMITTED"
 _EXAMPLES = "sqlite:///folder/search.db or postgresql://user@host/database"
 
 
@@ -96,7 +99,13 @@ def connect(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        return create_engine(url, json_serializer=to_json, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        return create_engine(
+            url,
+            json_serializer=to_json,
+            pool_pre_ping=True,
+            isolation_level=POSTGRES_ISOLATION,
+            connect_args={"connect_timeout": 10},
+        )
     except ImportError as error:
         raise StoreError(
             f"storage {shown(url)!r} needs the PostgreSQL driver: pip install 'lora-target-search[postgres]'."
@@ -174,12 +183,22 @@ def sole(engine: Engine, purpose: str, *, wait: bool = True) -> Iterator[bool]:
         yield connection is not None
 
 
+#: A server may limit how long a statement or a lock waits, and how long a connection may be silent: not ours that waits
+#: for another process, and then holds a lock. By the names that it knows, since older ones lack the last.
+_PATIENT = text(
+    "SELECT set_config(name, '0', false) FROM pg_settings "
+    "WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_session_timeout')"
+)
+
+
 @contextmanager
 def advisory_lock(engine: Engine, purpose: str, *, wait: bool) -> Iterator[Connection | None]:
     """As :func:`sole` on PostgreSQL: the connection that holds the lock, for as long as the server keeps that one."""
     key = int.from_bytes(hashlib.sha256(f"lora-target-search {purpose}".encode()).digest()[:8], signed=True)
     function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.detach()  # it ends here, and its settings with it
+        connection.execute(_PATIENT)
         held = connection.scalar(text(f"SELECT {function}(:key)"), {"key": key}) is not False
         try:
             yield connection if held else None
@@ -223,13 +242,26 @@ def _explain(url: URL, error: BaseException) -> str:
             if symptom in cause:
                 return sentence
         return f"SQLite refused ({line}): nothing already recorded is lost."
-    if "permission denied" in cause or "no schema has been selected" in cause:
-        return f"the server refused ({line}): grant this user the right to create and write tables."
+    for symptom, remedy in _POSTGRES.items():
+        if symptom in cause:
+            return f"the server refused ({line}): {remedy}."
     return f"the server did not answer as it should ({line}): check that it runs, and the user and password."
 
 
 #: PostgreSQL's insufficient_privilege, and invalid_schema_name: no schema that this user may use.
 _DENIED = {"42501", "3F000"}
+_TABLES = "grant this user the right to create and write tables"
+_CROWDED = "raise the limit there, or run fewer searches at once"
+_SLOW = "raise statement_timeout and lock_timeout of this user"
+_POSTGRES = {
+    "permission denied": _TABLES,
+    "no schema has been selected": _TABLES,
+    "too many clients": _CROWDED,
+    "too many connections": _CROWDED,
+    "connection slots are reserved": _CROWDED,
+    "due to statement timeout": _SLOW,
+    "due to lock timeout": _SLOW,
+}
 _SQLITE = {
     "file is not a database": "the file is something else than a SQLite database: choose another --home or --storage.",
     "malformed": "the file is damaged: restore it from a copy, or choose another --home.",

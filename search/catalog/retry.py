@@ -15,8 +15,9 @@ from objectives.errors import StoreError
 
 PATIENCE_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
-#: PostgreSQL ends its connections, or does not take any yet; deadlock and serialization failure.
-_PASSING = {"57P01", "57P02", "57P03", "40P01", "40001"}
+#: PostgreSQL ends its connections, or does not take any yet, or one was silent for too long, as where this process was
+#: suspended; deadlock and serialization failure.
+_PASSING = {"57P01", "57P02", "57P03", "57P05", "25P03", "40P01", "40001"}
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -265,6 +265,26 @@ def test_what_was_canceled_has_not_failed_and_the_next_one_begins(
     assert status(service, "first") == "canceled"
 
 
+def test_searches_that_do_not_end_are_waited_for_all_together(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    searching: Callable[[str], list[list[str]]],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("search.api.supervisor.PATIENCE_S", 2.0)
+    deaf = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    searching(f"import os, signal, time; {deaf}; open(f'{tmp_path}/deaf-{{os.getpid()}}', 'w'); time.sleep(600)")
+    for name in ("first", "second", "third"):
+        submit(service.catalog, name, "run", {}, "me")
+    supervisor = Supervisor(service.catalog, service.home, at_once=3)
+    supervisor.start()
+    wait_for(lambda: len(list(tmp_path.glob("deaf-*"))) == 3)
+    began = time.monotonic()
+    supervisor.stop()
+    assert 2.0 <= time.monotonic() - began < 4.0
+    assert [child.process.poll() for child in supervisor._children.values()] == [-signal.SIGKILL] * 3
+
+
 def test_what_is_canceled_while_it_is_about_to_begin_does_not(
     service: Service, monkeypatch: pytest.MonkeyPatch, searching: Callable[[str], list[list[str]]]
 ) -> None:

@@ -45,6 +45,12 @@ def test_a_user_and_password_in_the_url_are_given_to_the_server(
     assert asked == [f"POST /secret Basic {b64encode(b'me:p@ss:').decode()}"]
 
 
+def test_a_path_of_any_letters_is_sent_as_browsers_send_it(answering: Callable[[int], tuple[str, list[str]]]) -> None:
+    url, asked = answering(200)
+    assert notify(f"{url}/größe?an=모두%20&b", "x", ())
+    assert asked == ["POST /secret/gr%C3%B6%C3%9Fe?an=%EB%AA%A8%EB%91%90%20&b"]
+
+
 def test_a_server_that_is_busy_is_asked_again(answering: Callable[[int], tuple[str, list[str]]]) -> None:
     url, asked = answering(429)
     assert not notify(url, "x", (0.01, 0.01))

@@ -131,6 +131,25 @@ def test_mlflow_is_told_such_commands(sqlite: str, tmp_path: Path, monkeypatch: 
     assert given["flags"] == f" --home {tmp_path}"
 
 
+def test_a_place_whose_name_is_of_another_encoding_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow, Ray and SQLite's driver would refuse it later, each by an error of its own."""
+    latin = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    latin.mkdir()
+    url = f"sqlite:///{latin}/x.db"
+    for place, flag, value in (
+        ((str(latin), None, None), "--home", str(latin)),
+        ((None, url, None), "--storage", url),
+        ((None, None, url), "--tracking-uri", url),
+    ):
+        with pytest.raises(RequestError) as refusal:
+            place_of(*place)
+        assert str(refusal.value) == f"{flag} {value!r} is no text in UTF-8: rename it, or give another"
+    monkeypatch.chdir(latin)
+    with pytest.raises(RequestError, match=r"^--home '.*/caf.udce9/\.search' is no text"):
+        place_of(None, None, None)
+    assert place_of(str(tmp_path), None, None).folder == tmp_path
+
+
 def test_a_folder_that_was_deleted_holds_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home of a full path does not need it: the end of a long search is printed."""
     monkeypatch.delenv("SEARCH_HOME", raising=False)

@@ -20,7 +20,7 @@ def refused(state: str) -> BaseException:
     return psycopg.errors.lookup(state)("so says the server")  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("state", ["57P01", "57P02", "57P03", "40P01", "40001", "08006", "08001"])
+@pytest.mark.parametrize("state", ["57P01", "57P02", "57P03", "57P05", "25P03", "40P01", "40001", "08006", "08001"])
 def test_a_server_that_ends_or_gives_way_is_asked_again(state: str) -> None:
     assert dropped(OperationalError("SELECT 1", {}, refused(state)))
 

@@ -86,6 +86,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for weight in (-0.5, math.nan, math.inf)
     ),
     ({"ranks": (0,)}, "--ranks 0 must be whole numbers from 1, for example 4,8,16"),
+    ({"template": "a\0{text}"}, "--template 'a\\x00{text}' holds a NUL character: leave it out"),
+    *(
+        ({field: "caf\udce9"}, f"--{field} 'caf\\udce9' is no text in UTF-8: rename it, or give another")
+        for field in ("model", "data", "adapters")
+    ),
 ]
 
 
