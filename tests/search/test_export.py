@@ -42,6 +42,8 @@ def test_a_folder_that_is_there_and_empty_stays_what_it_is(
     """A link, and the folder that a shell stands in: to rename another one onto either is refused by the system."""
     new = exported(service, tmp_path / "new")
     assert {"adapter_config.json", "adapter_model.safetensors", "manifest.json", "README.md"} <= new
+    mode = (tmp_path / "new").stat().st_mode & 0o777
+    assert mode == 0o755, "a server's user may read it"
     (tmp_path / "volume").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "volume")
     assert exported(service, tmp_path / "link") == new
