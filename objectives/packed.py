@@ -250,5 +250,5 @@ def _record(outcome: Outcome, step: int, mean: float) -> Outcome:
         try:
             outcome.record(step, mean)
         except TrainingDiverged as error:
-            return error
+            return error.with_traceback(None)  # which would hold all models of the pack, and their optimiser
     return outcome

@@ -95,6 +95,10 @@ class _Trial:
     def close(self, status: str, reason: str | None = None) -> None:
         self.outcome |= {"status": status, "reason": reason}
 
+    def diverged(self, error: TrainingDiverged) -> None:
+        self.outcome["steps"] = error.step
+        self.close("failed", f"{error}: try a lower --learning-rate")
+
 
 class Workbench:
     """Measures placements of one assignment. Everything it returns is plain and ready for JSON."""
@@ -282,9 +286,9 @@ class Workbench:
             return 1
         for trial, outcome in zip(trials, outcomes, strict=True):
             trial.measurement["packed"] = len(trials)
-            with self._answering(trial):
-                if isinstance(outcome, TrainingDiverged):
-                    raise outcome
+            if isinstance(outcome, TrainingDiverged):  # raised, it would hold this frame, with all adapters in it
+                trial.diverged(outcome)
+            else:
                 trial.trained = outcome
         return None
 
@@ -323,8 +327,7 @@ class Workbench:
         try:
             yield
         except TrainingDiverged as error:
-            trial.outcome["steps"] = error.step
-            trial.close("failed", f"{error}: try a lower --learning-rate")
+            trial.diverged(error)
         except (MemoryError, RuntimeError) as error:
             if is_broken_for_good(error):
                 raise

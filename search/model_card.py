@@ -10,27 +10,32 @@ from typing import Any
 from dashboards.format import latency_name, metric_name
 from dashboards.loading import adapted_model
 
-_LABELS = """\
-The label counts whose tokens have the largest summed log-likelihood behind the prompt; `scoring` in `manifest.json` has
-the tokens of prompt and labels. With `model` from above, in this folder:
-
-```python
+_PROMPT = """\
 import json
 import torch
-from transformers import AutoTokenizer
+from transformers import {imported}
 
 scoring = json.load(open("manifest.json", encoding="utf-8"))["scoring"]
 first = scoring["first_ids"]
 tokenizer = AutoTokenizer.from_pretrained({base!r}{trusted})
 
 
-@torch.inference_mode()
-def classify(text):
+def prompt_of(text):
     prompt = scoring["template"].replace("{{text}}", text)
     prompt = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    if prompt[: len(first)] != first:  # the text may bring them
-        prompt = first + prompt
-    scores = {{}}
+    return prompt if prompt[: len(first)] == first else first + prompt  # the text may bring them"""
+
+_LABELS = """\
+The label counts whose tokens have the largest summed log-likelihood behind the prompt; `scoring` in `manifest.json` has
+the tokens of prompt and labels. With `model` from above, in this folder:
+
+```python
+{prompt}
+
+
+@torch.inference_mode()
+def classify(text):
+    prompt, scores = prompt_of(text), {{}}
     for label, ids in scoring["label_ids"].items():
         logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].float()
         scores[label] = logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum().item()
@@ -40,16 +45,56 @@ def classify(text):
 A text is cut at its end where prompt and longest label are more than {max_tokens} tokens."""
 
 _TEXT = """\
-The prompt is {prompt} with the row's text, tokenised without special tokens, behind the tokens {first_ids} unless
+The prompt is {template} with the row's text, tokenised without special tokens, behind the tokens {first_ids} unless
 it begins with them.
 Decoding is greedy, which requests to a server ask for with a temperature of 0, up to {end} or {max_new_tokens} tokens.
+With `model` from above, in this folder:
+
+```python
+{prompt}
+
+
+# In place of the checkpoint's own, whose penalties would change answers.
+model.generation_config = GenerationConfig()
+ends = {ends}
+
+
+@torch.inference_mode()
+def answer(text):
+    prompt = torch.tensor([prompt_of(text)])
+    ids = model.generate(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=scoring["max_new_tokens"],
+        do_sample=False,
+        eos_token_id=ends or None,
+    )[0, prompt.shape[1] :]
+    ids = [token for token in ids.tolist() if token not in ends]
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+```
+
 A prompt is scored once, by {metric} against all its completions; it is cut at its end where it and the longest
 completion are more than {max_tokens} tokens."""
 
 _HEAD = """\
 The classes are, in this order: {labels}. The head that was trained with the adapter is in this folder too. The
 tokenizer cuts a text to {max_tokens} tokens. Each was scored as if alone: if padding changes what the model says, as
-with FNet, CANINE and XLNet, serve texts of one length together."""
+with FNet, CANINE and XLNet, serve texts of one length together. With `model` from above, in this folder:
+
+```python
+import json
+import torch
+from transformers import AutoTokenizer
+
+labels = json.load(open("manifest.json", encoding="utf-8"))["labels"]
+tokenizer = AutoTokenizer.from_pretrained({base!r}{trusted})
+
+
+@torch.inference_mode()
+def classify(text):
+    ids = tokenizer(text, truncation=True, max_length={max_tokens}, return_tensors="pt")["input_ids"]
+    return labels[model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.argmax(-1).item()]
+```"""
 
 _SAMPLE = """\
 Where a note on test says below that N of M rows were used, they are those that
@@ -106,16 +151,28 @@ def _scoring(manifest: dict[str, Any]) -> str:
     scoring = manifest["scoring"]
     if scoring is None:
         return f"The prompt is {_code(repr(manifest['template']))} with the row's text."
-    if manifest["provenance"]["kind"] == "encoder":
+    provenance, max_tokens = manifest["provenance"], scoring["max_tokens"]
+    loaded = {
+        "base": manifest["base_model"],
+        "trusted": ", trust_remote_code=True" if provenance["trust_remote_code"] else "",
+    }
+    if provenance["kind"] == "encoder":
         labels = _code(json.dumps(manifest["labels"], ensure_ascii=False))  # which may hold commas
-        how = _HEAD.format(labels=labels, max_tokens=scoring["max_tokens"])
+        how = _HEAD.format(**loaded, labels=labels, max_tokens=max_tokens)
     elif manifest["task"] == "classification":
-        trusted = ", trust_remote_code=True" if manifest["provenance"]["trust_remote_code"] else ""
-        how = _LABELS.format(base=manifest["base_model"], trusted=trusted, max_tokens=scoring["max_tokens"])
+        how = _LABELS.format(prompt=_PROMPT.format(**loaded, imported="AutoTokenizer"), max_tokens=max_tokens)
     else:
-        prompt = _code(repr(scoring["template"]))
-        end = f"one of the tokens {scoring['end_ids']}" if "end_ids" in scoring else "the end of sequence"
-        how = _TEXT.format(**scoring, prompt=prompt, end=end, metric=metric_name(manifest["metric"]))
+        ends = scoring.get("end_ids", [] if scoring["eos_id"] is None else [scoring["eos_id"]])
+        how = _TEXT.format(
+            template=_code(repr(scoring["template"])),
+            first_ids=scoring["first_ids"],
+            end=f"one of the tokens {ends}" if "end_ids" in scoring else "the end of sequence",
+            max_new_tokens=scoring["max_new_tokens"],
+            prompt=_PROMPT.format(**loaded, imported="AutoTokenizer, GenerationConfig"),
+            ends=ends,
+            metric=metric_name(manifest["metric"]),
+            max_tokens=max_tokens,
+        )
     notes = "\n".join(f"- {note}" for note in manifest["notes"])
     return "\n\n".join([how, *([_SAMPLE.format(seed=manifest["provenance"]["seed"]), notes] if notes else [])])
 

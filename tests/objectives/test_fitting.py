@@ -83,3 +83,12 @@ def test_a_tokenizer_of_another_model_is_refused(zoo: Zoo) -> None:
         f"llama: its tokenizer gives token {largest} where the model has {largest}: restore the tokenizer files that "
         "belong to this model"
     )
+
+
+def test_a_completion_may_have_the_token_that_a_model_does_not(zoo: Zoo) -> None:
+    """No prompt need have it: an added end of a turn stands behind answers alone."""
+    task = make_task(zoo, "llama", "generation")
+    row = task.splits["train"][0]
+    task = replace(task, splits={"train": [replace(row, completion=[*row.completion, VOCABULARY])]})
+    with pytest.raises(ModelError, match=f"gives token {VOCABULARY} where the model has {VOCABULARY}: restore"):
+        within_vocabulary(task, LlamaConfig(vocab_size=VOCABULARY), Path("llama"))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,
@@ -28,11 +28,13 @@ from transformers import (
     PreTrainedConfig,
     RobertaConfig,
     T5Config,
+    XLMConfig,
     XLNetConfig,
 )
 
 from objectives.errors import ModelError
 from objectives.model import (
+    CODE_FILES,
     SAFE_FILES,
     SECOND_COPIES,
     check_weights,
@@ -168,6 +170,8 @@ def test_what_helps_follows_from_what_is_wrong(
         (BartConfig(), "encoder"),
         (T5Config(), "encoder"),
         (XLNetConfig(), "encoder"),
+        (XLMConfig(), "encoder"),
+        (XLMConfig(causal=True), "causal"),
         (Gemma3TextConfig(), "causal"),
         (Gemma3TextConfig(use_bidirectional_attention=True), "encoder"),
     ],
@@ -238,6 +242,11 @@ def test_no_weights_at_all(tmp_path: Path) -> None:
     assert message(check_weights, tmp_path) == f"{tmp_path} holds no model.safetensors: download the weights."
 
 
+def test_weights_that_are_none(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "model.safetensors")
+    assert message(check_weights, tmp_path) == (f"{tmp_path}/model.safetensors holds no weights: download it again.")
+
+
 def test_an_adapter_beside_the_model_is_refused(folder: Path) -> None:
     """transformers would load it with the model, whose accuracy and latency were then called the base model's."""
     (folder / "adapter_config.json").write_text("{}")
@@ -261,10 +270,16 @@ def test_of_two_sets_of_weights_those_are_checked_that_are_loaded(folder: Path) 
 
 def test_a_snapshot_holds_the_weights_once_and_every_tokenizer() -> None:
     there = [
-        "config.json", "spiece.model", "bpe.codes", "model-00001-of-00002.safetensors", "model.safetensors.index.json",
-        "consolidated.safetensors", "original/model.safetensors", "pytorch_model.bin", "modeling_custom.py",
+        "config.json", "spiece.model", "bpe.codes", "vocab.txt", "chat_template.jinja",
+        "model-00001-of-00002.safetensors", "model.safetensors.index.json", "modeling_custom.py", "own.tiktoken",
+        "consolidated.safetensors", "original/model.safetensors", "pytorch_model.bin",
     ]  # fmt: skip
-    assert list(filter_repo_objects(there, allow_patterns=SAFE_FILES, ignore_patterns=SECOND_COPIES)) == there[:5]
+
+    def taken(files: list[str]) -> list[str]:
+        return list(filter_repo_objects(there, allow_patterns=files, ignore_patterns=SECOND_COPIES))
+
+    assert taken(SAFE_FILES) == there[:7]
+    assert taken(SAFE_FILES + CODE_FILES) == there[:9], "where its code is trusted"
 
 
 @pytest.mark.parametrize("told", [{"return_dict": False}, {"output_hidden_states": True}, {"output_attentions": True}])
@@ -338,6 +353,19 @@ def test_a_model_is_loaded_in_what_it_computes_in(
     model = load_base(tmp_path, "encoder", torch.bfloat16, "cpu", labels=["no", "yes"])
     assert model.dtype == computes_in
     assert load_base(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "yes"]).dtype == torch.float32
+
+
+def test_memory_that_is_short_in_the_first_pass_says_nothing_of_the_precision(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model would be loaded once more, at twice the size."""
+
+    def short(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", short)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_base(folder, "causal", torch.bfloat16, "cpu")
 
 
 def test_the_context_of_an_encoder_ends_where_its_positions_do() -> None:

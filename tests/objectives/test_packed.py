@@ -279,6 +279,13 @@ def test_a_layer_whose_input_is_not_slot_after_slot_is_refused(zoo: Zoo, unusual
     assert why_not_packed(base, models, make_task(zoo, "llama")) == f"model.layers.1.mlp.up_proj: {WHY}"
 
 
+def test_a_base_that_mixes_rows_behind_all_adapters_is_refused(zoo: Zoo) -> None:
+    base, space = zoo.copy("llama"), zoo.space("llama")
+    models = [attach(base, space, Placement.of(["o_proj"], 2), seed=0).get_base_model()]
+    base.model.layers[1].mlp.__class__ = Expert  # what it gives reaches the output head alone
+    assert why_not_packed(base, models, make_task(zoo, "llama")) == f"output head: {WHY}"
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_in_parts_or_in_one_go_the_result_is_the_same(zoo: Zoo, name: str) -> None:
     """The part before may have been made alone, and what is kept on the way is as good as what is returned."""

@@ -159,6 +159,17 @@ def test_the_test_split_with_a_stored_adapter_is_that_of_the_trained_model(zoo: 
     assert bench.test(None) == bench.measure_base()["validation"] != figures
 
 
+def test_placements_are_compared_on_validation_and_test_is_read_when_it_is_asked_for(zoo: Zoo, tmp_path: Path) -> None:
+    """Those that were chosen by rows of test would be flattered there."""
+    task = make_task(zoo, "llama")
+    task = replace(task, splits={**task.splits, "test": task.splits["test"][:5]})
+    bench = Workbench(assignment(zoo, "llama", tmp_path, task=task, training=replace(TRAINING, steps=1)))
+    outcome = bench.measure([Request(Placement.of(["q_proj"], 4), "0", {"ratio": 1.2})])[0]
+    compared = [bench.measure_base({"ratio": 1.0}), outcome["measurement"]]
+    assert [measured["validation"]["rows"] for measured in compared] == [18, 18]
+    assert [bench.test(adapter)["rows"] for adapter in (None, outcome["adapter"])] == [5, 5]
+
+
 @pytest.mark.parametrize("metric", ["rouge_l", "bleu"])
 def test_generation(zoo: Zoo, tmp_path: Path, metric: str) -> None:
     task = replace(make_task(zoo, "llama", "generation"), max_new_tokens=8)
@@ -192,6 +203,16 @@ def test_a_profile_that_is_known_is_not_measured_again(zoo: Zoo, tmp_path: Path)
     assert outcome["measurement"]["latency"] == profile
     assert "latency_context" not in outcome, "it may have been measured elsewhere"
     assert bench.measure_base(profile)["latency"] == profile
+    just = Workbench(assignment(zoo, "llama", tmp_path, max_ratio=1.5, training=replace(TRAINING, steps=1)))
+    assert just.measure([Request(Placement.of(["q_proj"], 4), "1", profile)])[0]["status"] == "complete"
+
+
+def test_the_seconds_of_a_phase_that_is_done_twice_are_those_of_both() -> None:
+    """As a pack that did not fit is trained again."""
+    seconds = {"training": 5.0}
+    with workbench._timed(seconds, "training"):
+        pass
+    assert seconds["training"] > 5
 
 
 @pytest.mark.parametrize(("steps", "step"), [(30, 10), (1, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import weakref
 from collections.abc import Sequence
@@ -111,6 +112,27 @@ def test_a_pack_that_does_not_fit_is_halved_once_and_for_all(
     assert_alike(together[:3], alone(bench, requests(zoo, "b")))
     bench.measure([replace(request, name=f"c{request.name}") for request in some])
     assert sizes == [4, 2, 2, 2, 2]
+
+
+def test_adapters_of_a_pack_that_diverged_are_let_go_at_once(
+    zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the next collection of cycles, which may be trials away."""
+    held: list[weakref.ref[Any]] = []
+
+    def spy(base: Any, models: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        held.extend(map(weakref.ref, models))
+        return train_packed(base, models, *args, **kwargs)
+
+    monkeypatch.setattr(workbench, "train_packed", spy)
+    bench = workbench_of(assignment(zoo, "llama", tmp_path, training=replace(TRAINING, learning_rate=1e30)))
+    gc.disable()
+    try:
+        outcomes = bench.measure(requests(zoo, "a"))
+        assert [each() for each in held] == [None] * 3
+    finally:
+        gc.enable()
+    assert "failed" in {outcome["status"] for outcome in outcomes}
 
 
 @pytest.mark.parametrize("trials", [1, 3])

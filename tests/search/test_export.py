@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import pytest
 import torch
 import yaml
 
+from objectives.accuracy import evaluate
+from objectives.backbone import attach, load_adapter
+from objectives.class_logits import class_logits
 from objectives.encoding import encode
 from objectives.errors import RequestError, StoreError
 from objectives.placement import Placement
@@ -21,7 +26,7 @@ from search.prepare import prepare
 from search.spec import SearchSpec
 from tests.api.conftest import Service, service, write_adapter
 from tests.disks import Disk, disk
-from tests.objectives.tiny import Zoo, make_data
+from tests.objectives.tiny import LABELLED, Zoo, all_groups, make_data, make_task, shake
 
 __all__ = ["disk", "service"]  # fixtures
 
@@ -37,6 +42,8 @@ def test_a_folder_that_is_there_and_empty_stays_what_it_is(
     """A link, and the folder that a shell stands in: to rename another one onto either is refused by the system."""
     new = exported(service, tmp_path / "new")
     assert {"adapter_config.json", "adapter_model.safetensors", "manifest.json", "README.md"} <= new
+    mode = (tmp_path / "new").stat().st_mode & 0o777
+    assert mode == 0o755, "a server's user may read it"
     (tmp_path / "volume").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "volume")
     assert exported(service, tmp_path / "link") == new
@@ -156,6 +163,57 @@ def test_the_code_of_the_card_reads_a_prompt_as_the_search_did(
         seen.clear()
 
 
+def follow(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What all code of the card defines, run in the folder of the adapter."""
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    names: dict[str, Any] = {}
+    with contextlib.chdir(folder):
+        for code in re.findall(r"```python\n(.*?)```", model_card(manifest), re.DOTALL):
+            exec(code, names)
+    return names
+
+
+@pytest.mark.parametrize("ends", [[], [3, 4]])
+def test_the_code_of_the_card_answers_as_the_search_did(service: Service, tmp_path: Path, ends: list[int]) -> None:
+    """Checkpoints bring penalties and temperatures of their own, which accuracy was measured without."""
+    zoo = Zoo(tmp_path)
+    rows = [("where is it?", "The Eagle is cheap"), ("<s>who?", "a French place"), ("how many people", "three")]
+    data = make_data("generation", {"train": rows})
+    task = replace(encode(data, zoo.tokenizer("llama"), "causal", max_tokens=64, ends=ends), max_new_tokens=9)
+    adapted = attach(zoo.base("llama"), zoo.space("llama"), all_groups(zoo.space("llama")), seed=0)
+    shake(adapted)
+    adapted.save_pretrained(tmp_path / "adapter")
+    found = load_adapter(zoo.base("llama"), str(tmp_path / "adapter"))
+    evaluation = evaluate(found, task, "test", metric="rouge_l", tokenizer=zoo.tokenizer("llama"))
+    rather = {"repetition_penalty": 9.0, "do_sample": True, "temperature": 9.0, "max_new_tokens": 3}
+    (zoo.folder("llama") / "generation_config.json").write_text(json.dumps(rather))
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    told = {"base_model": str(zoo.folder("llama")), "scoring": task.scoring(), "task": "generation"}
+    answer = follow(manifest | told | {"metric": "rouge_l"}, tmp_path / "adapter")["answer"]
+    assert tuple(answer(text) for text, _ in rows) == evaluation.predictions
+    assert len(set(evaluation.predictions)) > 1
+
+
+def test_the_code_of_the_card_classifies_with_the_head_that_was_trained(service: Service, tmp_path: Path) -> None:
+    zoo = Zoo(tmp_path)
+    task = make_task(zoo, "bert", max_tokens=16)  # which cuts some rows
+    task = replace(task, labels=("a, b", "né", "c"), splits={"test": task.splits["validation"]})
+    adapted = attach(zoo.base("bert"), zoo.space("bert"), all_groups(zoo.space("bert")), seed=0)
+    shake(adapted)
+    head = adapted.get_base_model().classifier.modules_to_save["default"]
+    with torch.no_grad():  # so that rows differ in their class
+        head.weight.mul_(100)
+        head.bias.sub_(class_logits(adapted.eval(), task.splits["test"], task.pad_id).mean(0))
+    adapted.save_pretrained(tmp_path / "adapter")
+    predictions = evaluate(adapted, task, "test", metric="accuracy").predictions
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    provenance = manifest["provenance"] | {"kind": "encoder", "labels": list(task.labels), "dtype": "float32"}
+    told = {"base_model": str(zoo.folder("bert")), "scoring": task.scoring(), "labels": list(task.labels)}
+    classify = follow(manifest | told | {"provenance": provenance}, tmp_path / "adapter")["classify"]
+    assert tuple(classify(text) for text, _ in LABELLED[::2]) == predictions
+    assert len(set(predictions)) > 1
+
+
 def test_the_card_keeps_classes_apart(service: Service, tmp_path: Path) -> None:
     manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
     labels = ["a, b", "né"]
@@ -168,7 +226,7 @@ def test_the_card_has_a_prompt_whole_and_the_metric_by_its_name(service: Service
     """Backticks of a template end no code."""
     manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
     template = "`{text}` in ```json:"
-    scoring = {"template": template, "first_ids": [1], "max_tokens": 64, "max_new_tokens": 16}
+    scoring = {"template": template, "first_ids": [1], "max_tokens": 64, "max_new_tokens": 16, "eos_id": 1}
     test = {"accuracy": 0.6, "accuracy_ci": [0.5, 0.7], "rows": 100}
     told = {"scoring": scoring, "task": "generation", "metric": "rouge_l", "test": test}
     card = model_card(manifest | told)
