@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,30 @@ from objectives.workbench import Assignment
 
 class _Over(BaseException):
     """The run is: no Exception, for which Tune would tidy up, and ask a Ray that has ended until that ends us too."""
+
+
+@contextmanager
+def _deaths_alike() -> Iterator[None]:
+    """Within, Tune hears of every worker's death in the one way that it knows; at others it fails itself.
+
+    Of a worker that Ray killed for want of memory comes the death, or that reason, by which news is faster.
+    """
+    from ray import exceptions
+    from ray.air.execution._internal.actor_manager import RayActorManager
+
+    others = (exceptions.OutOfMemoryError, exceptions.NodeDiedError, exceptions.WorkerCrashedError)
+    known = RayActorManager._actor_task_failed
+
+    def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        is_death = isinstance(exception, others) and not isinstance(exception, exceptions.RayTaskError)
+        told = exceptions.RayActorError(error_msg=str(exception)) if is_death else exception
+        known(manager, tracked_actor_task, told)
+
+    RayActorManager._actor_task_failed = failed
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = known
 
 
 def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worker: float) -> None:
@@ -67,7 +93,8 @@ def run_plan(plan: Plan, assignment: Assignment, *, workers: int, gpus_per_worke
             ),
         )
         try:
-            tuner.fit()
+            with _deaths_alike():
+                tuner.fit()
         except _Over:
             searcher.error = searcher.error or SearchError(
                 "Ray on this machine has ended: a process of it was killed, or memory ran out; nothing is lost: resume "

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cluster.jobs import Job
+from cluster.session import ray_session
+from cluster.tune import run_plan
 from objectives.latency import LatencySettings
 from objectives.storage import Folder
 from objectives.training import TrainingSettings
@@ -45,6 +49,24 @@ class Jobs:
         return not self._jobs
 
 
+class Once(Jobs):
+    """One job, which is given out again where its worker died."""
+
+    def __init__(self) -> None:
+        super().__init__(Job("base"))
+        self.told: list[str] = []
+
+    def finished(self, job: Job, outcome: Mapping[str, Any]) -> None:
+        self.told.append(f"finished: {outcome['device']}")
+
+    def failed(self, job: Job, reason: str) -> None:
+        self.told.append(f"failed: {reason}")
+
+    def lost(self, job: Job, reason: str) -> None:
+        self.told.append(f"lost: {reason}")
+        self._jobs.append(job)
+
+
 def assignment(folder: Path, adapters: Folder) -> Assignment:
     zoo = Zoo(folder / "models")
     return Assignment(
@@ -58,3 +80,11 @@ def assignment(folder: Path, adapters: Folder) -> Assignment:
         threads=1,
         uses_gpu=False,
     )
+
+
+def done(plan: Once, given: Assignment) -> list[str]:
+    """What the plan is told by one worker of a Ray of its own."""
+    with ray_session(1, None) as ready:
+        ready()
+        run_plan(plan, given, workers=1, gpus_per_worker=0.0)
+    return plan.told

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from objectives.checkpoint import SUFFIX
 from tests import forked
 from tests.commands import QUICK, assert_whole, call, environment, environment_within
-from tests.faults import broken_gpu, one_refuses, training_process
+from tests.faults import broken_gpu, killed_for_memory, one_refuses, training_process
 from tests.faults.training_process import NAME, STEPS
 from tests.waiting import wait_for
 
@@ -213,6 +213,15 @@ def test_a_worker_whose_gpu_is_broken_for_good_gives_way_to_another(tmp_path: Pa
     ]
     first, second = (tmp_path / "processes").read_text().split()
     assert first != second
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_killed_for_memory_has_died_however_ray_says_it(tmp_path: Path) -> None:
+    """Tune took the one of two reports for a fault of its own, and ended the search."""
+    assert json.loads(printed(killed_for_memory.main, tmp_path)) == [
+        "lost: the worker was killed, since its machine ran out of memory",
+        "finished: cpu, 1 thread",
+    ]
 
 
 @pytest.mark.slow
