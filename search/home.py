@@ -141,8 +141,7 @@ def place_of(home: str | None, storage: str | None, tracking_uri: str | None) ->
     place = Home.at(_folder(home), *asked)
     whole = {"--home": str(place.folder), "--storage": place.storage, "--tracking-uri": place.tracking or ""}
     for flag, value in whole.items():
-        if not outside.is_text(value):
-            raise RequestError(f"{flag} {redacted(value)!r} is no text in UTF-8: rename it, or give another")
+        outside.text(value, flag)
     return place
 
 

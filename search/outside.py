@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from objectives.errors import RequestError
+from objectives.secrets import redacted
 from search.names import PICKS
 
 #: Of a search, as a whole string. It is also the name of files.
@@ -35,6 +36,16 @@ def is_name(given: str) -> bool:
 def is_text(given: str) -> bool:
     """Whether a database takes it: no bytes of another encoding, no NUL."""
     return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in given)
+
+
+def text(given: str, what: str) -> str:
+    """Raises RequestError for what MLflow, Ray and pages of reports could not write: late, and not by a sentence."""
+    if not is_text(given):
+        why = "holds a NUL character: leave it out"
+        if "\0" not in given:
+            why = "is no text in UTF-8: rename it, or give another"
+        raise RequestError(f"{what} {redacted(given)!r} {why}")
+    return given
 
 
 def name(given: str, what: str = "--name") -> str:

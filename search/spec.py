@@ -158,11 +158,8 @@ class SearchSpec:
         if self.series is not None:
             outside.name(self.series, "--series")
         for field in (each.name for each in fields(self)):
-            # MLflow, Ray and pages of reports could not write it: late, and not by a sentence.
-            if isinstance(value := getattr(self, field), str) and not outside.is_text(value):
-                if "\0" in value:
-                    raise RequestError(f"{_flag(field)} {value!r} holds a NUL character: leave it out")
-                raise RequestError(f"{_flag(field)} {value!r} is no text in UTF-8: rename it, or give another")
+            if isinstance(value := getattr(self, field), str):
+                outside.text(value, _flag(field))
 
     def _check_types(self) -> None:
         for field in fields(self):

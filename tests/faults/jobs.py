@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.objectives.tiny import Zoo, make_task
 
 
 @dataclass(frozen=True)
-class Entrance(Folder):
+class Entrance(Folder, ABC):
     """A folder of adapters; workers that ask for it are written down in ``processes`` beside it, one a line."""
 
     def check(self, *, create: bool = False) -> None:
@@ -31,9 +32,9 @@ class Entrance(Folder):
             file.write(f"{os.getpid()}\n")
         self.entered(processes)
 
+    @abstractmethod
     def entered(self, processes: Path) -> None:
         """What this worker meets."""
-        raise NotImplementedError
 
 
 class Jobs:
