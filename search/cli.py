@@ -14,6 +14,7 @@ from objectives.latency.settings import LatencySettings
 from search.cli_across import ablate, compare, print_several
 from search.cli_bridges import recipe, schema
 from search.cli_doctor import doctor
+from search.cli_remove import remove
 from search.cli_schedule import schedule
 from search.cli_serve import env, serve, token, ui
 from search.home import has_catalog, home_of, known_home, opened, place_of
@@ -125,7 +126,7 @@ def _document(name: str, *place: str | None) -> dict[str, Any]:
         return result_document(catalog, search)
 
 
-for each in (ablate, compare, recipe, schema, doctor, schedule, serve, token, env, ui):
+for each in (ablate, compare, recipe, schema, doctor, remove, schedule, serve, token, env, ui):
     cli.add_command(each)
 
 

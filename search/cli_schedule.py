@@ -216,7 +216,7 @@ def run(home: str | None, storage: str | None, tracking_uri: str | None, debug: 
 
     with _opened(place) as catalog:
         click.echo("nights run as they come due (Ctrl-C ends this)", err=True)
-        Daemon(catalog, place.folder / "nights", command, environment=place.environment()).run()
+        Daemon(catalog, place.night_logs, command, environment=place.environment()).run()
 
 
 @click.command("run", add_help_option=False)

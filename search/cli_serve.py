@@ -105,7 +105,7 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
         listener.close()
     server = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     click.echo(f"MLflow UI at {page_of(server, searches)} (Ctrl-C ends it)", err=True)
-    artifacts = place.folder / "mlartifacts"
+    artifacts = place.mlflow_artifacts
     follow_artifacts(uri, artifacts)
     command = [sys.executable, "-m", "mlflow", "server", "--default-artifact-root", str(artifacts)]
     command += ["--host", host, "--port", str(port)]

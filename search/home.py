@@ -53,11 +53,35 @@ class Home:
     def _own_mlflow(self) -> str:
         return _sqlite(self.folder / "mlflow.db")
 
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Of an MLflow that is a database; a server keeps them itself."""
+        return self.folder / "mlartifacts"
+
+    @property
+    def night_logs(self) -> Path:
+        """Of schedules; a file NAME.log for each search."""
+        return self.folder / "nights"
+
+    @property
+    def api_logs(self) -> Path:
+        """Of submissions to the API; a file NAME.log for each search."""
+        return self.folder / "logs"
+
     def adapters(self, search: SearchRecord) -> Storage:
         """Of this search alone: in this home, or where its ``--adapters`` says."""
         from objectives.storage import storage_at
 
-        return storage_at(f"{search.spec.get('adapters') or self.folder / 'adapters'}/{search.id}")
+        return storage_at(f"{self._adapters(search)}/{search.id}")
+
+    def delete_adapters(self, search: SearchRecord) -> None:
+        """All of this search, and what its workers left."""
+        from objectives.storage import storage_at
+
+        storage_at(self._adapters(search)).delete(search.id)
+
+    def _adapters(self, search: SearchRecord) -> str:
+        return str(search.spec.get("adapters") or self.folder / "adapters")
 
     def flags(self, *, anywhere: bool = False) -> str:
         """What has to follow a command of ours, one that is printed for a person, to find this home; nothing for the

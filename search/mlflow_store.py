@@ -145,32 +145,45 @@ def _with_driver(tracking_uri: str) -> str:
     return parse(tracking_uri).render_as_string(hide_password=False)
 
 
-def runs_of(client: MlflowClient, experiments: Iterable[str], condition: str = "") -> Iterator[Run]:
-    """All runs that are not deleted, newest first, of experiments by their ids; one that is not there has none."""
+def runs_of(
+    client: MlflowClient, experiments: Iterable[str], condition: str = "", *, trashed: bool = False
+) -> Iterator[Run]:
+    """All runs, newest first, of experiments by their ids; one that is not there has none.
+
+    ``trashed``: also those that were deleted, which MLflow can restore.
+    """
+    from mlflow.entities import ViewType
+
+    view = ViewType.ALL if trashed else ViewType.ACTIVE_ONLY
     token = None
     while True:
-        page = client.search_runs([*experiments], condition, max_results=_PAGE, page_token=token)
+        page = client.search_runs([*experiments], condition, view, max_results=_PAGE, page_token=token)
         yield from page
         if not (token := page.token):
             return
 
 
-def run_states(tracking_uri: str, known: Iterable[str | None], search: str | None = None) -> dict[str, list[RunState]]:
-    """The runs of all searches, or of those of one name, by key and newest first. Raises as :func:`open_store`.
+def opened(tracking_uri: str, known: Iterable[str | None]) -> tuple[MlflowClient, list[str]] | None:
+    """The store, and the ids of experiments that searches were written to; None, and nothing is made, where none was.
 
-    ``known`` are the ids of the experiments that searches were written to, which somebody may have renamed since. Empty
-    where nothing was ever written; nothing is made then.
+    ``known`` are the ids of the experiments that they were begun in, which somebody may have renamed since. Raises as
+    :func:`open_store`.
     """
     if tracking_uri.startswith("sqlite") and not sqlite_file(parse(tracking_uri)).exists():
-        return {}
+        return None
     client = open_store(tracking_uri)
     experiments = {each for each in known if each}
     if (named := client.get_experiment_by_name(EXPERIMENT)) is not None:
         experiments.add(str(named.experiment_id))
-    if not experiments:
+    return (client, sorted(experiments)) if experiments else None
+
+
+def run_states(tracking_uri: str, known: Iterable[str | None], search: str | None = None) -> dict[str, list[RunState]]:
+    """The runs of all searches, or of those of one name, by key and newest first; as :func:`opened` finds them."""
+    if (store := opened(tracking_uri, known)) is None:
         return {}
     states: dict[str, list[RunState]] = {}
-    for run in runs_of(client, sorted(experiments), f"tags.search = '{search}'" if search else ""):
+    for run in runs_of(*store, f"tags.search = '{search}'" if search else ""):
         state = RunState(str(run.info.run_id), str(run.info.status), run.data.tags.get(PARENT))
         states.setdefault(run.data.tags.get(KEY, ""), []).append(state)
     return states

@@ -146,7 +146,7 @@ def _track(catalog: Catalog, home: Home, comparison: dict[str, Any], stream: Tex
     from search.mlflow_runs import MlflowRuns
 
     try:
-        MlflowRuns(catalog, home.mlflow(), home.folder / "mlartifacts", lambda _: {}).write_comparison(comparison)
+        MlflowRuns(catalog, home.mlflow(), home.mlflow_artifacts, lambda _: {}).write_comparison(comparison)
     except Exception as error:
         print(
             f"note: MLflow did not take the comparison ({said(error)}): `python -m search compare "

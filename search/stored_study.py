@@ -43,6 +43,16 @@ def opened(url: str, search_id: str, sampler: optuna.samplers.BaseSampler | None
         _end_connections(storage)
 
 
+def delete_study(url: str, search_id: str) -> None:
+    """Nothing, if there is none. Raises StoreError if the database refuses."""
+    with clear_errors(parse(url)), contextlib.suppress(KeyError):
+        storage = _storage(url)
+        try:
+            optuna.delete_study(study_name=search_id, storage=storage)
+        finally:
+            _end_connections(storage)
+
+
 def _storage(url: str) -> optuna.storages.RDBStorage:
     """That waits as long as the catalog does where another process has locked a SQLite file, and sees of others on
     PostgreSQL what the catalog sees."""

@@ -158,8 +158,8 @@ def tracker_of(catalog: Catalog, home: Home) -> Tracker:
     def document(search_id: str) -> dict[str, Any]:
         return result_document(catalog, catalog.search_of(search_id))
 
-    artifacts, flags = home.folder / "mlartifacts", home.flags(anywhere=True)
-    return Tracker(catalog, home.mlflow(), artifacts, document, only=home.mlflow_kept(), flags=flags)
+    flags = home.flags(anywhere=True)
+    return Tracker(catalog, home.mlflow(), home.mlflow_artifacts, document, only=home.mlflow_kept(), flags=flags)
 
 
 def refuse_unknown_kind(tracking_uri: str) -> None:

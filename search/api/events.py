@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from typing import Any
 
-from objectives.errors import StoreError
+from objectives.errors import StoreError, UnknownSearch
 
 POLL_S = 1.0
 #: Between two looks at a catalog that does not answer.
@@ -65,6 +65,8 @@ async def events(look: Callable[[], dict[str, Any]], seen: str | None) -> AsyncI
             spoke = time.monotonic()
             await asyncio.sleep(AWAY_S)
             continue
+        except UnknownSearch:  # it was removed; who comes back is told so
+            return
         over = state.pop("over")
         data = json.dumps(state, ensure_ascii=True, allow_nan=False)
         digest = hashlib.sha256(data.encode()).hexdigest()[:16]

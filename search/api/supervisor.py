@@ -205,7 +205,7 @@ class Supervisor:
         return _Child(process, again=asked.started_at is not None and not goes_on, heard=heard)
 
     def _log_of(self, name: str) -> Path:
-        return self._home.folder / "logs" / f"{name}.log"
+        return self._home.api_logs / f"{name}.log"
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:

@@ -104,6 +104,17 @@ def test_all_who_watch_a_search_share_a_look_at_it(monkeypatch: pytest.MonkeyPat
     assert looks == ["demo", "ended", "ended", "unknown", "unknown"]
 
 
+def test_watching_ends_with_a_search_that_is_removed() -> None:
+    looks = iter([{"status": "running", "over": False}])
+
+    def look() -> dict[str, Any]:
+        if (state := next(looks, None)) is None:
+            raise UnknownSearch("no search is named 'demo'")
+        return state
+
+    assert [kind for kind, _, _ in read_events("".join(heard(look)))] == ["progress"]
+
+
 def heard(look: Callable[[], dict[str, Any]], seen: str | None = None) -> list[str]:
     async def watch() -> list[str]:
         return [each async for each in events(look, seen)]
