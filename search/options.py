@@ -101,6 +101,12 @@ proposals = group(
         help="settled, under additive: end when no trial is likely to raise the front by 2%.  [default: budget]",
     ),
     click.option("--series", metavar="NAME", help="Build on the earlier searches of this series; keep its champion."),
+    click.option(
+        "--keep",
+        type=int,
+        metavar="N",
+        help="Remove all of the series but its newest N searches and the champion's, at the end.  [default: keep all]",
+    ),
 )
 trials = group(
     click.option(

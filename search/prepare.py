@@ -189,6 +189,8 @@ def _oversights(spec: SearchSpec) -> list[str]:
         found.append("no --model was given: the base model is the demonstration's, a Llama of 0.2 million parameters")
     if spec.data is None and spec.model is not None:
         found.append("no --data was given: the rows are the demonstration's, messages to a web shop")
+    if spec.keep is not None and spec.series is None:
+        found.append(f"--keep {spec.keep} is not used: it is for the searches of a --series")
     if spec.stop_when == "settled" and spec.strategy not in ("auto", "additive"):
         found.append(
             f"--stop-when settled is not used: --strategy {spec.strategy} does not tell when a front is settled"

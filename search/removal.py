@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,25 @@ def remove(catalog: Catalog, home: Home, search: SearchRecord, *, keep_mlflow: b
         delete_search(catalog, search.id)
     left = sorted(map(str, elsewhere))
     return {"search": search.name, "trials": len(trials), "mlflow_runs": runs, "left": left}
+
+
+def remove_old(catalog: Catalog, home: Home, search: SearchRecord, keep: int) -> Iterator[str]:
+    """Removes all of the series of ``search`` but its newest ``keep`` searches, itself, and that of the champion.
+
+    Yields what became of each, in a sentence: what cannot be removed now the next search of the series tries again.
+    """
+    series = search.spec["series"]
+    champion = current(catalog, series)
+    stay = {search.id, champion and champion.champion_search}
+    for old in catalog.searches(series)[keep:]:
+        if old.id in stay:
+            continue
+        try:
+            (found,) = removable(catalog, [old.name])
+            remove(catalog, home, found, keep_mlflow=False)
+            yield f"search {old.name} of series {series} was removed, since --keep is {keep}"
+        except (RequestError, OSError) as error:
+            yield f"search {old.name} of series {series} stays for now: {error}"
 
 
 def _delete_runs(home: Home, search: SearchRecord) -> int:

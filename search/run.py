@@ -224,8 +224,16 @@ class Run:
                 self._tracker.stop(5.0)
             raise
         self._progress.phase("writing to MLflow")
-        for note in _told(self._home, search, self._tracker):
+        for note in (*_told(self._home, search, self._tracker), *self._remove_old(search)):
             self._progress.note(note)
+
+    def _remove_old(self, search: SearchRecord) -> Iterator[str]:
+        """As ``--keep`` asks; notes on what that did."""
+        from search.removal import remove_old
+
+        spec = self._prepared.spec
+        if spec.series is not None and spec.keep is not None:
+            yield from remove_old(self._catalog, self._home, search, spec.keep)
 
     def _end(self, search: SearchRecord, status: str, reason: str | None) -> None:
         self._catalog.set_status(search.id, status, reason, elapsed_s=time.monotonic() - self._began)

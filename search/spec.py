@@ -22,7 +22,7 @@ CHANGEABLE = ("budget", "workers", "max_hours", "ray_address")
 SEEDS = ("seed", "training_seed")
 #: The least of each whole number.
 AT_LEAST = {"budget": 1, "bands": 1, "batch_size": 1, "accumulate": 1, "max_tokens": 8, "seed": 0, "retries": 0}
-AT_LEAST |= {"steps": 1, "workers": 1, "pack": 1, "validation_rows": 2, "test_rows": 2, "training_seed": 0}
+AT_LEAST |= {"keep": 1, "steps": 1, "workers": 1, "pack": 1, "validation_rows": 2, "test_rows": 2, "training_seed": 0}
 ABOVE_ZERO = ("max_hours", "max_tpot_ratio", "max_adapter_mb", "learning_rate", "checkpoint_seconds")
 #: What else to give, where a number from zero is wanted.
 FROM_ZERO = {
@@ -76,6 +76,7 @@ class SearchSpec:
     seed: int = 0
     training_seed: int | None = None
     series: str | None = None
+    keep: int | None = None
     batch_size: int = 16
     accumulate: int = 1
     learning_rate: float | None = None

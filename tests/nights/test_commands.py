@@ -19,6 +19,7 @@ from objectives.errors import RequestError
 from search.catalog.schedules import add_schedule, claim, end_night, nights
 from search.catalog.store import Catalog
 from search.cli_schedule import schedule
+from search.spec import SearchSpec
 from tests.commands import QUICK, assert_whole, call, call_json, command, environment
 from tests.json_reference import undescribed, unseen
 from tests.waiting import wait_for
@@ -159,7 +160,9 @@ def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(
     hook, heard = server
     with closing(Catalog(f"sqlite:///{tmp_path / 'search.db'}")) as catalog:
         begin = datetime.now(UTC) - timedelta(days=1)
-        add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", ["--budget", "3", *QUICK], str(tmp_path), begin, hook)
+        catalog.create_search("s-of-old", SearchSpec(series="s").to_json(), {})
+        flags = ["--budget", "3", *QUICK, "--keep", "1"]
+        add_schedule(catalog, "s", "0 2 * * *", "UTC", "once", flags, str(tmp_path), begin, hook)
         with daemon_on(tmp_path) as is_at_work:
             wait_for(lambda: any(catalog.trials(each.id) for each in catalog.searches()), 120, alive=is_at_work)
         (night,) = nights(catalog, "s")
@@ -168,6 +171,7 @@ def test_a_night_that_its_daemon_was_told_to_leave_is_gone_on_with_by_the_next(
             wait_for(lambda: nights(catalog, "s")[0].status == "ended", 180, alive=is_at_work)
             (night,) = nights(catalog, "s")
             assert (night.result, night.attempts) == ("complete", 2)
+        assert catalog.names() == {night.search}
         trials = catalog.trials(catalog.search(night.search).id)
         assert night.steps == sum(trial.steps for trial in trials) > 0
         assert_whole(tmp_path, night.search, 3)

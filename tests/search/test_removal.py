@@ -22,7 +22,7 @@ from search.cli import cli
 from search.doctor import examine
 from search.home import Home
 from search.lease import Lease
-from search.removal import removable, remove
+from search.removal import removable, remove, remove_old
 from search.strategy.space import PlacementSpace
 from search.study import Study
 from search.tracking import Tracker
@@ -126,6 +126,25 @@ def test_what_is_at_work_or_needed_is_refused(sqlite: str, tracking_uri: str, tm
         for night in removable(catalog, ["night-2", "night-1"]):
             remove(catalog, home, night, keep_mlflow=True)
         assert current(catalog, "tickets") is None
+
+
+def test_a_series_keeps_its_newest_searches_and_the_champions(sqlite: str, tmp_path: Path) -> None:
+    home = Home.at(tmp_path, sqlite, None)
+    with closing(Catalog(sqlite)) as catalog, closing(Catalog(sqlite)) as other:
+        catalog.create_search("of-another", SPEC | {"series": "others"}, FACTS)
+        nights = [catalog.create_search(f"night-{number}", SPEC | {"series": "tickets"}, FACTS) for number in range(6)]
+        end_trial(catalog, nights[1], 2, adapter="nowhere")
+        decide(catalog, nights[1].id, "tickets", "crowned", catalog.trial(nights[1].id, 2), "", {})
+        left = "of-another", "night-1", "night-2", "night-4", "night-5"
+        with Lease(other, nights[2].id, "night-2"):
+            assert [note.partition(":")[0] for note in remove_old(catalog, home, nights[5], 2)] == [
+                "search night-3 of series tickets was removed, since --keep is 2",
+                "search night-2 of series tickets stays for now",
+                "search night-0 of series tickets was removed, since --keep is 2",
+            ]
+        assert catalog.names() == {*left}
+        assert len(list(remove_old(catalog, home, nights[2], 1))) == 1, "not the one that asks, though it is old"
+        assert catalog.names() == {*left} - {"night-4"}
 
 
 def killed_on_the_way(folder: Path, storage: str) -> None:
