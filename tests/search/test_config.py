@@ -184,7 +184,9 @@ def test_every_setting_has_its_meaning(schema: Draft202012Validator) -> None:
     assert all(setting["description"] for setting in schema.schema["properties"].values())
 
 
-@pytest.mark.parametrize(("typed", "proposed"), [("re", ["report", "resume", "recipe", "remove"]), ("run --ta", ["--task"])])
+@pytest.mark.parametrize(
+    ("typed", "proposed"), [("re", ["report", "resume", "recipe", "remove"]), ("run --ta", ["--task"])]
+)
 def test_bash_completes(typed: str, proposed: list[str], tmp_path: Path) -> None:
     scripts = Path(sys.executable).parent
     if not (scripts / "target-search").exists():
