@@ -21,6 +21,7 @@ from search.catalog.store import Catalog
 from search.doctor import examine
 from search.export import export_adapter, verify_adapter
 from search.home import Home
+from search.removal import remove
 from search.run import start
 from search.spec import SearchSpec
 from tests import forked
@@ -120,6 +121,15 @@ def test_a_search_keeps_its_adapters_in_s3(
             stray.write_bytes(b"x")
         (found,) = examine(home, "far", fix=True)
         assert (found["problems"], found["mended"]) == ([], ["1 folders or files of no trial deleted: 0009-left"])
+        with closing(Catalog(home.storage)) as catalog:
+            old = catalog.create_search("old", search.spec, {})
+            with home.adapters(old).writing("0000-o") as adapter:
+                adapter.mkdir()
+                (adapter / WEIGHTS).touch()
+            assert home.adapters(old).names() == ["0000-o"]
+            remove(catalog, home, old, keep_mlflow=False)
+        assert home.adapters(old).names() == []
+        assert len(home.adapters(search).names()) == len(trials)
         home.adapters(search).delete(trials[0].adapter.rpartition("/")[2])
         (found,) = examine(home, "far", fix=True)
         assert found["problems"] == [
