@@ -48,17 +48,25 @@ def remove(catalog: Catalog, home: Home, search: SearchRecord, *, keep_mlflow: b
     Its row goes last: after an error, or a kill, the search can be removed again. Returns ``{"search", "trials",
     "mlflow_runs", "left"}``: folders of adapters that are not this home's, and were left alone.
 
-    Raises RequestError if somebody has begun to run it, or if MLflow cannot be reached; StoreError for what a server
-    refuses, OSError for what a disk does.
+    Raises RequestError if somebody has begun to run it, or if MLflow cannot be reached; StoreError for what a server or
+    a disk refuses.
     """
     # Without the turn of who writes to MLflow, another process could write anew what is deleted here.
     with Lease(catalog, search.id, search.name), catalog.sole("tracking", wait=True):
         trials = catalog.trials(search.id)
         runs = 0 if keep_mlflow else _delete_runs(home, search)
         delete_study(catalog.url, search.id)
-        home.delete_adapters(search)
-        for folder in (home.night_logs, home.api_logs):
-            (folder / f"{search.name}.log").unlink(missing_ok=True)
+        try:
+            home.delete_adapters(search)
+            for folder in (home.night_logs, home.api_logs):
+                (folder / f"{search.name}.log").unlink(missing_ok=True)
+        except StoreError:
+            raise
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename} cannot be deleted ({error.strerror}), so search {search.name} is still there: mend "
+                "that, and remove it again"
+            ) from error
         elsewhere = {Path(trial.adapter).parent for trial in trials if trial.adapter and Path(trial.adapter).exists()}
         delete_search(catalog, search.id)
     left = sorted(map(str, elsewhere))
@@ -80,7 +88,7 @@ def remove_old(catalog: Catalog, home: Home, search: SearchRecord, keep: int) ->
             (found,) = removable(catalog, [old.name])
             remove(catalog, home, found, keep_mlflow=False)
             yield f"search {old.name} of series {series} was removed, since --keep is {keep}"
-        except (RequestError, OSError) as error:
+        except RequestError as error:
             yield f"search {old.name} of series {series} stays for now: {error}"
 
 

@@ -13,7 +13,7 @@ import optuna
 import pytest
 from sqlalchemy import MetaData, create_engine, select
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, StoreError
 from search import removal
 from search.catalog import Catalog, SearchRecord
 from search.catalog.champions import current, decide
@@ -178,6 +178,21 @@ def test_an_mlflow_that_is_away_is_told_before_anything_is_deleted(sqlite: str, 
             remove(catalog, away, search, keep_mlflow=False)
         assert len(catalog.trials(search.id)) == 1
         assert remove(catalog, away, search, keep_mlflow=True)["trials"] == 1
+
+
+def test_a_disk_that_refuses_is_named_and_the_search_is_still_there(sqlite: str, tmp_path: Path) -> None:
+    home = Home.at(tmp_path, sqlite, None)
+    (tmp_path / "adapters").write_text("not a folder")
+    with closing(Catalog(sqlite)) as catalog:
+        search = catalog.create_search("demo", SPEC, FACTS)
+        with pytest.raises(StoreError) as refusal:
+            remove(catalog, home, search, keep_mlflow=False)
+        assert str(refusal.value) == (
+            f"{tmp_path}/adapters/{search.id} cannot be deleted (Not a directory), so search demo is still there: mend "
+            "that, and remove it again"
+        )
+        (tmp_path / "adapters").unlink()
+        assert remove(catalog, home, search, keep_mlflow=False)["trials"] == 0
 
 
 def test_adapters_of_another_home_stay_and_are_named(sqlite: str, tmp_path: Path) -> None:
