@@ -50,9 +50,13 @@ def searched(home: Home, catalog: Catalog, name: str, series: str | None = None)
     for folder in (home.night_logs, home.api_logs):
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.log").touch()
-    registered = document() | {"registry_uri": f"models:/{name}@champion"}
-    Tracker(catalog, home.mlflow(), home.mlflow_artifacts, lambda _: registered).drain()
+    deliver(home, catalog)
     return catalog.search(name)
+
+
+def deliver(home: Home, catalog: Catalog) -> None:
+    registered = document() | {"registry_uri": "models:/NAME@champion"}
+    Tracker(catalog, home.mlflow(), home.mlflow_artifacts, lambda _: registered).drain()
 
 
 def rows_that_name(catalog: Catalog, *words: str) -> list[str]:
@@ -108,6 +112,8 @@ def test_what_is_at_work_or_needed_is_refused(sqlite: str, tracking_uri: str, tm
         for decided, champion in ((0, 0), (1, 0), (2, 2)):
             trial = catalog.trial(nights[champion].id, 2)
             decide(catalog, nights[decided].id, "tickets", "kept", trial, f"why {decided}", {})
+            catalog.set_status(nights[decided].id, "complete")
+            deliver(home, catalog)
         with Lease(other, lone.id, "lone"), pytest.raises(RequestError, match="lone is being run by process"):
             removable(catalog, ["night-0", "lone"])
         submit(catalog, "lone", "resume", {}, "me")
@@ -118,7 +124,10 @@ def test_what_is_at_work_or_needed_is_refused(sqlite: str, tracking_uri: str, tm
         with pytest.raises(RequestError, match=r"night-2 has the champion of series tickets .*'night-1' would stay"):
             removable(catalog, ["night-2", "night-0"])
         (first,) = removable(catalog, ["night-0"])
-        remove(catalog, home, first, keep_mlflow=True)
+        remove(catalog, home, first, keep_mlflow=False)
+        client = Reader(tracking_uri).client
+        assert client.get_model_version_by_alias("tickets", "champion").tags["search"] == "night-2"
+        assert len(client.search_model_versions("name = 'tickets'")) == 1
         now = current(catalog, "tickets")
         assert now is not None
         assert now.champion_search == nights[2].id
