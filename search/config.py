@@ -61,12 +61,6 @@ def read_config(file: Path) -> dict[str, Any]:
         if value is not None and not _is(kind, value):
             shown = repr(value) if plain is None or isinstance(value, str) else plain
             raise RequestError(f"--config {file}: {name} is {shown}: give {kind}")
-        # To YAML 1.1 numbers with colons are to the base of 60, and those with a zero in front to that of 8.
-        if plain is not None and isinstance(value, int | float) and re.search(r":|^[-+]?0[0-9_]", plain):
-            raise RequestError(
-                f"--config {file}: {name} is {plain}, which YAML reads as {value}: write a decimal number, without "
-                "colons or leading zeros"
-            )
         settings[name] = value
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -94,8 +88,22 @@ def _entries(file: Path) -> dict[str, tuple[Any, str | None]]:
     if twice := [name for name, count in names.items() if count > 1]:
         raise RequestError(f"--config {file}: {twice[0]} is given twice: give it once")
     # By now the root has what << names among its own.
+    words = {key.value: [each for each in _scalars(node) if each.style is None] for key, node in root.value}
+    for key, found in words.items():
+        for word in found:
+            # To YAML 1.1 numbers with colons are to the base of 60, and those with a zero in front to that of 8.
+            if word.tag.endswith((":int", ":float")) and re.search(r":|^[-+]?0[0-9_]", word.value):
+                raise RequestError(
+                    f"--config {file}: {key.replace('-', '_')} is {word.value}, which YAML reads as "
+                    f"{yaml.safe_load(word.value)}: write a decimal number, without colons or leading zeros"
+                )
     plain = {key.value: node.value for key, node in root.value if node.id == "scalar" and node.style is None}
     return {str(key): (value, plain.get(str(key))) for key, value in content.items()}
+
+
+def _scalars(node: Any) -> list[Any]:
+    """The value itself, or those of a list."""
+    return [node] if node.id == "scalar" else [each for each in node.value if getattr(each, "id", None) == "scalar"]
 
 
 def _is(kind: str, value: Any) -> bool:

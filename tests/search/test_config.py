@@ -83,6 +83,7 @@ def test_data_that_is_no_text_is_told_what_it_may_be(value: str, tmp_path: Path)
         ("name: 2026-11-30", "name is 2026-11-30: give {text}"),
         ("model: no", "model is no: give {text}"),
         ("budget: '3'", "budget is '3': give a whole number"),
+        ("ranks: [4, 010]", "ranks is 010, which YAML reads as 8: {decimal}"),
         ("<<: {budget: 010}", "budget is 010, which YAML reads as 8: {decimal}"),
         ("--budget: 3", "unknown setting '--budget'; known are {known}"),
     ],
