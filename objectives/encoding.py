@@ -47,6 +47,7 @@ class EncodedTask:
     first_ids: tuple[int, ...] = ()  # special tokens in front of every prompt
     doubts: tuple[str, ...] = ()  # what is odd about model and data together, in sentences for the user
     other_ends: tuple[int, ...] = ()  # that end an answer as eos_id does, such as the end of a turn
+    trims: bool = False  # whether the chat template takes away the white space around a text
 
     @property
     def ends(self) -> list[int]:
@@ -63,7 +64,7 @@ class EncodedTask:
             "max_new_tokens": self.max_new_tokens,
             "eos_id": self.eos_id,
         }
-        return told | ({"end_ids": self.ends} if self.other_ends else {})
+        return told | ({"end_ids": self.ends} if self.other_ends else {}) | ({"trims": True} if self.trims else {})
 
     def notes(self) -> list[str]:
         most = f"{self.max_tokens} tokens (--max-tokens, or the model's context)"
@@ -173,10 +174,10 @@ def encode(
     splits: dict[str, list[EncodedRow]] = {}
     cut_prompts = dict.fromkeys(data.splits, 0)
     for split, rows in data.splits.items():
-        prompts = [begun(ids) for ids in _ids(tokenizer, [chosen.before + row.text + chosen.after for row in rows])]
+        prompts = [begun(ids) for ids in _ids(tokenizer, [chosen.head(row.text) + chosen.after for row in rows])]
         for i, row in enumerate(rows):
             if len(prompts[i]) > limit:
-                (head,) = _ids(tokenizer, [chosen.before + row.text.removesuffix(own_end)])
+                (head,) = _ids(tokenizer, [chosen.head(row.text.removesuffix(own_end))])
                 prompts[i] = begun(head)[: limit - len(tail)] + tail
                 cut_prompts[split] += 1
         splits[split] = [
@@ -207,6 +208,7 @@ def encode(
             *_changed(tokenizer, [*other_ends, eos], splits["validation"], targets["validation"]),
         ),
         other_ends=tuple(other_ends),
+        trims=chosen.trims,
     )
 
 

@@ -13,6 +13,8 @@ from objectives.rows import shorten
 
 PLAIN_TEMPLATE = "{text}\nAnswer:"
 _MARK = "\N{OBJECT REPLACEMENT CHARACTER}"
+#: White space that no chat template has of its own, around the mark: by it is seen whether that of a text is kept.
+_SPACE = "\t"
 #: What chat templates are told that today is: with prompts that change from day to day, neither a resumed search nor a
 #: series could be compared with what was measured before. The day that Llama 3.2's template takes without a clock.
 _DATE = datetime(2024, 7, 26)
@@ -28,6 +30,7 @@ class Template:
     special: bool  # whether the tokenizer adds its own first tokens; a chat template brings them itself
     end: str = ""  # what a chat template has behind an answer
     opening: str = ""  # what it has in front of one beside white space, and does not end a prompt with
+    trims: bool = False  # whether it takes away the white space around a text, as those of Llama 3 and Gemma do
 
     @classmethod
     def choose(cls, tokenizer: Any, template: str | None) -> Template:
@@ -45,9 +48,11 @@ class Template:
             if has_chat:
                 turn, lead, end = _chat(tokenizer)
                 before, _, after = turn.partition(_MARK)
+                trims = not (before.endswith(_SPACE) and after.startswith(_SPACE))
+                before, after = before.removesuffix(_SPACE), after.removeprefix(_SPACE)
                 if lead.isspace():
-                    return cls(before, after, lead, special=False, end=end)
-                return cls(before, after, "", special=False, end=end, opening=lead)
+                    return cls(before, after, lead, special=False, end=end, trims=trims)
+                return cls(before, after, "", special=False, end=end, opening=lead, trims=trims)
             template = PLAIN_TEMPLATE
         if template.count("{text}") != 1:
             raise RequestError(f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")
@@ -84,6 +89,10 @@ class Template:
                 "--template that ends with </think>"
             )
 
+    def head(self, text: str) -> str:
+        """Of the prompt of a row: what stands in front of ``after``."""
+        return self.before + (text.strip() if self.trims else text)
+
     @property
     def text(self) -> str:
         return self.before + "{text}" + self.after
@@ -101,7 +110,8 @@ def _clock() -> str:
 
 
 def _chat(tokenizer: Any) -> tuple[str, str, str]:
-    """A user's turn that says the mark, as the chat template has it, and what it has before an answer and behind one.
+    """A user's turn that says the mark, with the white space around it that the chat template leaves, and what it has
+    before an answer and behind one.
 
     Raises RequestError where it does not say the mark.
     """
@@ -117,8 +127,9 @@ def _chat(tokenizer: Any) -> tuple[str, str, str]:
 
     reason = "it does not show what the user says"
     # Text, or for models that see images too, a list of parts.
-    for content in (_MARK, [{"type": "text", "text": _MARK}]):
-        user, answer = ({"role": role, "content": content} for role in ("user", "assistant"))
+    for content in (str, lambda text: [{"type": "text", "text": text}]):
+        user = {"role": "user", "content": content(_SPACE + _MARK + _SPACE)}
+        answer = {"role": "assistant", "content": content(_MARK)}
         try:
             turn = said(user, prompt=True)
         except Exception as error:  # a template is a program of its maker's

@@ -21,7 +21,7 @@ tokenizer = AutoTokenizer.from_pretrained({base!r}{trusted})
 
 
 def prompt_of(text):
-    prompt = scoring["template"].replace("{{text}}", text)
+    prompt = scoring["template"].replace("{{text}}", text{trimmed})
     prompt = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     return prompt if prompt[: len(first)] == first else first + prompt  # the text may bring them"""
 
@@ -155,6 +155,7 @@ def _scoring(manifest: dict[str, Any]) -> str:
     loaded = {
         "base": manifest["base_model"],
         "trusted": ", trust_remote_code=True" if provenance["trust_remote_code"] else "",
+        "trimmed": ".strip()" if scoring.get("trims") else "",  # as the chat template does
     }
     if provenance["kind"] == "encoder":
         labels = _code(json.dumps(manifest["labels"], ensure_ascii=False))  # which may hold commas

@@ -161,6 +161,23 @@ def test_a_chat_template_that_tells_the_date_is_the_same_every_day(form: str, da
     assert Template.choose(dated, None).text == f"Today is {day}. <user>{{text}}\n<bot>"
 
 
+@pytest.mark.parametrize("part", ["m.content", "m.content[0].text"])
+@pytest.mark.parametrize("end", ["", " | trim", ".lstrip()"])
+def test_a_prompt_has_the_white_space_around_a_text_that_the_chat_template_leaves(part: str, end: str) -> None:
+    """Llama 3's and Gemma's leave none: a server would ask in other tokens than the adapter was trained on."""
+    chat = f"{{% for m in messages %}}<user> {{{{ {part}{end} }}}} {{% endfor %}}<bot>"
+    tokenizer = make_tokenizer(chat=chat)
+    rows = [("\n who wrote this book?\n", "person"), ("where is Rome? " * 20, "location")]
+    task = encode(make_data("classification", {"train": rows}), tokenizer, "causal", max_tokens=64)
+    whole, cut = ([*row.prompt] for row in task.splits["train"])
+    says = rows[0][0] if "content[0]" not in part else [{"type": "text", "text": rows[0][0]}]
+    served = tokenizer.apply_chat_template([{"role": "user", "content": says}], tokenize=False)
+    assert tokenizer.decode(whole) == (served if end != ".lstrip()" else served.replace("\n", ""))
+    assert tokenizer.decode(cut).startswith("<user> where is Rome?")
+    assert task.template == "<user> {text} <bot>"
+    assert task.scoring().get("trims", False) == bool(end)
+
+
 def test_a_chat_template_of_parts_is_given_parts() -> None:
     parts = "{% for m in messages %}<user>{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}<bot>"
     assert Template.choose(make_tokenizer(chat=parts), None).text == "<user>{text}<bot>"

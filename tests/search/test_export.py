@@ -136,14 +136,17 @@ def test_rank_and_alpha_are_those_of_the_trial(service: Service, tmp_path: Path)
     assert (manifest["rank"], manifest["alpha"]) == (16, 32)
 
 
-@pytest.mark.parametrize("template", ["{text}\nAnswer:", "<s>{text}\nAnswer:"])
+@pytest.mark.parametrize("template", ["{text}\nAnswer:", "<s>{text}\nAnswer:", "chat"])
 def test_the_code_of_the_card_reads_a_prompt_as_the_search_did(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
 ) -> None:
-    """A beginning of sequence stands once, whether a row or the template brings it or none does."""
+    """A beginning of sequence stands once, whether a row or the template brings it or none does; and of the white space
+    around a text only what the template leaves.
+    """
     zoo, seen = Zoo(tmp_path), []
-    rows = [("<s>who wrote this book?", "yes"), ("where is the city of Rome?", "no")]
+    rows = [("<s>who wrote this book?", "yes"), (" where is the city of Rome?\n", "no")]
     tokenizer = zoo.tokenizer("llama")
+    tokenizer.chat_template = "<user>{{ messages[0].content | trim }}<bot>"
     task = encode(make_data("classification", {"train": rows}), tokenizer, "causal", max_tokens=64, template=template)
     manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
     manifest |= {"base_model": str(zoo.folder("llama")), "scoring": task.scoring()}
