@@ -11,7 +11,7 @@ from objectives.accuracy import evaluate
 from tests.objectives.test_encoding import CHAT, EOS, PAD, encoded, ids
 from tests.objectives.tiny import Zoo, make_task, make_tokenizer
 
-TURNS = "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}{% else %}<bot>{{ m.content }}"
+TURNS = "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}{% else %}<bot>{{ m.content }} "
 TURNS += "{% endif %}<pad>\n{% endfor %}{% if add_generation_prompt %}<bot>{% else %}</s>{% endif %}"
 
 
