@@ -326,15 +326,15 @@ def test_many_labels_take_memory_by_their_pairs_and_not_by_pairs_of_their_tokens
 def test_a_model_that_knows_the_answers_scores_one(zoo: Zoo, metric: str) -> None:
     tokenizer = zoo.tokenizer("llama")
     task = encode(make_data("generation", {"train": DIALOGUES[:3]}), tokenizer, "causal", max_tokens=128)
+    several = [replace(row, references=("none of these", *row.references)) for row in task.splits["test"]]
+    task = replace(task, splits={**task.splits, "test": several})
     space = zoo.space("llama")
     model = attach(zoo.base("llama"), space, all_groups(space, 16), seed=0).get_base_model()
     before = evaluate(model.eval(), task, "test", metric=metric, tokenizer=tokenizer)
     train(model, task, TrainingSettings(steps=60, batch_size=3, learning_rate=2e-2))
     after = evaluate(model, task, "test", metric=metric, tokenizer=tokenizer)
-    assert after.predictions == tuple(target for _, target in DIALOGUES[:3])
-    assert after.scores == (1.0, 1.0, 1.0)
-    assert sum(before.scores) / 3 < 0.5
-    assert after.loss < 0.1 < before.loss
+    assert after.predictions == tuple(target for _, target in DIALOGUES[:3]) and after.scores == (1.0, 1.0, 1.0)
+    assert sum(before.scores) < 1.5 and after.loss < 0.1 < before.loss
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import BartConfig, BartForSequenceClassification, LlamaConfig, MBartTokenizer, T5GemmaConfig
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    CanineConfig,
+    LlamaConfig,
+    MBartTokenizer,
+    T5GemmaConfig,
+)
 
 from objectives.accuracy import evaluate
 from objectives.encoding import encode
@@ -73,9 +81,11 @@ def test_a_pad_token_that_was_added_without_resizing_the_model_is_replaced(zoo: 
         within_vocabulary(replace(task, kind="encoder"), LlamaConfig(vocab_size=VOCABULARY), Path("bert"))
 
 
-def test_a_tokenizer_of_another_model_is_refused(zoo: Zoo) -> None:
-    task = make_task(zoo, "llama")
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_a_tokenizer_of_another_model_is_refused(zoo: Zoo, kind: Any) -> None:
+    task = replace(make_task(zoo, "llama"), kind=kind)
     assert within_vocabulary(task, LlamaConfig(vocab_size=VOCABULARY), Path("llama")) is task
+    assert within_vocabulary(task, CanineConfig(), Path("canine")) is task, "it has no vocabulary"
     largest = max(max(row.prompt) for split in task.splits.values() for row in split)
     with pytest.raises(ModelError) as refusal:
         within_vocabulary(task, LlamaConfig(vocab_size=largest), Path("llama"))
