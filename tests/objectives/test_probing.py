@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from objectives.cut import narrowest_cut
-from objectives.probing import same_but_for_rounding, tried
+from objectives.probing import in_float32, same_but_for_rounding, tried
 from tests.objectives.tiny import Zoo
 
 
@@ -37,6 +37,16 @@ def test_other_shapes_and_no_numbers_are_not_the_same() -> None:
     for broken in (torch.tensor([math.nan, -math.inf]), torch.tensor([1.0, math.inf]), torch.tensor([1.0, 2.0])):
         assert not same_but_for_rounding(broken, plain, torch.float32)
     assert not same_but_for_rounding(torch.tensor([math.nan]), torch.tensor([math.nan]), torch.float32)
+
+
+def test_a_model_that_was_in_float32_is_itself_again_also_after_an_error() -> None:
+    model = torch.nn.BatchNorm1d(3).bfloat16()  # with buffers, of which one counts
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="within"), in_float32(model):
+        assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.int64}
+        raise ValueError("within")
+    after = model.state_dict()
+    assert all(torch.equal(after[name], was) and after[name].dtype == was.dtype for name, was in before.items())
 
 
 SHORT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
