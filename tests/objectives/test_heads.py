@@ -12,6 +12,7 @@ from transformers import (
     BartForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
     PerceiverConfig,
     PerceiverForMaskedLM,
     PerceiverForSequenceClassification,
@@ -23,13 +24,24 @@ from objectives.errors import ModelError
 from objectives.heads import head_parameters, head_parameters_of
 from objectives.model import load_model, meta_model
 
+BERT = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
 
-def test_an_encoder_gets_a_new_head_with_named_classes(tmp_path: Path) -> None:
-    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
-    BertForMaskedLM(config).save_pretrained(tmp_path)
+
+@pytest.mark.parametrize(
+    ("made", "new"),
+    [(BertForMaskedLM, ["bert.pooler", "classifier"]), (BertForSequenceClassification, ["classifier"])],
+)
+def test_an_encoder_gets_a_new_head_with_named_classes(made: Any, new: list[str], tmp_path: Path) -> None:
+    """And a pooler, if the checkpoint was trained without; how much that is can be told before it is loaded."""
+    made(BERT).save_pretrained(tmp_path)
     model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "maybe", "yes"])
     assert model.config.num_labels == 3
     assert model.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
+    assert model.new_modules == new
+    structure = meta_model(model.config, "encoder", 3)
+    assert head_parameters_of(structure, tmp_path) == head_parameters(model) == 3 * 33 + (len(new) - 1) * 32 * 33
+    structure.base_model_prefix = "body"  # as of remote code: its weights must not all be taken for a head
+    assert head_parameters_of(structure, tmp_path) == 0
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "b"]])
