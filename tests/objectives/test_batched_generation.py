@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,18 @@ def test_a_model_that_raises_for_padding_generates_from_each_row_alone(zoo: Zoo)
             raise RuntimeError("The size of tensor a (24) must match the size of tensor b (12)")
 
     model.register_forward_pre_hook(refuse, with_kwargs=True)
+    assert not rows_keep_apart(model, 2)
+
+
+def test_a_model_that_reads_padding_once_it_goes_on_generates_from_each_row_alone(zoo: Zoo) -> None:
+    """Its prompts are all right: what it keeps of them is not."""
+    model = zoo.copy("llama")
+
+    def forget(_: torch.nn.Module, args: object, inputs: dict[str, Any]) -> tuple[object, dict[str, Any]]:
+        goes_on = inputs["input_ids"].shape[1] == 1
+        return args, inputs | ({"attention_mask": None} if goes_on else {})
+
+    model.register_forward_pre_hook(forget, with_kwargs=True)
     assert not rows_keep_apart(model, 2)
 
 
