@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,24 @@ def test_an_encoder_gets_a_new_head_with_named_classes(made: Any, new: list[str]
     assert head_parameters_of(structure, tmp_path) == head_parameters(model) == 3 * 33 + (len(new) - 1) * 32 * 33
     structure.base_model_prefix = "body"  # as of remote code: its weights must not all be taken for a head
     assert head_parameters_of(structure, tmp_path) == 0
+
+
+def test_a_body_of_another_shape_than_the_configuration_s_is_refused(tmp_path: Path) -> None:
+    """Heads may differ in shape, and are new then; words whose embeddings are drawn anew mean nothing."""
+    BertForMaskedLM(BERT).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 70}))
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["a", "b"])
+    assert "lacks the weights of bert.embeddings.word_embeddings.weight" in str(caught.value)
+
+
+def test_a_body_of_another_name_is_no_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As code of a model's own may have it: all of the model would be trained and kept with every adapter."""
+    BertForSequenceClassification(BERT).save_pretrained(tmp_path)
+    monkeypatch.setattr(BertForSequenceClassification, "base_model_prefix", "body")
+    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "maybe", "yes"])
+    assert model.new_modules == ["classifier"]
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "b"]])
