@@ -108,7 +108,10 @@ def default_sentence(document: dict[str, Any]) -> str:
         return f"{text}."
     other = next(each for each in document["placements"] if _same(each, against))
     latency = latency_name(document["latency_axis"])
-    what = f"than {called(other)}, {against['what']}"
+    rival = f"{called(other)}, {against['what']}"
+    if f"{abs(against['tpot_saving']):.1%}" == "0.0%":  # as of one latency class of a server
+        return f"{text}, at the same {latency} as {rival} (ratio {decimal(default['tpot_ratio'])})."
+    what = f"than {rival}"
     ratios = f"ratio {decimal(default['tpot_ratio'])} instead of {decimal(other['tpot_ratio'])}"
     saving = f"{document['latency_axis']}_p95_saving"
     value, bounds = against.get(saving), against.get(f"{saving}_ci")

@@ -84,6 +84,15 @@ def test_a_dearer_default_is_said_to_be_dearer() -> None:
     assert "at 25.0% higher TPOT than k_proj+v_proj r8" in words.default_sentence(document)
 
 
+def test_a_rival_of_equal_latency_is_no_saving() -> None:
+    """As where a server fuses both; percentiles of one measurement say nothing of two placements."""
+    document = against(tpot_saving=0.0004)
+    document["placements"][2]["tpot_ratio"] = 1.2005
+    assert words.default_sentence(document).endswith(
+        "within 5.0), at the same TPOT as k_proj+v_proj r8, the most accurate on average (ratio 1.200)."
+    )
+
+
 def test_an_only_placement_has_no_rival() -> None:
     document = documents.comparison(placements=[documents.compared("o_proj r8", 1.2, (0.0, 0.0))])
     document["robust_default"]["against"] = None

@@ -181,6 +181,13 @@ def test_the_rival_is_the_most_accurate_else_the_slowest_else_the_fastest() -> N
     assert rival(compare([task(90)]), [1.2], 0) is None
 
 
+def test_what_is_as_fast_as_the_default_is_neither_the_slowest_nor_the_fastest() -> None:
+    """On a server, where a latency class has one measurement."""
+    result = compare([task(70, 90, 80)])
+    assert rival(result, [1.2, 1.2, 1.2], 1) is None
+    assert rival(result, [1.2, 1.2, 1.1], 1) == (2, "the fastest")
+
+
 def test_shared_rows_make_differences_exact() -> None:
     """Two placements that differ in two of a hundred rows: known to a few points, from standard errors to over ten."""
     paired = task(60, 62, base=10)
