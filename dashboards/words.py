@@ -340,14 +340,12 @@ def _description(document: dict[str, Any], rows: int, flags: str) -> str:
 
 
 def _reached(document: dict[str, Any], member: dict[str, Any]) -> str:
-    """``0.610 [0.570, 0.650] on the test split at 1.12 times the base model's TPOT``."""
+    """``0.610 [0.570, 0.650] on the test split at 1.120 times the base model's TPOT``."""
     split = next((split for split, key in SPLITS.items() if member.get(key) is not None), "test")
     key = SPLITS[split]
     text = f"{with_interval(member.get(key), member.get(f'{key}_ci'))} on the {split} split"
     if member.get("tpot_ratio") is not None:
-        text += (
-            f" at {decimal(member['tpot_ratio'], 2)} times the base model's {latency_name(document['latency_axis'])}"
-        )
+        text += f" at {decimal(member['tpot_ratio'])} times the base model's {latency_name(document['latency_axis'])}"
     return text
 
 

@@ -60,7 +60,7 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
     # A latency that is lower by luck alone is worth no accuracy: of two ranks it is as often that of the worse one.
     picked = max((i for i in within if not ordered[i].ratio.exceeds(ordered[fastest].ratio)), key=lambda i: expected[i])
     chosen = ordered[picked]
-    cost = f"{latency_name(axis)} {chosen.ratio.value:.2f} times the base model's"
+    cost = f"{latency_name(axis)} {chosen.ratio.value:.3f} times the base model's"
     metric = metric_name(metric)
     figure = f"expected {metric}" if found else f"validation {metric}"
     passed_over = [ordered[i] for i in within if ordered[i].ratio.value < chosen.ratio.value]
@@ -74,7 +74,7 @@ def recommend(candidates: Sequence[Candidate], base_accuracy: float, metric: str
         why = (
             f"{chosen.placement.label} is the fastest placement of the front within one standard error ({bar:.3f}) of "
             f"its best {figure}{but}: {expected[picked]:.3f} against {expected[best]:.3f} of "
-            f"{ordered[best].placement.label}, at {cost} instead of {ordered[best].ratio.value:.2f}"
+            f"{ordered[best].placement.label}, at {cost} instead of {ordered[best].ratio.value:.3f}"
         )
     if found:
         why += f"; expected is the trial's own {metric}, weighed with what the losses of all trials say, against luck"

@@ -16,8 +16,8 @@ from tests.dashboards import documents
 def test_outcome_names_both_ends_the_base_and_the_ties() -> None:
     assert words.outcome(documents.document()) == (
         "The front has 3 placements. The most accurate by validation, down_proj+o_proj+q_proj r16, reaches accuracy "
-        "0.680 [0.650, 0.710] on the test split at 1.31 times the base model's TPOT. The cheapest, o_proj r8, reaches "
-        "0.610 [0.580, 0.640] on the test split at 1.12 times the base model's TPOT. The base model has 0.210 on the "
+        "0.680 [0.650, 0.710] on the test split at 1.310 times the base model's TPOT. The cheapest, o_proj r8, reaches "
+        "0.610 [0.580, 0.640] on the test split at 1.120 times the base model's TPOT. The base model has 0.210 on the "
         "test split. The test interval of the most accurate overlaps with that of down_proj+o_proj r8: they may be "
         "tied."
     )
@@ -25,7 +25,7 @@ def test_outcome_names_both_ends_the_base_and_the_ties() -> None:
 
 def test_outcome_of_one_placement_and_of_none() -> None:
     assert words.outcome(documents.single()) == (
-        "The front is one placement: o_proj r8 reaches accuracy 0.610 [0.580, 0.640] on the test split at 1.12 times "
+        "The front is one placement: o_proj r8 reaches accuracy 0.610 [0.580, 0.640] on the test split at 1.120 times "
         "the base model's TPOT. The base model has 0.210 on the test split."
     )
     assert words.outcome(documents.empty()) == "No placement has both an accuracy and a latency, so there is no front."

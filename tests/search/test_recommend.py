@@ -76,14 +76,14 @@ def test_the_reason_names_what_may_be_faster_by_noise() -> None:
     assert recommendation.why == (
         "group_0 r8 has the front's highest validation accuracy (0.900), and no faster placement of the front comes "
         "within one standard error (0.020) of it, but for group_1 r8, whose lower latency may be noise (1.231 for "
-        "1.235); TPOT 1.24 times the base model's"
+        "1.235); TPOT 1.235 times the base model's"
     )
     recommendation = recommend([best, fast, candidate(2, 0.91, 1.5)], 0.2, "accuracy", "tpot")
     assert recommendation is not None
     assert recommendation.why == (
         "group_0 r8 is the fastest placement of the front within one standard error (0.020) of its best validation "
         "accuracy, but for group_1 r8, whose lower latency may be noise (1.231 for 1.235): 0.900 against 0.910 of "
-        "group_2 r8, at TPOT 1.24 times the base model's instead of 1.50"
+        "group_2 r8, at TPOT 1.235 times the base model's instead of 1.500"
     )
 
 
@@ -104,8 +104,15 @@ def test_the_reason_for_a_faster_one() -> None:
     assert recommendation is not None
     assert recommendation.why == (
         "group_1 r8 is the fastest placement of the front within one standard error (0.020) of its best validation "
-        "accuracy: 0.885 against 0.900 of group_0 r8, at TPOT 1.30 times the base model's instead of 2.00"
+        "accuracy: 0.885 against 0.900 of group_0 r8, at TPOT 1.300 times the base model's instead of 2.000"
     )
+
+
+def test_the_reason_tells_latencies_apart_that_differ_by_less_than_a_hundredth() -> None:
+    fast, best = candidate(0, 0.885, 1.096, reach=0.003), candidate(1, 0.9, 1.104, reach=0.003)
+    recommendation = recommend([fast, best], 0.2, "accuracy", "tpot")
+    assert recommendation is not None
+    assert recommendation.why.endswith("at TPOT 1.096 times the base model's instead of 1.104")
 
 
 def test_the_reason_for_the_best() -> None:
@@ -113,7 +120,7 @@ def test_the_reason_for_the_best() -> None:
     assert recommendation is not None
     assert recommendation.why == (
         "group_0 r8 has the front's highest validation ROUGE-L (0.900), and no faster placement of the front comes "
-        "within one standard error (0.020) of it; request time 2.00 times the base model's"
+        "within one standard error (0.020) of it; request time 2.000 times the base model's"
     )
 
 
