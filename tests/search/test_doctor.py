@@ -110,7 +110,7 @@ def damage(reader: Reader) -> dict[int, str]:
     client.delete_run(trials[0].info.run_id)
     for run in (trials[1], parent):
         tags = {"search.key": run.data.tags["search.key"], "search": "a"}
-        twin = client.create_run(reader.experiment.experiment_id, tags=tags)
+        twin = client.create_run(reader.experiment.experiment_id, start_time=1, tags=tags)  # not to be kept for its age
         client.set_terminated(twin.info.run_id)
     client.update_run(trials[2].info.run_id, status="RUNNING")
     client.set_tag(trials[3].info.run_id, "mlflow.parentRunId", twin.info.run_id)

@@ -52,7 +52,7 @@ def test_a_search_becomes_a_parent_and_nested_runs(
     end_trial(catalog, search, 7, adapter=str(adapter), adapter_sha256="ff")
     end_trial(catalog, search, 1, "failed", reason="the loss is NaN at step 3", measurement=None)
     assert tracker.drain() == 3
-    assert reader.parent().info.status == "RUNNING"
+    assert (reader.parent().info.status, reader.parent().data.tags["budget"]) == ("RUNNING", "6")
     catalog.record_test(search.id, 7, {"accuracy": 0.61, "accuracy_ci": [0.5, 0.7], "rows": 500})
     catalog.set_status(search.id, "complete", elapsed_s=131.0)
     assert tracker.drain() == 1
@@ -68,7 +68,7 @@ def test_a_search_becomes_a_parent_and_nested_runs(
     assert parent.data.metrics["hypervolume"] == 0.53
     told = parent.data.metrics
     assert (told["base_accuracy"], told["base_test_accuracy"]) == (0.2, 0.21), "named as those of a trial are"
-    assert parent.data.metrics["trials_complete"] == 4
+    assert (told["trials_complete"], told["front_size"], told["elapsed_s"]) == (4, 3, 131.0)
     tags = parent.data.tags
     assert tags["budget"] == "6", "which a resumed search may change"
     assert (tags["search"], tags["model"], tags["data"], tags["status"]) == (
@@ -217,6 +217,7 @@ def test_a_resumed_search_runs_again_and_ends(catalog: Catalog, tracker: Tracker
         "interrupted",
         "Ctrl-C",
     )
+    catalog.set_spec(search.id, search.spec | {"budget": 9})
     catalog.set_status(search.id, "running")
     end_trial(catalog, search, 4)
     tracker.drain()
@@ -224,7 +225,7 @@ def test_a_resumed_search_runs_again_and_ends(catalog: Catalog, tracker: Tracker
     catalog.set_status(search.id, "complete")
     tracker.drain()
     assert (reader.parent().info.status, reader.parent().info.run_id) == ("FINISHED", first.info.run_id)
-    assert reader.parent().data.tags["reason"] == ""
+    assert (reader.parent().data.tags["reason"], reader.parent().data.tags["budget"]) == ("", "9")
     assert not reader.runs("attributes.status = 'RUNNING'")
 
 
