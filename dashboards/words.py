@@ -39,7 +39,7 @@ _WRAPPING = ("vllm", "sglang")
 #: A sentence names so many groups by their effects; the figure has all.
 _GROUPS = 10
 
-#: Where a split's figure stands; the test split is reported wherever it was read.
+#: Where a split's figure stands; the test split is reported where all that are compared have read it.
 SPLITS = {"test": "accuracy", "validation": "validation_accuracy"}
 
 
@@ -123,16 +123,17 @@ def outcome(document: dict[str, Any], *, markdown: bool = False) -> str:
         return "No placement has both an accuracy and a latency, so there is no front."
     metric, base = metric_name(document["metric"]), document.get("base") or {}
     best, cheapest = max(front, key=_validation), front[0]
+    # One for all: a figure of test beside one of validation would compare the splits.
+    told = (split for split, key in SPLITS.items() if all(row.get(key) is not None for row in (best, cheapest, base)))
+    split = next(told, "validation")
     if len(front) == 1:
-        text = f"The front is one placement: {name(best['label'])} reaches {metric} {_reached(document, best)}."
+        text = f"The front is one placement: {name(best['label'])} reaches {metric} {_reached(document, best, split)}."
     else:
         text = f"The front has {len(front)} placements. The most accurate by validation, {name(best['label'])}, "
-        text += f"reaches {metric} {_reached(document, best)}."
+        text += f"reaches {metric} {_reached(document, best, split)}."
     if cheapest is not best:
-        text += f" The cheapest, {name(cheapest['label'])}, reaches {_reached(document, cheapest)}."
-    known = {split: base[key] for split, key in SPLITS.items() if base.get(key) is not None}
-    if known:
-        split, value = next(iter(known.items()))
+        text += f" The cheapest, {name(cheapest['label'])}, reaches {_reached(document, cheapest, split)}."
+    if (value := base.get(SPLITS[split])) is not None:
         text += f" The base model has {decimal(value)} on the {split} split."
     tied = [name(member["label"]) for member in front if member is not best and _overlap(member, best)]
     if tied:
@@ -339,9 +340,8 @@ def _description(document: dict[str, Any], rows: int, flags: str) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def _reached(document: dict[str, Any], member: dict[str, Any]) -> str:
+def _reached(document: dict[str, Any], member: dict[str, Any], split: str) -> str:
     """``0.610 [0.570, 0.650] on the test split at 1.120 times the base model's TPOT``."""
-    split = next((split for split, key in SPLITS.items() if member.get(key) is not None), "test")
     key = SPLITS[split]
     text = f"{with_interval(member.get(key), member.get(f'{key}_ci'))} on the {split} split"
     if member.get("tpot_ratio") is not None:

@@ -38,6 +38,17 @@ def test_outcome_before_the_test_split_was_read_says_validation() -> None:
     assert "test" not in text
 
 
+@pytest.mark.parametrize("untested", ["base", 0, 2])
+def test_outcome_compares_figures_of_one_split(untested: str | int) -> None:
+    """A search that was resumed has members that were tested before, and new ones that were not yet."""
+    full = documents.document(status="running")
+    row = full["base"] if untested == "base" else full["front"][untested]
+    row |= {"accuracy": None, "accuracy_ci": None}
+    text = words.outcome(full)
+    assert text.count("on the validation split") == 3
+    assert "on the test split" not in text
+
+
 def test_recommendation() -> None:
     assert words.recommendation(documents.document()) == (
         "Recommended: down_proj+o_proj r8 (trial 2): the cheapest within one standard error of the best. "
