@@ -94,6 +94,8 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     with closing(Catalog(place.storage)) as catalog:
         searches = catalog.searches()
     uri = place.mlflow(searches[0] if searches else None)
+    kept = place.mlflow_kept() if place.tracking or not searches else searches[0].facts.get("tracking")
+    searches = [each for each in searches if each.facts.get("tracking") in (None, kept)]  # others are not there
     refuse_unknown_kind(uri)
     if uri.startswith(("http://", "https://")):
         click.echo(f"the searches are at {page_of(uri, searches)}")

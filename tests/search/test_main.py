@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from objectives.errors import RequestError
 from search.__main__ import main
+from search.catalog import Catalog
+from search.home import Home
 from search.listening import listening
 from search.output import write_page
 from tests.commands import call, call_json, free_port
@@ -185,6 +188,23 @@ def test_a_ui_names_an_address_that_a_browser_opens(
     monkeypatch.setattr("search.listening.listening", lambda host, port: [])  # IPv6 is not everywhere
     main(["ui", "--home", str(tmp_path), "--host", host])
     assert capsys.readouterr().err == f"MLflow UI at {address} (Ctrl-C ends it)\n"
+
+
+def test_a_ui_opens_at_the_newest_search_that_is_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Not at one that was written to another MLflow, nor at one that this MLflow has not heard of yet."""
+    server = "http://mlflow.example:5000"
+    with closing(Catalog(Home.at(tmp_path, None, None).storage)) as catalog:
+        for name, tracking, run in (("a", server, "1a"), ("b", server, "1b"), ("c", "", "1c"), ("d", server, None)):
+            search = catalog.create_search(name, {}, {"tracking": tracking})
+            if run is not None:
+                catalog.set_mlflow_search(search.id, "7", run)
+    page = f"the searches are at {server}/#/experiments/7/runs/1b?workflowType=machine_learning\n"
+    main(["ui", "--home", str(tmp_path)])
+    assert capsys.readouterr().out == page
+    main(["ui", "--home", str(tmp_path), "--tracking-uri", server])
+    assert capsys.readouterr().out == page
+    main(["ui", "--home", str(tmp_path), "--tracking-uri", "http://another:5000"])
+    assert capsys.readouterr().out == "the searches are at http://another:5000\n"
 
 
 @pytest.mark.parametrize(
