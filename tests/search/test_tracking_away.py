@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -51,8 +53,24 @@ def test_an_outage_may_be_as_long_as_it_likes(
     tracker._failures = 1023
     tracker.start()
     wait_for(lambda: tracker._failures >= 1024)
+    began = time.monotonic()
     assert tracker.stop(15) == 1
+    assert time.monotonic() - began < 10, "whatever is left of a pause"
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_who_ends_while_another_process_is_at_it_waits_for_a_turn(
+    catalog: Catalog, tracking_uri: str, tmp_path: Path
+) -> None:
+    begin(catalog)
+    tracker = Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document())
+    with closing(Catalog(catalog.url)) as other, ThreadPoolExecutor(1) as pool:
+        with other.sole("tracking") as held:
+            assert held
+            left = pool.submit(tracker.stop, 30)
+            with pytest.raises(TimeoutError):
+                left.result(0.1)
+        assert left.result() == 0
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///home/mlruns", "ftp://u:secret@host/x", ""])
