@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
 
+from dashboards import words
+from dashboards.figures import front_figure
 from objectives.errors import RequestError
 from search.home import Home
 from search.notebook import Search
@@ -76,3 +79,15 @@ def test_adapters_are_found_in_a_home_that_was_moved(service: Service, tmp_path:
     moved = Search("demo", home=str(tmp_path / "moved"))
     assert moved.export(tmp_path / "out", "best")["search"] == "demo"
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+def test_a_notebook_shows_the_result_in_words_and_the_front(service: Service) -> None:
+    found = Search("demo", home=service.home.folder)
+    assert repr(found).startswith("Search('demo': complete, 2 of 2 trials (2 complete)")
+    shown = found._repr_html_()
+    for sentence in (words.outcome(found.document), words.recommendation(found.document)):
+        assert f"<p>{escape(sentence)}</p>" in shown
+    assert shown.count('class="figure"') == shown.count('id="plotly"') == 1
+    assert found.figure() == front_figure(found.document)
+    assert [member["trial"] for member in found.front] == [0, 1]
+    assert found.picked("trial=1")["label"] == found.picked("best")["label"] == "q_proj r8"
