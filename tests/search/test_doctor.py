@@ -129,8 +129,9 @@ def assert_mended(reader: Reader, kept: dict[int, str]) -> None:
 
 
 def test_mlflow_is_brought_into_agreement_by_doctor_and_by_a_search_that_goes_on(
-    tmp_path: Path, tracking_uri: str
+    tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("search.mlflow_store._PAGE", 2)  # of a search of thousands of trials
     home = Home.at(tmp_path, None, tracking_uri)
     with closing(Catalog(home.storage)) as catalog:
         search = catalog.create_search("a", SPEC, FACTS)

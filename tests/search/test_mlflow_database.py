@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from sqlalchemy import create_engine
 
 from objectives.errors import RequestError, StoreError
 from search.__main__ import main
@@ -18,7 +19,7 @@ from search.catalog import Catalog
 from search.catalog.connect import is_same_database, parse
 from search.catalog.migrate import MIGRATING
 from search.home import Home
-from search.mlflow_store import EXPERIMENT, follow_artifacts, open_store
+from search.mlflow_store import EXPERIMENT, _unsynced, follow_artifacts, open_store
 from search.tracking import Tracker
 from tests import forked
 from tests.commands import environment
@@ -65,6 +66,21 @@ def test_databases_are_migrated_one_at_a_time(tmp_path: Path) -> None:
             assert not (tmp_path / "mlflow.db.partial").exists()
         for each in both:
             each.result(60)
+
+
+def test_only_the_new_database_is_written_without_waiting_for_the_disk(tmp_path: Path) -> None:
+    """The catalog, which another thread may open meanwhile, holds what a crash of the machine must not take."""
+
+    def waits(name: str) -> bool:
+        engine = create_engine(f"sqlite:///{tmp_path / name}")
+        with closing(engine.raw_connection()) as connection:
+            (level,) = connection.cursor().execute("PRAGMA synchronous").fetchone()
+        engine.dispose()
+        return bool(level)
+
+    with _unsynced(tmp_path / "mlflow.db.partial"):
+        assert [waits("mlflow.db.partial"), waits("search.db")] == [False, True]
+    assert waits("mlflow.db.partial")
 
 
 def test_mlflow_does_not_move_in_with_the_catalog(catalog: Catalog, tmp_path: Path) -> None:
