@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +15,7 @@ import requests
 from objectives.errors import RequestError, StoreError
 from search.catalog import Catalog
 from search.catalog.outbox import pending
-from search.mlflow_store import is_outage
+from search.mlflow_store import is_outage, open_store
 from search.tracking import Tracker
 from tests.dashboards.documents import document
 from tests.search.recorded import begin, end_trial
@@ -81,6 +82,14 @@ def test_a_tracking_uri_of_no_known_kind(uri: str, catalog: Catalog, tmp_path: P
         f"tracking URI {uri.replace('u:secret', '***')!r} is neither a database nor a server, where MLflow 3 keeps its "
         "runs: write it like sqlite:///folder/mlflow.db or http://host:5000."
     )
+
+
+def test_what_a_user_set_of_mlflow_stays_but_for_its_own_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry inside MLflow's client could make a run twice."""
+    for name, value in (("REQUEST_TIMEOUT", "7"), ("REQUEST_MAX_RETRIES", "5")):
+        monkeypatch.setenv(f"MLFLOW_HTTP_{name}", value)
+    open_store("http://127.0.0.1:1")
+    assert [os.environ[f"MLFLOW_HTTP_{name}"] for name in ("REQUEST_TIMEOUT", "REQUEST_MAX_RETRIES")] == ["7", "0"]
 
 
 def answered(status: int) -> requests.Response:

@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, text
 
 from search.catalog import Catalog
 from search.catalog.outbox import backlog
+from search.mlflow_store import run_states
 from search.tracking import Tracker
 from tests.dashboards.documents import document
 from tests.search.recorded import Reader, begin, end_trial
@@ -22,6 +23,7 @@ def test_a_run_whose_id_a_kill_kept_from_the_catalog_is_found(
     Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document()).drain()
     reader = Reader(tracking_uri)
     before = {run.info.run_id for run in reader.runs()}
+    assert set(run_states(tracking_uri, [None], "demo")) == {search.id, f"{search.id}/7"}, "doctor finds it, too"
     begun_in = reader.experiment.experiment_id
     reader.client.rename_experiment(begun_in, "another")
     with create_engine(catalog.url).begin() as connection:
