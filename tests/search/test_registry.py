@@ -44,6 +44,17 @@ def test_the_recommended_adapter_is_registered_once_and_comes_back_by_its_alias(
     folder = mlflow.artifacts.download_artifacts("models:/demo@champion")
     assert (Path(folder) / "adapter_model.safetensors").read_bytes() == bytes(range(256))
 
+    end_trial(catalog, search, 7, adapter=adapter)
+    tracker.drain()
+    client, run = Reader(tracking_uri).client, Reader(tracking_uri).trials()[7]
+    client.create_registered_model("mine")  # as a user may, of the same run
+    client.create_model_version("mine", f"{run.info.artifact_uri}/adapter", run.info.run_id)
+    result["recommended"] = {"trial": 7, "why": "better"}
+    catalog.set_status(search.id, "complete")
+    assert tracker.drain() == 1
+    champion = client.get_model_version_by_alias("demo", "champion")
+    assert (str(champion.version), champion.run_id) == ("2", run.info.run_id)
+
 
 def test_a_champion_of_an_earlier_night_comes_to_another_tracking_server_with_its_adapter(
     catalog: Catalog, tracking_uri: str, tmp_path: Path, adapter: str
