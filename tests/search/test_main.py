@@ -168,11 +168,15 @@ def test_a_ui_tells_nobody_the_password_of_its_database(monkeypatch: pytest.Monk
     """Command lines can be read by all users of a machine."""
     begun: list[Any] = []
     monkeypatch.setattr("os.execve", lambda *process: begun.append(process))
+    monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", raising=False)
+    monkeypatch.setenv("MLFLOW_WORKERS", "3")
     uri = "postgresql://me:s3cret@db/mlflow"
     main(["ui", "--home", str(tmp_path), "--port", str(free_port()), "--tracking-uri", uri])
     ((_, command, variables),) = begun
     assert not any("s3cret" in word for word in command)
     assert variables["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://me:s3cret@db/mlflow"
+    settings = variables["MLFLOW_WORKERS"], variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"]
+    assert settings == ("3", "false"), "ours where a user has none"
 
 
 def test_a_ui_tells_nobody_the_password_of_its_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
