@@ -14,7 +14,7 @@ from itertools import takewhile
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from objectives.errors import RequestError
+from objectives.errors import RequestError, counted
 from objectives.placement import Placement
 from search.catalog.champions import decided_in
 from search.catalog.records import SearchRecord, TrialRecord
@@ -90,10 +90,12 @@ class Before:
         if not self.searches:
             return []
         note = f"series {series}: placements that earlier searches measured are known at no cost: {len(self.known)}"
-        if (again := len(self.again(budget))) > 0:
-            who = f"the champion {self.champion.placement.label}" if self.champion else "the most accurate of them"
-            note += f"; {who} is measured again first"
-            note += f", then {again - 1} that may be better and are known little" if again > 1 else ""
+        if again := self.again(budget):
+            is_champion = self.champion is not None and again[0] == self.champion.placement
+            note += f"; {f'the champion {again[0].label}' if is_champion else 'the most accurate of them'}"
+            note += " is measured again first"
+            others = counted(len(again) - 1, "other")
+            note += f", then {others} known little that may be better" if len(again) > 1 else ""
         return [note]
 
 

@@ -347,6 +347,16 @@ def test_what_may_be_better_and_is_known_little_is_measured_again_with_half_of_t
     assert again(20, champion="near") == ["near", "best", "nearer", "behind", "twice"]
     assert again(20, champion="stopped")[0] == "best", "where it was never trained to the end"
 
+    def told(budget: int, champion: str) -> list[str]:
+        trial = cast(TrialRecord, SimpleNamespace(placement=Placement.of([champion], 8)))
+        return replace(before, searches=("a",), champion=trial).notes("s", budget)
+
+    known_at_no_cost = "series s: placements that earlier searches measured are known at no cost: 7; "
+    assert told(1, "near") == [f"{known_at_no_cost}the champion near r8 is measured again first"]
+    more = "is measured again first, then 1 other known little that may be better"
+    assert told(3, "near") == [f"{known_at_no_cost}the champion near r8 {more}"]
+    assert told(3, "stopped") == [f"{known_at_no_cost}the most accurate of them {more}"]
+
 
 def test_a_search_knows_what_began_before_it_of_its_own_question(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
