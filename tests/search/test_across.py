@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from objectives.errors import RequestError
 from objectives.placement import Placement
-from search.across import _requests, _tail_saving, comparison_document
+from search.across import _ratio, _requests, _shape, _tail_saving, comparison_document
 from search.catalog import Catalog
 from search.catalog.records import TrialRecord
 from search.mlflow_runs import MlflowRuns
@@ -170,6 +170,16 @@ def test_encoders_are_compared_by_the_time_of_their_passes(catalog: Catalog) -> 
     assert document["latency_axis"] == "ttft"
     assert by_label(document)["o_proj r8"]["ttft_p95_ms"] == pytest.approx(4.1 * 1.1)
     assert document["robust_default"]["against"]["ttft_p95_saving"] == pytest.approx(1 - 1.1 / 1.2)
+
+
+def test_a_latency_is_the_mean_of_what_the_searches_measured(both: Catalog) -> None:
+    placement = Placement.of(["o_proj"], 8)
+    (here,) = (trial for trial in both.trials(both.search("a").id) if trial.placement == placement)
+    again = {"latency": here.latency | {"ratio": 1.3, "ratio_ci": [1.26, 1.34], "tpot_p95_ms": 5.51}}
+    tried = {"a": {placement: here}, "b": {placement: replace(here, measurement=again)}}
+    ratio = _ratio(tried, placement)
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((1.2, 1.17, 1.23))
+    assert _shape(placement, tried, "tpot", ratio)["tpot_p95_ms"] == pytest.approx((4.51 + 5.51) / 2)
 
 
 def test_a_request_counts_once_and_where_both_models_answered_more_than_a_token(both: Catalog) -> None:
