@@ -149,16 +149,22 @@ def test_the_test_split_is_compared_where_all_have_it(both: Catalog) -> None:
 
 def test_what_is_no_difference_of_tasks_is_noted(both: Catalog) -> None:
     other = {"steps": 400, "alpha": "16", "label_weight": 0.0, "batch_size": 2, "accumulate": 8, "max_tokens": 20}
-    record_task(both, "c", A, spec=other, facts={"template": "{text}"})
+    other |= {"learning_rate": 0.01, "seed": 4}
+    record_task(both, "c", A, spec=other, facts={"template": "{text}", "model": "models/copy"})
+    both.set_base(both.search("c").id, (both.search("c").base or {}) | {"device": "cuda"})
     both.set_status(both.search("c").id, "interrupted")
     assert comparison_document(both, ["a", "c"])["notes"] == [
+        "the searches differ in model: models/tiny in a, models/copy in c",
         "the searches differ in --steps: 200 in a, 400 in c",
+        "the searches differ in --learning-rate: 0.001 in a, 0.01 in c",
         "the searches differ in --alpha: 2r in a, 16 in c",
         "the searches differ in --label-weight: 4.0 in a, 0.0 in c",
         "the searches differ in --batch-size: None in a, 2 in c",
         "the searches differ in --accumulate: None in a, 8 in c",
         "the searches differ in --max-tokens: None in a, 20 in c",
         "the searches differ in --template: None in a, {text} in c",
+        "the searches differ in --seed: 3 in a, 4 in c",
+        "the searches differ in device: cpu, 1 thread in a, cuda in c",
         "search c is interrupted: placements may be missing",
     ]
 
