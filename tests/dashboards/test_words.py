@@ -84,6 +84,10 @@ def test_front_table_starts_with_the_base_and_grows_dearer() -> None:
     ]
 
 
+def test_the_base_is_not_marked_where_nothing_is() -> None:
+    assert words.front_table(documents.empty())[1] == [["-", "base model", "-", "-", "1.000", "-", "0", ""]]
+
+
 def test_an_encoder_is_measured_by_the_time_of_its_requests() -> None:
     header, rows = words.front_table(documents.encoder())
     assert header[4:6] == ["request time ratio", "request time p95 ms"]
