@@ -51,6 +51,8 @@ def test_hover_shows_all_that_was_measured() -> None:
         "12,800 parameters",
         "reference placement: o_proj only",
     ]
+    base = traces(front_figure(documents.document()))["base model"].hovertext[0]
+    assert base == "<b>base model</b><br>validation accuracy 0.200<br>test accuracy 0.210 [0.180, 0.250]"
 
 
 def test_signs_at_the_end_of_an_axis_have_room_whatever_it_is_that_the_axis_goes_down_to() -> None:
