@@ -56,7 +56,7 @@ def layout(
     """A table whose first `left` columns hold text and the others figures; a column without a name holds remarks.
 
     Narrow: titles are broken at spaces and placements after plus signs; intervals stand under their figures, remarks
-    under the second column.
+    under the last column of text.
     """
     if narrow:
         rows = [_narrow(row, left, remarks=not header[-1]) for row in rows]
@@ -81,5 +81,5 @@ def _narrow(row: Sequence[str], left: int, *, remarks: bool) -> list[str]:
     cells = ["\n".join(wrapped(name, NAME_WIDTH)) for name in names]
     cells += [figure.replace(" [", "\n[") for figure in figures]
     if remarks and row[-1]:
-        cells[1] += "\n" + row[-1].replace(", ", "\n")
+        cells[left - 1] += "\n" + row[-1].replace(", ", "\n")
     return cells

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from search.terminal import print_latency, print_list, print_modules, print_result
+from search.terminal import print_comparison, print_latency, print_list, print_modules, print_result
 from tests.dashboards import documents
 from tests.search.pseudo_terminal import terminal, without_codes
 
@@ -92,6 +92,14 @@ def test_the_plot_of_the_front_stands_in_a_terminal_alone(monkeypatch: pytest.Mo
     assert "against" not in seen[79]
     plot = seen[80][seen[80].index("validation accuracy against TPOT ratio") : seen[80].index("Recommended")]
     assert (plot.count("●"), plot.count("★"), plot.count("◆"), plot.count("·")) == (2 + 1, 1 + 1, 1 + 1, 1 + 1)
+
+
+def test_the_default_across_tasks_is_marked_under_its_name_and_not_under_a_task() -> None:
+    with terminal() as tty:
+        print_comparison(documents.comparison(), tty.stream)
+        lines = without_codes(tty.seen).splitlines()
+    (marked,) = (at for at, line in enumerate(lines) if line.startswith("robust default"))
+    assert lines[marked - 1].startswith("o_proj only r8 ")
 
 
 @pytest.mark.parametrize("case", documents.ALL)
