@@ -51,7 +51,7 @@ def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
         # A folder that is there may be a mount, a link or where a shell stands: it stays, and what is written begins
         # within, since nothing can be renamed from one file system to another.
         is_there = out.exists()
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out if is_there else out.parent))
+        partial = Path(tempfile.mkdtemp(prefix=".export-", dir=out if is_there else out.parent))
         try:
             for file in source.iterdir():
                 shutil.copyfile(file, partial / file.name)

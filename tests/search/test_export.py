@@ -51,6 +51,8 @@ def test_a_folder_that_is_there_and_empty_stays_what_it_is(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert exported(service, Path()) == new
+    longest = "x" * 255
+    assert exported(service, tmp_path / longest) == exported(service, tmp_path / "volume" / longest) == new
     assert sorted(path.name for path in tmp_path.glob(".*")) == [], "nothing half-written is left"
 
 
