@@ -181,7 +181,20 @@ def test_the_map_shows_every_regret_once() -> None:
     ]
     assert list(figure.layout.xaxis.ticktext) == ["mails", "talks", "mean", "worst"]
     assert figure.layout.yaxis.ticktext[1] == "<b>o_proj only r8<br>TPOT x1.20</b>"
-    assert "regret 2.0 [0.0, 5.0] points" in cells.hovertext[1][0]
+    assert cells.hovertext[1][0].split("<br>") == [
+        "<b>o_proj only r8</b>",
+        "accuracy 0.780",
+        "regret 2.0 [0.0, 5.0] points",
+        "gain over base 58.0 [53.0, 63.0] points",
+    ]
+    assert list(cells.hovertext[1][2:]) == ["", ""], "mean and worst are of no task"
+    assert figure.layout.yaxis.autorange == "reversed", "the fastest on top, as in the table"
+
+
+@pytest.mark.parametrize("placements", [1, 30])
+def test_every_row_of_the_map_has_room_for_its_name(placements: int) -> None:
+    rows = [documents.compared(f"o_proj r{number + 1}", 1.2, (0.0, 0.0)) for number in range(placements)]
+    assert (regret_map(documents.comparison(placements=rows)).layout.height - 120) / placements >= 64
 
 
 def luminance(colour: Sequence[float]) -> float:

@@ -201,12 +201,15 @@ def test_predictions_stand_beside_what_was_measured_of_them() -> None:
 
 
 def test_drift_shows_the_machine_and_what_ratios_felt_of_it() -> None:
-    rows = [documents.point(i, "q_proj r4", 0.5, 1.2, base_p50_ms=ms) for i, ms in enumerate([4.0, 4.0, 5.0])]
-    rows[0]["tpot_ratio_predicted"] = None
+    rows = [documents.point(i, "q_proj r4", 0.5, 1.2, base_p50_ms=ms) for i, ms in enumerate([4.0, 4.0, 5.0, None])]
+    for row, predicted in zip(rows, (None, 1.2, 1.0, 1.3), strict=True):
+        row["tpot_ratio_predicted"] = predicted
     machine, ratios = drift_figure(documents.document(points=rows)).data
     assert list(machine.y) == pytest.approx([0, 0, 25])
     assert list(machine.customdata) == [4.0, 4.0, 5.0]
-    assert (list(ratios.x), list(ratios.y)) == ([1, 2], [0, 0])
+    assert list(machine.x) == [0, 1, 2], "the last was kept from another day"
+    assert (list(ratios.x), list(ratios.customdata)) == ([1, 2], pytest.approx([1.0, 1.2]))
+    assert list(ratios.y) == pytest.approx([-100 / 11, 100 / 11])
 
 
 def unpacked(packed: str) -> bytes:
