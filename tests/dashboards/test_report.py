@@ -69,12 +69,26 @@ def test_the_page_holds_the_whole_result() -> None:
         "A merged adapter costs the base model's latency",
         "the loss is NaN at step 3",
         "TPOT ratio 1.90 is over 1.5",
+        "Trials that ended early: 2",
         "3 texts were cut at 128 tokens.",
         "o_proj r8 (o_proj only)",
         "torch 2.13.0",
         "800 spent of 1,200",
     ):
         assert part in text
+
+
+def test_every_trial_has_a_row_of_all_that_was_measured() -> None:
+    texts = " ".join(Page(report_page(documents.document())).texts)
+    table = " ".join(texts.partition("All 6 trials")[2].split())
+    for row in (
+        "trial placement status validation accuracy validation loss TPOT ratio TPOT p50 ms TPOT p95 ms TTFT p95 ms "
+        "parameters steps time",
+        "0 q_proj r4 complete 0.500 [0.460, 0.540] 0.900 1.150 [1.130, 1.170] 4.30 4.60 9.60 12,800 200 6s",
+        "3 all r4 infeasible - 0.900 1.900 [1.880, 1.920] 4.30 4.60 9.60 12,800 0 6s",
+        "7 o_proj r8 (o_proj only) complete, front 0.600 [0.560, 0.640] 0.900 1.120 [1.100, 1.140] 4.30 4.60 9.60",
+    ):
+        assert row in table
 
 
 def test_commands_of_the_page_find_the_search() -> None:
