@@ -36,6 +36,7 @@ def test_lists_and_watchers_are_told_what_the_document_says(catalog: Catalog, tm
     record_search(catalog, home(catalog, tmp_path), "demo", trials)
     search = catalog.search("demo")
     catalog.record_test(search.id, 1, {"accuracy": 0.55, "accuracy_ci": [0.5, 0.6]})
+    catalog.record_test(search.id, None, {"accuracy": 0.25, "accuracy_ci": [0.22, 0.29]})
     latency = {"ratio": 1.05}
     end(catalog, search.id, 4, "failed", None)
     end(catalog, search.id, 5, "infeasible", {"latency": latency})
@@ -43,7 +44,10 @@ def test_lists_and_watchers_are_told_what_the_document_says(catalog: Catalog, tm
     catalog.add_trial(search.id, 7, Placement.of(["up_proj"], 8), None)
     catalog.create_search("empty", SearchSpec(steps=200, budget=3).to_json(), FACTS)
 
-    document = result_document(catalog, search)
+    document = result_document(catalog, catalog.search("demo"))
+    base = {key: value for key, value in document["base"].items() if "accuracy" in key}
+    on_validation = {"validation_accuracy": 0.2, "validation_accuracy_ci": [0.1, 0.3]}
+    assert base == on_validation | {"accuracy": 0.25, "accuracy_ci": [0.22, 0.29]}
     told = standing(catalog, search)
     assert [member["trial"] for member in told["front"]] == [1, 3]
     assert told["front"] == [{key: member[key] for key in told["front"][0]} for member in document["front"]]
