@@ -116,6 +116,18 @@ def test_a_folder_that_holds_something_is_refused(service: Service, tmp_path: Pa
     assert str(caught.value) == f"--out {tmp_path}/full exists and is not an empty folder: choose another"
 
 
+def test_the_card_names_the_rows_that_were_tested_and_what_a_server_wraps(service: Service, tmp_path: Path) -> None:
+    """Rows are drawn by the seed of the data, which nights share, and not by that of the training."""
+    manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
+    manifest["scoring"] = {"template": "{text}", "first_ids": [], "label_ids": {}, "max_tokens": 64}
+    manifest["provenance"] |= {"seed": 3, "training_seed": 9}
+    card = model_card(manifest | {"notes": ["test: 2 of 9 rows used"]})
+    assert 'sorted(random.Random("3 test").sample(range(M), N))' in card
+    for exact, wrapped in ((True, "only the targeted layers"), (False, "all layers of the targeted names, also those")):
+        served = {"loads": True, "exact": exact, "why_not": []}
+        assert f"`sh serve.sh`, which wraps {wrapped}" in model_card(manifest | {"serving": served})
+
+
 def test_the_card_loads_the_base_model_as_the_search_did(service: Service, tmp_path: Path) -> None:
     """In half precision labels come out otherwise, which a checkpoint may be stored in; some have code of their own."""
     manifest = export_adapter(service.catalog, service.catalog.search("demo"), "best", tmp_path / "out")
