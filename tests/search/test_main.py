@@ -194,6 +194,16 @@ def test_a_ui_names_an_address_that_a_browser_opens(
     assert capsys.readouterr().err == f"MLflow UI at {address} (Ctrl-C ends it)\n"
 
 
+def test_a_server_gets_all_that_its_command_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+    monkeypatch.delenv("SEARCH_STORAGE", raising=False)
+    monkeypatch.setattr("search.api.server.run_server", lambda *place, **more: asked.append((place, more)))
+    allowed = ["--allow", "/srv", "--allow", "/data", "--endpoint", "http://engine:8000", "--at-once", "3"]
+    main(["serve", "--home", str(tmp_path), "--host", "::1", "--port", "8400", *allowed])
+    more = {"roots": [Path("/srv"), Path("/data")], "endpoints": ("http://engine:8000",), "at_once": 3}
+    assert asked == [((Home.at(tmp_path, None, None), "::1", 8400), more)]
+
+
 def test_a_ui_opens_at_the_newest_search_that_is_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Not at one that was written to another MLflow, nor at one that this MLflow has not heard of yet."""
     server = "http://mlflow.example:5000"
