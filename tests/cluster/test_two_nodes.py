@@ -30,6 +30,8 @@ class Cluster:
 
     def __init__(self, folder: Path, port: int) -> None:
         self._folder = folder
+        self._port = port
+        self.nodes: list[psutil.Process] = []
         self.address = f"{HEAD}:{port}"
         self.environment = environment() | {
             "RAY_AUTH_MODE": "token",
@@ -39,19 +41,29 @@ class Cluster:
         }
         for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", *ray_workers.environment()):  # workers end with their node
             self.environment.pop(name, None)
-        self.head = self._start("--head", f"--port={port}", "--include-dashboard=false", f"--node-ip-address={HEAD}")
-        wait_for_nodes(lambda: self._answers(port), "the head")
-        self.other = self._start(f"--address={self.address}", f"--node-ip-address={OTHER}")
+
+    @property
+    def head(self) -> psutil.Process:
+        return self.nodes[0]
+
+    @property
+    def other(self) -> psutil.Process:
+        return self.nodes[1]
+
+    def start(self) -> None:
+        self._start("--head", f"--port={self._port}", "--include-dashboard=false", f"--node-ip-address={HEAD}")
+        wait_for_nodes(self._answers, "the head")
+        self._start(f"--address={self.address}", f"--node-ip-address={OTHER}")
         wait_for_nodes(lambda: any("raylet" in name for name in names(self.other)), "the second node")
 
-    def _start(self, *args: str) -> psutil.Process:
+    def _start(self, *args: str) -> None:
         ray = [str(Path(sys.executable).with_name("ray")), "start", *args, "--num-cpus=2", "--num-gpus=1", "--block"]
-        with (self._folder / f"log{len(list(self._folder.glob('log*')))}").open("w") as log:
-            return psutil.Popen(ray, stdout=log, stderr=log, env=self.environment)
+        with (self._folder / f"log{len(self.nodes)}").open("w") as log:
+            self.nodes.append(psutil.Popen(ray, stdout=log, stderr=log, env=self.environment))
 
-    def _answers(self, port: int) -> bool:
+    def _answers(self) -> bool:
         return any(
-            connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+            connection.laddr.port == self._port and connection.status == psutil.CONN_LISTEN
             for child in self.head.children(recursive=True)
             for connection in child.net_connections("tcp")
         )
@@ -95,14 +107,13 @@ def searching(flags: list[str], **process: Any) -> Iterator[subprocess.Popen[str
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="two-"))  # short: it holds sockets
-    started: list[Cluster] = []
+    cluster = Cluster(folder, free_port())
     try:
-        started.append(Cluster(folder, free_port()))
-        yield started[0]
+        cluster.start()
+        yield cluster
     finally:
-        for each in started:
-            kill(each.other)
-            kill(each.head)
+        for node in reversed(cluster.nodes):
+            kill(node)
         shutil.rmtree(folder, ignore_errors=True)
 
 
