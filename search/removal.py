@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +93,8 @@ def remove_old(catalog: Catalog, home: Home, search: SearchRecord, keep: int) ->
 
 def _delete_runs(home: Home, search: SearchRecord) -> int:
     try:
-        place = replace(home, tracking=home.mlflow(search))
-        return delete_runs(place.mlflow(), search, home.mlflow_artifacts)
-    except (RequestError, StoreError):
+        return delete_runs(home.mlflow(search), search, home.mlflow_artifacts)
+    except RequestError:
         raise
     except Exception as error:  # whatever MLflow, its driver or the network raise
         raise RequestError(
