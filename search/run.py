@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cluster.session import check_gpus, gpus_there, has_room, ray_session
@@ -224,7 +225,7 @@ class Run:
                 self._tracker.stop(5.0)
             raise
         self._progress.phase("writing to MLflow")
-        for note in (*_told(self._home, search, self._tracker), *self._remove_old(search)):
+        for note in chain(_told(self._home, search, self._tracker), self._remove_old(search)):
             self._progress.note(note)
 
     def _remove_old(self, search: SearchRecord) -> Iterator[str]:
