@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -94,7 +95,7 @@ def ui(host: str, port: int, home: str | None, storage: str | None, tracking_uri
     with closing(Catalog(place.storage)) as catalog:
         searches = catalog.searches()
     uri = place.mlflow(searches[0] if searches else None)
-    kept = place.mlflow_kept() if place.tracking or not searches else searches[0].facts.get("tracking")
+    kept = replace(place, tracking=uri).mlflow_kept()
     searches = [each for each in searches if each.facts.get("tracking") in (None, kept)]  # others are not there
     refuse_unknown_kind(uri)
     if uri.startswith(("http://", "https://")):
