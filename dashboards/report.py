@@ -12,6 +12,7 @@ from plotly.graph_objects import Figure
 from dashboards import comparison as compared
 from dashboards import format as written
 from dashboards import words
+from dashboards.against import against
 from dashboards.embedding import FIGURE_CSS, figure_html, plotly_library
 from dashboards.figures import effects_figure, front_figure, learning_curves
 from dashboards.heat_map import regret_map
@@ -32,6 +33,7 @@ def report_page(document: dict[str, Any], flags: str = "") -> str:
         document=document,
         flags=flags,
         words=words,
+        against=against(document),
         loading_code=loading_code,
         written=written,
         header=header,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from dashboards.against import against
 from dashboards.format import (
     MISSING,
     between,
@@ -326,6 +327,7 @@ def _description(document: dict[str, Any], rows: int, flags: str) -> str:
         f"{_escaped(document['search'])}: which modules of {_code(document['model'])} should LoRA adapt for "
         f"{_escaped(document['task'])} on {_code(document['data'])}? The search is {state(document)}. "
         + outcome(document, markdown=True),
+        _escaped(against(document)),
         front_table_markdown(document, rows) if document["front"] else "",
         f"{left_out} more members of the front are in the table artifact." if left_out else "",
         f"Export a trained adapter that PEFT loads, or have the placement as lines for {RECIPES}:\n\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,6 +73,27 @@ class ModuleSpace:
                 return group
         known = ", ".join(group.name for group in self.groups)
         raise ModelError(f"{name!r} is no module group of this {self.model_type} model: choose from {known}.")
+
+    def named(self, names: Sequence[str], flag: str) -> tuple[str, ...]:
+        """Names of groups as people write them, in the order of the model: ``q_proj`` is all bands of that group, and a
+        band alone is one of the group before it, as where ``k_proj@first,last`` was split.
+
+        Raises RequestError, which names ``flag``, for what is neither.
+        """
+        found: set[str] = set()
+        stem = ""
+        for name in names:
+            bands = [group.name for group in self.groups if name in (group.name, group.stem)]
+            if not bands and f"{stem}@{name}" in (group.name for group in self.groups):
+                bands = [f"{stem}@{name}"]
+            if not bands:
+                known = ", ".join(group.name for group in self.groups)
+                raise RequestError(
+                    f"{flag}: {name!r} is no module group of this {self.model_type} model: choose from {known}"
+                )
+            stem = bands[0].partition("@")[0]
+            found.update(bands)
+        return tuple(group.name for group in self.groups if group.name in found)
 
     def target_modules(self, placement: Placement) -> list[str]:
         """``LoraConfig(target_modules=...)`` that attaches to the placement's linear layers and nowhere else."""

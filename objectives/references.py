@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ class Reference:
     groups: tuple[str, ...]
 
 
-def references(space: ModuleSpace) -> list[Reference]:
+def references(space: ModuleSpace, among: Sequence[str] | None = None) -> list[Reference]:
     """At most six, from few groups to all; those that this model lacks, or cannot tell apart, are dropped.
 
     Where query and value are fused with key, the fused projection stands for them. Of a role in bands, all bands count.
+    Of a search ``among`` some groups alone, those that need others are dropped, and all of these are the last one.
     """
     by_role: dict[str, list[str]] = {}
     for group in space.groups:
@@ -39,6 +41,9 @@ def references(space: ModuleSpace) -> list[Reference]:
         ("MLP only", groups("gate", "up", "gate_up", "down")),
         ("all linear", [group.name for group in space.groups]),
     ]
+    if among is not None:
+        candidates = [(name, targets) for name, targets in candidates if set(targets) <= set(among)]
+        candidates.append(("all of --groups", list(among)))
     found: dict[frozenset[str], Reference] = {}
     for name, targets in candidates:
         if targets:

@@ -9,7 +9,7 @@ from dashboards.words import export_command
 from search.catalog import champions
 from search.catalog.records import ChampionRecord, SearchRecord, TrialRecord
 from search.catalog.store import Catalog
-from search.comparison import Bounded, Measured, Task, compare
+from search.comparison import Bounded, lead
 from search.result import result_document
 from search.series import Before
 
@@ -54,22 +54,16 @@ def _decided(
     old, new = _in_words(again, document), _in_words(challenger, document)
     if again.number == challenger.number:
         return "kept", f"unchanged: {old}, measured again and recommended again", None
-    lead = more_accurate(challenger, again)
-    on_rows = f"{lead.value:+.3f} {interval([lead.low, lead.high])} on the same {again.test['rows']} rows"
-    if lead.low > 0:
-        return "changed", f"changed from {old} to {new}: {on_rows}", lead
+    assert challenger.test
+    ahead = lead(challenger.test, again.test)
+    on_rows = f"{ahead.value:+.3f} {interval([ahead.low, ahead.high])} on the same {again.test['rows']} rows"
+    if ahead.low > 0:
+        return "changed", f"changed from {old} to {new}: {on_rows}", ahead
     why = f"unchanged: {old}, measured again; recommended is {new}, which is "
-    why += f"worse ({on_rows})" if lead.high < 0 else f"not better beyond the interval ({on_rows})"
-    if lead.high >= 0 and _is_faster(challenger, again):
+    why += f"worse ({on_rows})" if ahead.high < 0 else f"not better beyond the interval ({on_rows})"
+    if ahead.high >= 0 and _is_faster(challenger, again):
         why += f", but faster: `{export_command(document)}` takes it"
-    return "kept", why, lead
-
-
-def more_accurate(one: TrialRecord, other: TrialRecord) -> Bounded:
-    """By how much on the test split, with the 95% interval over the rows that both were scored on."""
-    assert one.test
-    assert other.test
-    return compare([Task(Measured.of(other.test), (Measured.of(one.test),))]).gains[0][0]
+    return "kept", why, ahead
 
 
 def _is_faster(one: TrialRecord, other: TrialRecord) -> bool:

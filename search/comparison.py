@@ -79,6 +79,11 @@ class Comparison:
     worst_errors: Array
 
 
+def lead(one: Mapping[str, Any], other: Mapping[str, Any]) -> Bounded:
+    """By how much ``one`` is more accurate than ``other``, what both were measured at on the rows of one split."""
+    return compare([Task(Measured.of(other), (Measured.of(one),))]).gains[0][0]
+
+
 def compare(tasks: Sequence[Task], seed: int = 0) -> Comparison:
     """Every figure with its interval over evaluation rows. Raises ValueError without tasks or without placements.
 

@@ -26,6 +26,7 @@ _OWN = {
     "data": f"{_TEXT}, or a list of texts",
     "ranks": "one rank, or a list of ranks",
     "alpha": "a whole number, or for example 2r",
+    "groups": "names, or a list of names",
 }
 _BY_TYPE = {"int": _WHOLE, "float": _NUMBER, "bool": _YES_NO, "str": _TEXT}
 _KINDS = {
@@ -39,6 +40,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     _OWN["data"]: (str, list),
     _OWN["ranks"]: (int, str, list),
     _OWN["alpha"]: (int, str),
+    _OWN["groups"]: (str, list),
 }
 
 
@@ -156,6 +158,9 @@ def _values(name: str) -> dict[str, Any]:
         source = {"type": "string", "pattern": r"\S"}
         several = {"type": "array", "items": source, "minItems": 1, "uniqueItems": True}
         return {"anyOf": [source, several, {"type": "null"}]}
+    if kind == _KINDS["groups"]:
+        names = {"type": "string", "pattern": r"^[^+,]*[^\s+,][^+,]*([+,][^+,]*[^\s+,][^+,]*)*$"}
+        return {"anyOf": [names, {"type": "array", "items": names, "minItems": 1}, {"type": "null"}]}
     if kind == _KINDS["alpha"]:
         text = {"type": "string", "pattern": f"^({ALPHA})$"}
         return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 999_999}, text, {"type": "null"}]}

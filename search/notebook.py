@@ -129,9 +129,10 @@ class Search:
         from html import escape
 
         from dashboards import words
+        from dashboards.against import against
         from dashboards.embedding import FIGURE_CSS, figure_html, plotly_library
 
-        told = [words.outcome(self.document), words.recommendation(self.document)]
+        told = [words.outcome(self.document), words.recommendation(self.document), against(self.document)]
         text = "".join(f"<p>{escape(sentence)}</p>" for sentence in told if sentence)
         return f"{text}<style>{FIGURE_CSS}</style>{figure_html(self.figure(), full_page=False)}{plotly_library()}"
 

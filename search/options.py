@@ -128,6 +128,16 @@ trials = group(
         help="Training steps of a trial.  [default: 200; generation: 300; the demonstration: 80]",
     ),
     click.option("--ranks", metavar="R,R", help="LoRA ranks to try.  [default: 4,8,16]"),
+    click.option(
+        "--groups",
+        metavar="NAME,NAME",
+        help="Search among these module groups, as `modules` names them.  [default: all of them]",
+    ),
+    click.option(
+        "--baseline",
+        metavar="PLACEMENT",
+        help="What you target today, as 'q_proj+v_proj r8': trained first, to its end, and compared with.",
+    ),
     click.option("--alpha", metavar="N|Nr", help="LoRA's alpha: for all ranks N, or N times the rank.  [default: 2r]"),
     engine,
     click.option("--max-tpot-ratio", type=float, metavar="X", help="Train nothing slower than X times the base model."),

@@ -41,6 +41,7 @@ class SearchPlan:
         check: Callable[[], None] = lambda: None,
         served: ServedProfiles | None = None,
         champion: Placement | None = None,
+        baseline: Placement | None = None,
     ) -> None:
         """``steps`` is what a whole training takes, ``pack`` how many trials one job has at most.
 
@@ -56,7 +57,8 @@ class SearchPlan:
         that will run on a server; without it workers measure it themselves.
 
         The ``champion`` of earlier searches, if it is tried, is measured anew: on the test split, and its latency where
-        workers measure that; a server's profile of its class is kept as all others are.
+        workers measure that; a server's profile of its class is kept as all others are. The ``baseline`` is read on the
+        test split as well.
         """
         self._catalog = catalog
         self._study = study
@@ -70,7 +72,7 @@ class SearchPlan:
         self._deadline = deadline
         self._check = check
         self._served = served
-        self._champion = champion
+        self._champion, self._baseline = champion, baseline
         self._ledger = Ledger(catalog, study, search_id, references)
         self._trials = self._ledger.trials
         self._again: list[int] = []  # trials of a process that died, to be run once more
@@ -220,13 +222,13 @@ class SearchPlan:
         return good_profile(self._catalog, profile_key(self._base["latency_context"], trial.placement.name))
 
     def _to_test(self) -> list[int | None]:
-        """Front members, base model and champion, as far as they have no figures on the test split yet."""
+        """Front members, base model, champion and baseline, as far as they have no figures on the test split yet."""
         if not (members := self._trials.front()):
             return []
         tested = {t.number for t in self._catalog.trials(self._id) if t.test is not None}
-        champion = [n for n in self._trials.points() if self._trials[n].placement == self._champion]
+        named = [n for n in self._trials.points() if self._trials[n].placement in (self._champion, self._baseline)]
         base: list[int | None] = [] if self._base and "test" in self._base else [None]
-        return base + [number for number in dict.fromkeys(members + champion) if number not in tested]
+        return base + [number for number in dict.fromkeys(members + named) if number not in tested]
 
     def finished(self, job: Job, outcome: Mapping[str, Any]) -> None:
         if job.kind == "test":

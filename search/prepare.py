@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from objectives.errors import ModelError, RequestError
 from objectives.placement import Alpha, Placement
 from search.names import INSTALLED
 from search.series import Before
-from search.spec import SearchSpec
+from search.spec import SearchSpec, parse_names
 
 if TYPE_CHECKING:
     from objectives.data import Task
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from search.strategy.space import PlacementSpace
 
 _PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow-skinny", "lora-target-search")
+#: The name of a placement that the request named so.
+BASELINE = "baseline"
 #: Trials of one pass on a GPU: see benchmarks/README.md, "Packed training".
 _PACK = 8
 _DEFAULT_STEPS = {"classification": 200, "generation": 300}
@@ -49,6 +52,13 @@ class Prepared:
     space: PlacementSpace
     references: dict[Placement, str]
     before: Before = field(default_factory=Before)
+    baseline: Placement | None = None
+
+    @property
+    def again(self) -> list[Placement]:
+        """What is tried first and to its end, whatever is known of it: what the series asks for, and the baseline."""
+        asked = [] if self.baseline is None else [self.baseline]
+        return list(dict.fromkeys([*self.before.again(self.spec.budget), *asked]))
 
 
 def prepare(spec: SearchSpec) -> Prepared:
@@ -106,6 +116,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     if not space.groups:
         raise ModelError(f"model {model} ({config.model_type}) has no module that an adapter can target")
     space.check_ranks(spec.ranks)
+    spec = _with_names_of(spec, space)
     tokenizer = load_tokenizer(folder, spec.trust_remote_code)
     max_tokens = min(spec.max_tokens, context_length(structure, kind, tokenizer))
     steps = spec.steps or (demo.STEPS if spec.data is None else _DEFAULT_STEPS[data.task])
@@ -177,9 +188,16 @@ def prepare(spec: SearchSpec) -> Prepared:
         uses_gpu=bool(spec.gpus_per_trial),  # Ray leaves a worker that asked for none those of its machine
         hub_id=None if Path(model).expanduser().is_dir() else model,
     )
-    middle = spec.ranks[len(spec.ranks) // 2]
-    named = {Placement.of(reference.groups, middle): reference.name for reference in references(space)}
-    return Prepared(spec, facts, assignment, placements, named)
+    baseline = _baseline(spec, space)
+    if baseline is not None and not placements.allowed(baseline):
+        raise RequestError(
+            f"--baseline {baseline.label} is larger than --max-adapter-mb {spec.max_adapter_mb:g} allows "
+            f"({(space.adapter_bytes(baseline) + head) / 1e6:.10g}): give that or more"
+        )
+    # The baseline goes by its own name among references, and before them.
+    named = {} if baseline is None else {baseline: BASELINE}
+    named |= {Placement.of(each.groups, spec.middle_rank): each.name for each in references(space, spec.groups)}
+    return Prepared(spec, facts, assignment, placements, named, baseline=baseline)
 
 
 def _oversights(spec: SearchSpec) -> list[str]:
@@ -214,6 +232,34 @@ def _check_training(spec: SearchSpec, structure: Any, model: str, model_type: st
         )
 
 
+def _with_names_of(spec: SearchSpec, space: ModuleSpace) -> SearchSpec:
+    """With groups and baseline as the model has them, in their one spelling. Raises RequestError."""
+    if spec.groups is not None:
+        groups = space.named(spec.groups, "--groups")
+        spec = replace(spec, groups=None if len(groups) == len(space.groups) else groups)
+    baseline = _baseline(spec, space)
+    return spec if baseline is None else replace(spec, baseline=baseline.label)
+
+
+def _baseline(spec: SearchSpec, space: ModuleSpace) -> Placement | None:
+    """Raises RequestError for one that the search does not try."""
+    if spec.baseline is None:
+        return None
+    written = re.fullmatch(r"(.*?)(?:\s+r([0-9]{1,6}))?", spec.baseline.strip(), re.DOTALL)
+    assert written  # whatever it is
+    groups = space.named(parse_names("--baseline", written[1]), "--baseline")
+    if (rank := int(written[2] or spec.middle_rank)) not in spec.ranks:
+        ranks = ",".join(map(str, spec.ranks))
+        raise RequestError(
+            f"--baseline {spec.baseline} has rank {rank}, which --ranks {ranks} leaves out: add it there"
+        )
+    if others := [name for name in groups if spec.groups and name not in spec.groups]:
+        raise RequestError(
+            f"--baseline {spec.baseline} has {', '.join(others)}, which --groups leaves out: add it there"
+        )
+    return Placement.of(groups, rank)
+
+
 def _placements(spec: SearchSpec, space: ModuleSpace, head: int) -> PlacementSpace:
     """Those that --max-adapter-mb allows; ``head`` are the bytes of an encoder's, which every adapter has besides.
 
@@ -223,7 +269,7 @@ def _placements(spec: SearchSpec, space: ModuleSpace, head: int) -> PlacementSpa
 
     limit = spec.max_adapter_mb
     placements = PlacementSpace(
-        tuple(group.name for group in space.groups),
+        spec.groups or tuple(group.name for group in space.groups),
         spec.ranks,
         (lambda p: space.adapter_bytes(p) + head <= limit * 1e6) if limit is not None else (lambda _: True),
     )

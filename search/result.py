@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from objectives.latency.paired import Ratio
+from search.baseline import against_baseline
 from search.catalog.champions import decided_in, registered
 from search.catalog.figures import TrialFigures, figures
 from search.catalog.records import SearchRecord, TrialRecord
@@ -65,6 +66,7 @@ def result_document(catalog: Catalog, search: SearchRecord) -> dict[str, Any]:
         },
         "front": [_front_member(complete[i]) for i in members],
         "recommended": {"trial": chosen.trial, "why": chosen.why} if chosen else None,
+        "baseline": against_baseline(search, trials, chosen.trial if chosen else None),
         "knee": {"trial": complete[bend].number} if bend is not None else None,
         "champion": _champion(catalog, search),
         "registry_uri": f"models:/{found[0]}@champion" if found else None,

@@ -265,7 +265,7 @@ class Run:
             steps=prepared.assignment.training.steps,
             max_ratio=spec.max_tpot_ratio,
             known=prepared.before.known,
-            again=prepared.before.again(spec.budget),
+            again=prepared.again,
         )
         with closing(study):
             plan = SearchPlan(
@@ -283,6 +283,7 @@ class Run:
                 deadline=self._deadline,
                 served=served,
                 champion=None if prepared.before.champion is None else prepared.before.champion.placement,
+                baseline=prepared.baseline,
             )
             plan.reconcile()
             assignment = replace(prepared.assignment, adapters=self._home.adapters(search))

@@ -33,7 +33,7 @@ _TELLING = ("complete", "stopped", "infeasible")
 #: Settings that decide what a figure means, or which placements are allowed.
 _SETTINGS = (
     "task", "metric", "steps", "ranks", "alpha", "bands", "batch_size", "accumulate", "learning_rate", "label_weight",
-    "max_tokens", "engine", "endpoint", "max_tpot_ratio", "max_adapter_mb",
+    "max_tokens", "engine", "endpoint", "max_tpot_ratio", "max_adapter_mb", "groups",
 )  # fmt: skip
 
 

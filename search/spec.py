@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Number
@@ -30,7 +31,7 @@ FROM_ZERO = {
     "label_weight": "give 0 to train on the labels' likelihood alone, or for example 4",
 }
 #: An unset variable in a script must not search the demonstration instead.
-NOT_EMPTY = ("model", "data", "endpoint", "ray_address", "adapters")
+NOT_EMPTY = ("model", "data", "endpoint", "ray_address", "adapters", "baseline")
 #: What a field of this type may be, and how that is said.
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
@@ -38,6 +39,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "str": ((str,), "text"),
     "tuple[int, ...]": ((tuple,), "whole numbers"),
+    "tuple[str, ...]": ((tuple,), "names"),
 }
 CHOICES = {"task": TASKS, "strategy": STRATEGIES, "stop_when": STOPS, "engine": ENGINES, "metric": METRIC_CHOICES}
 
@@ -60,6 +62,8 @@ class SearchSpec:
     ranks: tuple[int, ...] = (4, 8, 16)
     alpha: str = "2r"
     bands: int = 1
+    groups: tuple[str, ...] | None = None
+    baseline: str | None = None
     strategy: str = "auto"
     stop_when: str = "budget"
     retries: int = 2
@@ -92,6 +96,8 @@ class SearchSpec:
         """Raises RequestError for the first value that makes no sense."""
         # As programs may have them.
         object.__setattr__(self, "ranks", parse_ranks(self.ranks))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", parse_names("--groups", self.groups))
         object.__setattr__(self, "alpha", str(self.alpha))
         for name in ("model", "data", "adapters"):
             if isinstance(path := getattr(self, name), os.PathLike):
@@ -171,8 +177,14 @@ class SearchSpec:
             if not isinstance(value, types) or (isinstance(value, bool) and kind != "bool"):
                 raise RequestError(f"{_flag(field.name)} is {value!r}: give {words}")
 
+    @property
+    def middle_rank(self) -> int:
+        """That of placements which are asked for without one."""
+        return self.ranks[len(self.ranks) // 2]
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"ranks": list(self.ranks)}
+        # As they come back from a database.
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SearchSpec:
@@ -199,6 +211,16 @@ def parse_numbers(flag: str, value: Any) -> tuple[int, ...]:
         return tuple(sorted({int(str(part).strip()) for part in parts}))
     except ValueError:
         raise RequestError(f"{flag} {value} must be whole numbers separated by commas, for example 4,8,16") from None
+
+
+def parse_names(flag: str, value: Any) -> tuple[str, ...]:
+    """``q_proj,v_proj``, with commas or plus signs, or a list of such texts, to their parts. Raises RequestError."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    names = [name.strip() for part in parts if isinstance(part, str) for name in re.split("[+,]", part)]
+    if not all(names) or not names or not all(isinstance(part, str) for part in parts):
+        shown = ",".join(map(str, parts))
+        raise RequestError(f"{flag} {shown} must be names separated by commas, for example q_proj,v_proj")
+    return tuple(names)
 
 
 def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from dashboards import comparison
+from dashboards.against import against
 from dashboards.format import (
     MISSING,
     between,
@@ -36,6 +37,8 @@ def print_result(document: dict[str, Any], stream: TextIO, flags: str = "") -> N
         if console.is_terminal and console.width >= PLOTTED_FROM:
             console.print(_plot(document))
         say(console, recommendation(document))
+        if compared := against(document):
+            say(console, compared)
         if champion := document.get("champion"):
             say(console, plain(f"{champion['why'][0].upper()}{champion['why'][1:]}."))
     else:

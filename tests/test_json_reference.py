@@ -55,8 +55,9 @@ def test_one_search(tmp_path: Path) -> None:
 
 
 def _large(catalog: Catalog) -> SearchRecord:
-    """Trials enough for effects, predictions and drift, measured while the search ran."""
-    search = catalog.create_search("large", SPEC, FACTS | {"labels": ["a", "b"], "versions": {"torch": "2.13.0"}})
+    """Trials enough for effects, predictions and drift, measured while the search ran, one of them the baseline."""
+    facts = FACTS | {"labels": ["a", "b"], "versions": {"torch": "2.13.0"}}
+    search = catalog.create_search("large", SPEC | {"baseline": f"{GROUPS[0]} r8"}, facts)
     now = {"measured_at": datetime.now(UTC).isoformat(), "source": "measured", "settled": True}
     catalog.set_base(search.id, {"validation": evaluation(10), "latency": latency(1.0) | now, "device": "cpu"})
     every = [groups for size in (1, 2, 3) for groups in combinations(GROUPS, size)][:24]
@@ -71,6 +72,7 @@ def _large(catalog: Catalog) -> SearchRecord:
         }
         catalog.add_trial(search.id, number, Placement.of(groups, 8), "o_proj only" if number == 0 else None)
         assert catalog.record(search.id, number, "complete", measurement=measurement, adapter="a", steps=200)
+        catalog.record_test(search.id, number, evaluation(20 + number))
     return catalog.search("large")
 
 

@@ -41,7 +41,8 @@ def ray_folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def searched(home: Path, ray_folder: Path) -> tuple[dict[str, Any], str]:
     """What the search printed, and what a terminal on standard error showed meanwhile."""
-    args = ["--budget", str(BUDGET), *QUICK, "--workers", "2", "--alpha", "9", "--home", str(home), "--name", "whole"]
+    args = ["--budget", str(BUDGET), *QUICK, "--workers", "2", "--alpha", "9", "--baseline", "q_proj,k_proj"]
+    args += ["--home", str(home), "--name", "whole"]
     wide = environment() | {"COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color", "RAY_TMPDIR": str(ray_folder)}
     with TemporaryFile("w+") as output, terminal() as tty:
         files = {"stdout": output, "stderr": tty.stream}
@@ -66,7 +67,10 @@ def test_result_is_the_contract(document: dict[str, Any]) -> None:
     assert document["trials"] == {"complete": BUDGET, "stopped": 0, "failed": 0, "infeasible": 0}
     assert document["steps"] == {"spent": 4 * BUDGET, "full": 4 * BUDGET}
     assert len({(tuple(p["targets"]), p["rank"]) for p in document["points"]}) == BUDGET
-    assert document["points"][0]["reference"] == "o_proj only"
+    assert [point["reference"] for point in document["points"][:2]] == ["baseline", "o_proj only"]
+    baseline = document["baseline"]
+    assert (baseline["label"], baseline["trial"]) == ("k_proj+q_proj r4", 0)
+    assert 0 <= baseline["accuracy"] <= 1, "read on test"
     members = document["front"]
     assert members
     assert {"trial", "targets", "rank", "accuracy", "accuracy_ci", "tpot_p95_ms", "tpot_ratio", "parameters", "adapter",

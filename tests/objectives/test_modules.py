@@ -120,6 +120,26 @@ def test_bands(bands: int, titles: list[str], sizes: list[int]) -> None:
     assert whole == [f"model.layers.{i}.self_attn.o_proj" for i in range(5)]
 
 
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        ("v_proj q_proj v_proj", "q_proj@first q_proj@last v_proj@first v_proj@last"),
+        ("o_proj@last k_proj@first last", "k_proj@first k_proj@last o_proj@last"),
+        ("o_proj k_proj@last", "k_proj@last o_proj@first o_proj@last"),
+    ],
+)
+def test_groups_are_named_as_labels_have_them(names: str, groups: str) -> None:
+    assert space_of(LLAMA, bands=2).named(names.split(), "--groups") == tuple(groups.split())
+
+
+@pytest.mark.parametrize("names", [["r8"], ["first"], ["q_proj@first", "nowhere"], ["q_proj@"], ["@first"]])
+def test_what_is_no_group_is_refused(names: list[str]) -> None:
+    with pytest.raises(RequestError) as refusal:
+        space_of(LLAMA, bands=2).named(names, "--groups")
+    told = f"--groups: '{names[-1]}' is no module group of this llama model: choose from q_proj@first, q_proj@last, "
+    assert str(refusal.value).startswith(told)
+
+
 def test_a_band_is_targeted_by_full_paths() -> None:
     space = space_of(LLAMA, bands=3)
     assert space.target_modules(Placement.of(["o_proj@last"], 8)) == [

@@ -138,3 +138,11 @@ def test_all_bands_of_a_role_belong_to_its_reference() -> None:
     found = {item.name: item.groups for item in references(space_of(LLAMA, bands=3))}
     assert found["o_proj only"] == ("o_proj@first", "o_proj@last", "o_proj@middle")
     assert len(found["all linear"]) == 21
+
+
+def test_among_some_groups_references_are_those_that_need_no_others_and_all_of_these() -> None:
+    some = ("q_proj", "v_proj", "o_proj", "k_proj")
+    found = {item.name: item.groups for item in references(space_of(LLAMA), some)}
+    assert list(found) == ["o_proj only", "q + v", "attention only"], "these are all of them, under the name they have"
+    found = {item.name: item.groups for item in references(space_of(LLAMA), ("up_proj", "o_proj"))}
+    assert found == {"o_proj only": ("o_proj",), "all of --groups": ("o_proj", "up_proj")}

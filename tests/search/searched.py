@@ -54,8 +54,9 @@ class Searched:
         cap: float | None = None,
         watcher: Watcher | None = None,
         champion: Placement | None = None,
+        baseline: Placement | None = None,
     ) -> None:
-        self.watcher, self.champion = watcher or Silent(), champion
+        self.watcher, self.champion, self.baseline = watcher or Silent(), champion, baseline
         self.catalog = Catalog(f"sqlite:///{folder / 'search.db'}")
         self.search = self.catalog.create_search("packs", {}, {})
         self.pack, self.space = pack, PlacementSpace(groups, (8,))
@@ -68,11 +69,11 @@ class Searched:
         references = [Placement.of(["o_proj"], 8), Placement.of(["q_proj", "v_proj"], 8)]
         self.study = Study(
             self.catalog.url, self.search.id, self.space, strategy=strategy, references=references,
-            budget=budget, seed=0, steps=STEPS, max_ratio=self.cap,
+            budget=budget, seed=0, steps=STEPS, max_ratio=self.cap, again=[self.baseline] if self.baseline else [],
         )  # fmt: skip
         self.plan = SearchPlan(
             self.catalog, self.study, self.search.id, budget=budget, references={}, watcher=self.watcher, steps=STEPS,
-            pack=self.pack, settle=False, champion=self.champion,
+            pack=self.pack, settle=False, champion=self.champion, baseline=self.baseline,
         )  # fmt: skip
         self.plan.reconcile()
 

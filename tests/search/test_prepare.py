@@ -12,6 +12,7 @@ import pytest
 from transformers import CTRLConfig, CTRLLMHeadModel, ReformerConfig, ReformerModelWithLMHead
 
 from objectives.errors import ModelError, RequestError
+from objectives.placement import Placement
 from objectives.sources import find
 from search.prepare import prepare, threads_for
 from search.spec import SearchSpec
@@ -214,3 +215,63 @@ def test_the_command_that_is_kept_can_be_given_again(
 ) -> None:
     monkeypatch.setattr("sys.argv", argv)
     assert prepare(SearchSpec(seed=3, workers=1)).facts["command"].startswith(command)
+
+
+BASELINES = [
+    ("q_proj,v_proj", Placement.of(["q_proj", "v_proj"], 8)),
+    ("v_proj + q_proj r4", Placement.of(["q_proj", "v_proj"], 4)),
+    (" q_proj r8 ", Placement.of(["q_proj"], 8)),
+]
+
+
+@pytest.mark.parametrize(("written", "placement"), BASELINES)
+def test_the_baseline_is_tried_first_and_has_one_spelling(written: str, placement: Placement) -> None:
+    prepared = prepare(SearchSpec(workers=1, ranks=(4, 8), baseline=written))
+    assert prepared.baseline == placement and prepared.again == [placement]
+    assert prepared.spec.baseline == placement.label
+    assert next(iter(prepared.references)) == placement
+    known = {Placement.of(["q_proj", "v_proj"], 8): "q + v"}
+    assert prepared.references[placement] == known.get(placement, "baseline")
+    assert prepare(prepared.spec).baseline == placement, "as a resume reads it"
+
+
+def test_a_search_among_some_groups_proposes_no_others() -> None:
+    """The model keeps all of them: what attaches to a band, and where, does not depend on what is searched."""
+    asked = SearchSpec(
+        workers=1, ranks=(4, 8), bands=2, groups=("o_proj", "q_proj@last"), baseline="o_proj+q_proj@last"
+    )
+    prepared = prepare(asked)
+    some = ("q_proj@last", "o_proj@first", "o_proj@last")
+    assert prepared.space.groups == prepared.spec.groups == some
+    assert {group for placement in prepared.space for group in placement.groups} == set(some)
+    assert all(set(placement.groups) <= set(some) for placement in prepared.references)
+    assert list(prepared.references.values()) == ["all of --groups", "o_proj only"]
+    targets = prepared.assignment.space.target_modules(Placement.of(["q_proj@last"], 4))
+    assert all(target.startswith("model.layers.") for target in targets), "and not the name of all bands"
+    everything = [group.name for group in prepared.assignment.space.groups]
+    assert prepare(replace(asked, groups=tuple(reversed(everything)))).spec.groups is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"baseline": "q_proj r16"}, "--baseline q_proj r16 has rank 16, which --ranks 4,8 leaves out: add it there"),
+        ({"baseline": "q_proj r0"}, "--baseline q_proj r0 has rank 0, which --ranks 4,8 leaves out: add it there"),
+        (
+            {"baseline": "q_proj+up_proj", "groups": ("q_proj",)},
+            "--baseline q_proj+up_proj has up_proj, which --groups leaves out: add it there",
+        ),
+        (
+            {"baseline": "q_proj,,k"},
+            "--baseline q_proj,,k must be names separated by commas, for example q_proj,v_proj",
+        ),
+        (
+            {"baseline": "q_proj+k_proj r8", "max_adapter_mb": 0.01},
+            "--baseline k_proj+q_proj r8 is larger than --max-adapter-mb 0.01 allows (0.028672): give that or more",
+        ),
+    ],
+)
+def test_a_baseline_that_is_not_searched_is_refused(asked: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        prepare(SearchSpec(workers=1, ranks=(4, 8), **asked))
+    assert str(refusal.value) == sentence

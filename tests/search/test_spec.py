@@ -85,6 +85,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         )
         for weight in (-0.5, math.nan, math.inf)
     ),
+    *(
+        ({"groups": groups}, f"--groups {shown} must be names separated by commas, for example q_proj,v_proj")
+        for groups, shown in (
+            ("q_proj,,v_proj", "q_proj,,v_proj"),
+            ("", ""),
+            ([], ""),
+            (["q_proj", 8], "q_proj,8"),
+            (8, 8),
+        )
+    ),
+    ({"baseline": " "}, "--baseline is empty: give a value, or leave the option out"),
+    ({"baseline": ["q_proj"]}, "--baseline is ['q_proj']: give text"),
     ({"ranks": (0,)}, "--ranks 0 must be whole numbers from 1, for example 4,8,16"),
     ({"template": "a\0{text}"}, "--template 'a\\x00{text}' holds a NUL character: leave it out"),
     *(
@@ -98,6 +110,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_from_python_ranks_and_alpha_are_as_on_the_command_line(ranks: Any) -> None:
     assert SearchSpec(ranks=ranks, alpha=16) == SearchSpec(ranks=(8,), alpha="16")  # type: ignore[arg-type]
     assert SearchSpec(ranks=(16, 4, 8)).ranks == (4, 8, 16), "of several, references have the middle one"
+
+
+@pytest.mark.parametrize("groups", ["q_proj,v_proj", "q_proj + v_proj", ["q_proj", "v_proj"], ("q_proj+v_proj",)])
+def test_groups_are_a_list_or_a_text(groups: Any) -> None:
+    spec = SearchSpec(groups=groups)
+    assert spec.groups == ("q_proj", "v_proj")
+    assert SearchSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
 @pytest.mark.parametrize(("values", "sentence"), REFUSED)
