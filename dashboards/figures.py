@@ -21,6 +21,8 @@ CURVES = (FRONT, "#1aa47a", "#b8932a", "#7b73d9", "#d04a4a", "#3aa6b9")
 #: Points that all learning curves share: a page of a thousand trials stays small, a short search is drawn exactly.
 CURVE_POINTS = 20_000
 
+#: Marks that stand beside their point, which is on the front; the baseline may be anywhere, and has a ring.
+_NAMED = ("recommended", "knee")
 #: Where names of marked placements stand, in pixels, the faster one's first: above to the left, since nothing is both
 #: faster and better. The second is above the first and its arrow to the right of it, however close the two are.
 _NAMES: tuple[dict[str, Any], ...] = ({"ax": -12, "ay": -30, "xanchor": "right"}, {"ax": -16, "ay": -56})
@@ -80,7 +82,10 @@ def front_figure(document: dict[str, Any]) -> Figure:
                 hoverinfo="text",
             )
         )
-    marked = [(point, names) for point in front if (names := mark(document, point["trial"]))]
+    if yours := [point for point in drawn if point["trial"] == (document.get("baseline") or {}).get("trial")]:
+        ring = {"symbol": "circle-open", "size": 17, "color": "#d04a4a", "line": {"width": 2}}
+        figure.add_trace(_scatter("baseline", yours, hover, marker=ring))
+    marked = [(point, names) for point in front if (names := mark(document, point["trial"], _NAMED))]
     if drawn:
         lowest = (point["validation_accuracy_ci"][0] for point in front if point.get("validation_accuracy_ci"))
         span = max(0.01, 1 - min(base_accuracy, *(point["validation_accuracy"] for point in drawn), *lowest))
@@ -104,9 +109,10 @@ def learning_curves(document: dict[str, Any]) -> Figure:
     figure = empty_figure(f"{document['search']}: learning curves", "training step", "training loss")
     on_front = [point for point in trials if point["front"]]
     # Recommended first, then the most accurate; drawn and named in the order of the front.
-    best = sorted(on_front, key=lambda point: (not mark(document, point["trial"]), -point["validation_accuracy"]))
+    named = {point["trial"]: names for point in on_front if (names := mark(document, point["trial"], _NAMED))}
+    best = sorted(on_front, key=lambda point: (point["trial"] not in named, -point["validation_accuracy"]))
     order = {member["trial"]: position for position, member in enumerate(ordered_front(document))}
-    colours = {point["trial"]: _colour(names) for point in best if (names := mark(document, point["trial"]))}
+    colours = {point["trial"]: _colour(named[point["trial"]]) for point in best if point["trial"] in named}
     unmarked = [point["trial"] for point in best if point["trial"] not in colours]
     drawn = sorted(unmarked[: len(CURVES)], key=lambda trial: order.get(trial, 0))
     colours |= dict(zip(drawn, CURVES, strict=False))

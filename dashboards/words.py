@@ -49,9 +49,10 @@ def ordered_front(document: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(document["front"], key=lambda member: _number_or(math.inf, member.get("tpot_ratio")))
 
 
-def mark(document: dict[str, Any], trial: int | None) -> str:
-    """``recommended``, ``knee``, both, or nothing."""
-    names = ("recommended", "knee")
+def mark(
+    document: dict[str, Any], trial: int | None, names: Sequence[str] = ("recommended", "knee", "baseline")
+) -> str:
+    """Which of the ``names`` the trial has: one, several, or none."""
     return ", ".join(name for name in names if trial is not None and (document.get(name) or {}).get("trial") == trial)
 
 

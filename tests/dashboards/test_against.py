@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from dashboards.against import against
+from dashboards.figures import front_figure
 from dashboards.report import report_page
-from dashboards.words import description
+from dashboards.words import description, mark
 from tests.dashboards import documents
 
 
@@ -76,6 +77,22 @@ def test_in_words(changes: dict[str, Any], sentence: str) -> None:
 
 def test_nothing_is_said_where_none_was_named() -> None:
     assert against(documents.document()) == against(documents.document(baseline=None)) == ""
+
+
+def test_on_the_front_it_is_marked() -> None:
+    assert mark(documents.document(baseline=baseline(trial=2)), 2) == "recommended, baseline"
+    assert mark(documents.document(baseline=baseline(trial=None)), 2) == "recommended"
+
+
+@pytest.mark.parametrize(("trial", "drawn"), [(0, [(1.15, 0.5)]), (2, [(1.2, 0.66)]), (3, []), (None, [])])
+def test_it_has_a_ring_in_the_figure_wherever_it_lies(trial: int | None, drawn: list[tuple[float, float]]) -> None:
+    """Trial 3 was too slow and has no accuracy; what is recommended keeps its name where it is the same."""
+    figure = front_figure(documents.document(baseline=baseline(trial=trial)))
+    rings = [trace for trace in figure.data if trace.name == "baseline"]
+    assert [point for ring in rings for point in zip(ring.x, ring.y, strict=True)] == drawn
+    assert [note.text for note in figure.layout.annotations] == [
+        note.text for note in front_figure(documents.document()).layout.annotations
+    ]
 
 
 def test_page_and_description_say_it() -> None:
