@@ -165,8 +165,10 @@ class SearchSpec:
         if self.series is not None:
             outside.name(self.series, "--series")
         for field in (each.name for each in fields(self)):
-            if isinstance(value := getattr(self, field), str):
-                outside.text(value, _flag(field))
+            value = getattr(self, field)
+            for text in value if isinstance(value, tuple) else (value,):
+                if isinstance(text, str):
+                    outside.text(text, _flag(field))
 
     def _check_types(self) -> None:
         for field in fields(self):

@@ -63,6 +63,15 @@ class SearchRequest(BaseModel):
         None, pattern=f"^({ALPHA})$", description="LoRA's alpha for all ranks, or as in '2r' per rank. Default: 2r."
     )
     bands: Count | None = Field(None, description="Split every group into so many bands of layers.")
+    groups: list[Annotated[str, Field(pattern=r"[^\s+,]", max_length=512)]] | None = Field(
+        None, min_length=1, max_length=1024, description="Search among these module groups. Default: all of them."
+    )
+    baseline: str | None = Field(
+        None,
+        pattern=r"\S",
+        max_length=10_000,
+        description="What is targeted today, as 'q_proj+v_proj r8': trained first, to its end, and compared with.",
+    )
     strategy: str | None = _choice(STRATEGIES, "Who proposes placements. Default: auto.")
     stop_when: str | None = _choice(STOPS, "What ends a search. Default: budget.")
     engine: str | None = _choice(ENGINES, "What serves while latency is measured. Default: transformers.")

@@ -75,6 +75,7 @@ def test_submissions_come_page_by_page(service: Service) -> None:
 def test_what_is_submitted_waits_with_its_settings(service: Service) -> None:
     client = service.client()
     asked = {"data": str(service.root / "data"), "budget": 3, "ranks": [8, 4, 8], "gradient_checkpointing": True}
+    asked |= {"groups": ["q_proj", "o_proj"], "baseline": "q_proj r8"}
     answer = client.post("/searches", json=asked | {"name": "mine"})
     assert answer.status_code == 202
     submission = answer.json()

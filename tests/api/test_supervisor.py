@@ -196,9 +196,16 @@ def searching(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[list[str]
 
 
 def test_a_value_is_never_taken_for_a_flag() -> None:
-    given = {"ranks": [4, 8], "template": "--home=/x {text}", "gradient_checkpointing": True, "pack": None}
+    given = {
+        "ranks": [4, 8],
+        "groups": ["q_proj@first", "o_proj"],
+        "template": "--home=/x {text}",
+        "gradient_checkpointing": True,
+        "pack": None,
+    }
     assert flags(given | {"other": False, "max_hours": 0.5}) == [
         "--ranks=4,8",
+        "--groups=q_proj@first,o_proj",
         "--template=--home=/x {text}",
         "--gradient-checkpointing",
         "--max-hours=0.5",

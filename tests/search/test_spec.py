@@ -98,6 +98,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"baseline": " "}, "--baseline is empty: give a value, or leave the option out"),
     ({"baseline": ["q_proj"]}, "--baseline is ['q_proj']: give text"),
     ({"ranks": (0,)}, "--ranks 0 must be whole numbers from 1, for example 4,8,16"),
+    ({"groups": ["a\0"]}, "--groups 'a\\x00' holds a NUL character: leave it out"),
     ({"template": "a\0{text}"}, "--template 'a\\x00{text}' holds a NUL character: leave it out"),
     *(
         ({field: "caf\udce9"}, f"--{field} 'caf\\udce9' is no text in UTF-8: rename it, or give another")
