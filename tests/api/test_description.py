@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from search.api.app import application
+from search.api.models import SearchRequest
 from search.api.supervisor import Supervisor
 from search.catalog import Catalog
 from search.catalog.tokens import add_token
 from search.home import Home
+from search.spec import SearchSpec
 from tests.api.conftest import Service, record_search
 
 
@@ -35,6 +38,12 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Any:
 OPERATIONS = 11
 TAKE_NOTHING = {"GET /health"}
 # Of its checks one is left out: whether a path is allowed, or an engine has its endpoint, no schema can say.
+
+
+def test_a_request_has_every_setting_of_a_search_that_is_not_the_servers_own() -> None:
+    theirs = {"adapters", "ray_address", "retries", "checkpoint_seconds", "trust_remote_code"}
+    of_series = {"series", "keep", "training_seed"}
+    assert {field.name for field in fields(SearchSpec)} - theirs - of_series == set(SearchRequest.model_fields)
 
 
 @pytest.mark.slow
