@@ -58,7 +58,7 @@ def regret_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             points(placement["mean_regret"], placement["mean_regret_ci"]),
             points(placement["worst_regret"], placement["worst_regret_ci"]),
             with_interval(placement["tpot_ratio"], placement["tpot_ratio_ci"]),
-            DEFAULT if is_default(document, placement) else "",
+            DEFAULT if is_default(document, placement) else "baseline" if _is_baseline(document, placement) else "",
         ]
         for placement in document["placements"]
     ]
@@ -74,8 +74,7 @@ def accuracy_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]
         [
             called(placement),
             *(
-                f"{decimal(placement['accuracy'][task])}  {_signed(placement['gain'][task])} "
-                f"[{', '.join(map(_signed, placement['gain_ci'][task]))}]"
+                f"{decimal(placement['accuracy'][task])}  {_gain(placement['gain'][task], placement['gain_ci'][task])}"
                 for task in document["tasks"]
             ),
         ]
@@ -87,6 +86,11 @@ def accuracy_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]
 def is_default(document: dict[str, Any], placement: dict[str, Any]) -> bool:
     chosen = document["robust_default"]
     return chosen is not None and _same(placement, chosen)
+
+
+def _is_baseline(document: dict[str, Any], placement: dict[str, Any]) -> bool:
+    known = document.get("baseline")
+    return known is not None and _same(placement, known)
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -167,6 +171,8 @@ def sentences(document: dict[str, Any]) -> list[str]:
         chosen = document["robust_default"]
         found.append(f"Robust default: {plain(chosen['sentence'])} Why: {plain(chosen['why'])}.")
         useless = [names[task] for task in document["tasks"] if default["gain_ci"][task][0] <= 0]
+        if document.get("baseline"):
+            found.append(_against_baseline(document))
         if useless:
             found.append(f"On {', '.join(useless)} it is not better than the base model beyond its interval.")
     tau = document["rank_stability"]["kendall_tau_b"]
@@ -183,6 +189,24 @@ def sentences(document: dict[str, Any]) -> list[str]:
         + "; each placement was trained once, with one seed, and what another seed would change is not in them."
     )
     return found
+
+
+def _against_baseline(document: dict[str, Any]) -> str:
+    """Of a document that has both."""
+    known, default, names = document["baseline"], default_of(document), task_names(document)
+    assert default is not None
+    own = next(each for each in document["placements"] if _same(each, known))
+    if own is default:
+        return f"The baseline, {called(own)}, is the robust default."
+    by_task = ", ".join(
+        f"{names[task]} {_gain(known['difference'][task], known['difference_ci'][task])}" for task in document["tasks"]
+    )
+    latency = latency_name(document["latency_axis"])
+    mean = _gain(known["mean_difference"], known["mean_difference_ci"])
+    return (
+        f"Against the baseline, {called(own)}, it has {mean} points on average over tasks ({by_task}), at a {latency} "
+        f"ratio of {decimal(default['tpot_ratio'])} instead of {decimal(own['tpot_ratio'])}."
+    )
 
 
 def left_out_sentence(document: dict[str, Any]) -> str:
@@ -216,6 +240,11 @@ def rows_of(document: dict[str, Any]) -> list[dict[str, Any]]:
         for each in document["placements"]
         for task in document["tasks"]
     ]
+
+
+def _gain(value: float, bounds: Sequence[float]) -> str:
+    """``+3.2 [-0.4, +6.8]``, in points."""
+    return f"{_signed(value)} [{', '.join(map(_signed, bounds))}]"
 
 
 def _signed(value: float) -> str:

@@ -12,6 +12,7 @@ from objectives.errors import RequestError
 from objectives.latency.paired import Ratio
 from objectives.latency.timing import Timing
 from objectives.placement import Placement
+from search.baseline import baseline_among
 from search.catalog.records import SearchRecord, TrialRecord
 from search.catalog.store import Catalog
 from search.comparison import (
@@ -20,6 +21,8 @@ from search.comparison import (
     Requests,
     Task,
     compare,
+    lead,
+    mean_lead,
     rank_stability,
     rival,
     robust_default,
@@ -35,13 +38,14 @@ def comparison_document(
     *,
     split: str = "validation",
     max_tpot_ratio: float | None = None,
+    baseline: str | None = None,
     flags: str = "",
 ) -> dict[str, Any]:
     """What ``compare --json`` prints. Figures are fractions of 1: 0.01 is one point.
 
     Placements that every search has completed, and measured on ``split``, are compared; the others are listed with the
-    reason. Raises RequestError for searches that cannot be compared; ``flags`` are those of :meth:`Home.flags`, for its
-    remedy.
+    reason. The default is told against the ``baseline``, or that of all searches. Raises RequestError for searches that
+    cannot be compared; ``flags`` are those of :meth:`Home.flags`, for its remedy.
     """
     searches = [catalog.search(name) for name in names]
     _check(searches, flags)
@@ -90,6 +94,7 @@ def comparison_document(
         ],
         "rank_stability": {"kendall_tau_b": rank_stability(accuracies)},
         "robust_default": None,
+        "baseline": None,
         "left_out": [
             {"targets": list(p.groups), "rank": p.rank, "label": p.label, "why": why} for p, why in left_out.items()
         ],
@@ -111,7 +116,19 @@ def comparison_document(
             "why": default_why(document, [document["placements"][i] for i in passed_over]),
             "sentence": default_sentence(document),
         }
+    if (known := baseline_among(document["placements"], searches, baseline)) is not None:
+        document["baseline"] = _named(known) | _gained(
+            names, tasks, None if chosen is None else chosen[0], document["placements"].index(known)
+        )
     return document
+
+
+def _gained(names: Sequence[str], tasks: Sequence[Task], default: int | None, baseline: int) -> dict[str, Any]:
+    """What the default has more than the baseline; nothing where it is that, or there is none."""
+    if default is None or default == baseline:
+        return dict.fromkeys(("difference", "difference_ci", "mean_difference", "mean_difference_ci"))
+    leads = [lead(task.placements[default], task.placements[baseline]) for task in tasks]
+    return _by_task("difference", names, leads) | _bounded("mean_difference", mean_lead(leads))
 
 
 def _named(placement: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from objectives.errors import RequestError
 from search.catalog.records import SearchRecord, TrialRecord
-from search.comparison import lead
+from search.comparison import Measured, lead
+
+#: A sentence names so many placements.
+_NAMED = 5
 
 
 def against_baseline(
@@ -39,7 +44,38 @@ def against_baseline(
     if own and own.test:
         found |= {"accuracy": own.test["accuracy"], "accuracy_ci": own.test["accuracy_ci"]}
         if chosen and chosen.test and chosen is not own:
-            gained = lead(chosen.test, own.test)
+            gained = lead(Measured.of(chosen.test), Measured.of(own.test))
             found |= {"difference": gained.value, "difference_ci": [gained.low, gained.high]}
             found["test_rows"] = own.test["rows"]
     return found
+
+
+def baseline_among(
+    compared: Sequence[Mapping[str, Any]], searches: Sequence[SearchRecord], asked: str | None
+) -> dict[str, Any] | None:
+    """The placement of several searches that was ``asked`` for as people see it, by its groups in any order or by the
+    name of a reference; else the one that all of the ``searches`` had as their baseline, if it is among them.
+
+    Raises RequestError where what was asked for is none of them, or several.
+    """
+    if asked is None:
+        (label, *others) = {search.spec.get("baseline") for search in searches}
+        return None if others else next((dict(each) for each in compared if each["label"] == label), None)
+    groups, rank = _parts(asked)
+    found = [each for each in compared if rank in ("", f"r{each['rank']}") and groups in _names(each)]
+    if len(found) == 1:
+        return dict(found[0])
+    labels = [repr(each["label"]) for each in found or compared]
+    some = ", ".join(labels[:_NAMED]) + (f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else "")
+    what = "may be several of" if found else "is none of"
+    raise RequestError(f"--baseline {asked} {what} the placements that all searches completed: choose from {some}")
+
+
+def _names(placement: Mapping[str, Any]) -> list[frozenset[str]]:
+    return [_parts(name)[0] for name in (placement["label"], placement["reference"]) if name]
+
+
+def _parts(label: str) -> tuple[frozenset[str], str]:
+    """Groups and rank, if it has one."""
+    groups, rank = re.fullmatch(r"(.*?)(?:\s+(r[0-9]+))?", label.strip(), re.DOTALL).groups("")  # type: ignore[union-attr]
+    return frozenset(name.strip() for name in re.split("[+,]", groups)), rank

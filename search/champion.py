@@ -9,7 +9,7 @@ from dashboards.words import export_command
 from search.catalog import champions
 from search.catalog.records import ChampionRecord, SearchRecord, TrialRecord
 from search.catalog.store import Catalog
-from search.comparison import Bounded, lead
+from search.comparison import Bounded, Measured, lead
 from search.result import result_document
 from search.series import Before
 
@@ -55,7 +55,7 @@ def _decided(
     if again.number == challenger.number:
         return "kept", f"unchanged: {old}, measured again and recommended again", None
     assert challenger.test
-    ahead = lead(challenger.test, again.test)
+    ahead = lead(Measured.of(challenger.test), Measured.of(again.test))
     on_rows = f"{ahead.value:+.3f} {interval([ahead.low, ahead.high])} on the same {again.test['rows']} rows"
     if ahead.low > 0:
         return "changed", f"changed from {old} to {new}: {on_rows}", ahead

@@ -67,6 +67,11 @@ def print_several(specs: Sequence[SearchSpec], home: Any, as_json: bool, *, stan
     show_default=True,
     help="Of which all figures are; test was read for fronts alone.",
 )
+@click.option(
+    "--baseline",
+    metavar="PLACEMENT",
+    help="Tell the default against this one, as 'q_proj+v_proj r8'.  [default: that of the searches]",
+)
 @click.option("--out", type=GIVEN, metavar="FILE.html", help="Also write a page with heat map and tables.")
 @stores
 @as_json
@@ -74,6 +79,7 @@ def compare(
     names: tuple[str, ...],
     max_tpot_ratio: float | None,
     split: str,
+    baseline: str | None,
     out: str | None,
     home: str | None,
     storage: str | None,
@@ -89,13 +95,15 @@ def compare(
     Example:
       python -m search compare llama-tickets llama-mails --max-tpot-ratio 1.3
     """
-    SearchSpec(max_tpot_ratio=max_tpot_ratio)  # refuses what run refuses
+    SearchSpec(max_tpot_ratio=max_tpot_ratio, baseline=baseline)  # refuses what run refuses
     from search.across import comparison_document
     from search.catalog.store import Catalog
 
     place = read_home(home, storage, tracking_uri)
     with closing(Catalog(place.storage)) as catalog:
-        document = comparison_document(catalog, names, split=split, max_tpot_ratio=max_tpot_ratio, flags=place.flags())
+        document = comparison_document(
+            catalog, names, split=split, max_tpot_ratio=max_tpot_ratio, baseline=baseline, flags=place.flags()
+        )
     if out is not None:
         from dashboards.report import comparison_page
 

@@ -79,9 +79,16 @@ class Comparison:
     worst_errors: Array
 
 
-def lead(one: Mapping[str, Any], other: Mapping[str, Any]) -> Bounded:
-    """By how much ``one`` is more accurate than ``other``, what both were measured at on the rows of one split."""
-    return compare([Task(Measured.of(other), (Measured.of(one),))]).gains[0][0]
+def lead(one: Measured, other: Measured) -> Bounded:
+    """By how much ``one`` is more accurate than ``other`` on the rows of one task."""
+    return compare([Task(other, (one,))]).gains[0][0]
+
+
+def mean_lead(leads: Sequence[Bounded]) -> Bounded:
+    """Over tasks, whose errors are independent of each other."""
+    value = sum(each.value for each in leads) / len(leads)
+    reach = float(np.sqrt(sum(((each.high - each.low) / 2) ** 2 for each in leads))) / len(leads)
+    return Bounded(value, max(-1.0, value - reach), min(1.0, value + reach))
 
 
 def compare(tasks: Sequence[Task], seed: int = 0) -> Comparison:

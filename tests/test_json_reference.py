@@ -83,7 +83,7 @@ def test_several_searches(tmp_path: Path) -> None:
             for name, k_proj in (("a", 30), ("b.c", 90)):
                 search = record_task(catalog, name, {"o_proj": 60, "k_proj": k_proj, "k_proj+o_proj": 80}, axis=axis)
             catalog.add_trial(search.id, 9, Placement.of(["v_proj"], 8), None)
-            documents.append(comparison_document(catalog, ["a", "b.c"]))
+            documents.append(comparison_document(catalog, ["a", "b.c"], baseline="k_proj"))
             assert documents[-1]["left_out"]
     assert [found for document in documents for found in undescribed("compare", document)] == []
     assert unseen("compare", *documents) == []

@@ -134,6 +134,23 @@ def test_what_follows_is_said() -> None:
     ]
 
 
+def test_a_baseline_is_marked_and_the_default_told_against_it() -> None:
+    known = {"targets": ["k_proj", "v_proj"], "rank": 8, "label": "k_proj+v_proj r8"}
+    known |= {"difference": {"ablate-mails": -0.02, "ablate-talks": 0.01}, "mean_difference": -0.005}
+    known |= {"difference_ci": {"ablate-mails": [-0.05, 0.01], "ablate-talks": [-0.02, 0.04]}}
+    document = documents.comparison(baseline=known | {"mean_difference_ci": [-0.026, 0.016]})
+    assert [row[-1] for row in words.regret_table(document)[1]] == ["", "robust default", "baseline"]
+    assert (
+        "Against the baseline, k_proj+v_proj r8, it has -0.5 [-2.6, +1.6] points on average over tasks (mails -2.0 "
+        "[-5.0, +1.0], talks +1.0 [-2.0, +4.0]), at a TPOT ratio of 1.200 instead of 1.500."
+    ) in words.sentences(document)
+    itself = documents.comparison(baseline={"targets": ["o_proj"], "rank": 8, "label": "o_proj r8", "difference": None})
+    assert "The baseline, o_proj only r8, is the robust default." in words.sentences(itself)
+    assert [row[-1] for row in words.regret_table(itself)[1]] == ["", "robust default", ""]
+    none = documents.comparison(baseline=known, robust_default=None, max_tpot_ratio=1.05)
+    assert not any("Against the baseline" in sentence for sentence in words.sentences(none))
+
+
 def test_a_default_that_is_no_gain_and_intervals_that_are_not_paired_are_said() -> None:
     document = documents.comparison(paired={"ablate-mails": True, "ablate-talks": False})
     document["placements"][1]["gain_ci"]["ablate-mails"] = [-0.01, 0.05]

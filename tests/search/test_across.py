@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from search.terminal import print_comparison
 from tests import forked
 from tests.commands import environment
 from tests.dashboards.documents import comparison
-from tests.search.recorded import begin, evaluation, record_task
+from tests.json_reference import undescribed
+from tests.search.recorded import begin, evaluation, latency, record_task
 
 A = {"o_proj": 60, "o_proj+q_proj": 80, "k_proj": 30}
 B = {"o_proj": 70, "o_proj+q_proj": 65, "k_proj": 30}
@@ -138,6 +140,42 @@ def test_what_is_left_out_has_a_reason(both: Catalog) -> None:
     }
     assert document["rank_stability"] == {"kendall_tau_b": None}
     assert document["robust_default"]["against"] is None
+
+
+def test_the_default_is_told_against_a_baseline_with_the_error_of_the_difference(both: Catalog) -> None:
+    document = comparison_document(both, ["a", "b"], baseline="o_proj only r8")
+    known, default = document["baseline"], document["robust_default"]
+    assert (known["label"], default["label"]) == ("o_proj r8", "o_proj+q_proj r8")
+    assert known["difference"] == pytest.approx({"a": 0.2, "b": -0.05})
+    assert known["mean_difference"] == pytest.approx(0.075)
+    widths = [high - low for low, high in known["difference_ci"].values()]
+    low, high = known["mean_difference_ci"]
+    assert high - low == pytest.approx(math.hypot(*widths) / 2), "of two that are independent"
+    assert (low + high) / 2 == pytest.approx(0.075)
+    assert undescribed("compare", document) == []
+
+    itself = comparison_document(both, ["a", "b"], baseline="q_proj, o_proj")["baseline"]
+    assert (itself["label"], itself["difference"], itself["mean_difference"]) == ("o_proj+q_proj r8", None, None)
+    assert comparison_document(both, ["a", "b"])["baseline"] is None
+    told = "the placements that all searches completed: choose from 'o_proj r8', 'k_proj r8', 'o_proj+q_proj r8'"
+    for asked in ("o_proj r4", "v_proj", "o_proj+", ""):
+        assert refusal(both, "a", "b", baseline=asked) == f"--baseline {asked} is none of {told}"
+
+
+def test_of_two_ranks_a_baseline_is_neither_and_searches_may_name_theirs(catalog: Catalog) -> None:
+    for name, own in {"a": "o_proj", "b": "o_proj", "c": "k_proj", "d": "v_proj", "e": "v_proj"}.items():
+        search = record_task(catalog, name, A, spec={"baseline": f"{own} r8"})
+        catalog.add_trial(search.id, 9, Placement.of(["o_proj"], 4), None)
+        measured = {"validation": evaluation(60), "latency": latency(1.05), "parameters": 1}
+        assert catalog.record(search.id, 9, "complete", measurement=measured, adapter="adapters/9")
+    assert refusal(catalog, "a", "b", baseline="o_proj") == (
+        "--baseline o_proj may be several of the placements that all searches completed: choose from 'o_proj r4', "
+        "'o_proj r8'"
+    )
+    assert comparison_document(catalog, ["a", "b"])["baseline"]["label"] == "o_proj r8"
+    assert comparison_document(catalog, ["a", "b"], baseline="o_proj r4")["baseline"]["label"] == "o_proj r4"
+    assert comparison_document(catalog, ["a", "c"])["baseline"] is None, "they differ"
+    assert comparison_document(catalog, ["d", "e"])["baseline"] is None, "nobody tried it"
 
 
 def test_the_test_split_is_compared_where_all_have_it(both: Catalog) -> None:
