@@ -23,7 +23,7 @@ from dashboards.format import (
 )
 from objectives.errors import counted
 
-DEFAULT = "robust default"
+DEFAULT, BASELINE = "robust default", "baseline"
 
 
 def task_names(document: dict[str, Any]) -> dict[str, str]:
@@ -37,7 +37,8 @@ def task_names(document: dict[str, Any]) -> dict[str, str]:
 
 def called(placement: dict[str, Any]) -> str:
     """``all linear r8`` for a reference placement, else its targets."""
-    return plain(f"{placement['reference']} r{placement['rank']}" if placement["reference"] else placement["label"])
+    known = placement["reference"] not in (None, BASELINE)  # that is a mark, and says nothing of what it is
+    return plain(f"{placement['reference']} r{placement['rank']}" if known else placement["label"])
 
 
 def points(value: float | None, bounds: Sequence[float] | None = None) -> str:
@@ -58,7 +59,7 @@ def regret_table(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             points(placement["mean_regret"], placement["mean_regret_ci"]),
             points(placement["worst_regret"], placement["worst_regret_ci"]),
             with_interval(placement["tpot_ratio"], placement["tpot_ratio_ci"]),
-            DEFAULT if is_default(document, placement) else "baseline" if _is_baseline(document, placement) else "",
+            DEFAULT if is_default(document, placement) else BASELINE if _is_baseline(document, placement) else "",
         ]
         for placement in document["placements"]
     ]

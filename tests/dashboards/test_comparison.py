@@ -144,6 +144,8 @@ def test_a_baseline_is_marked_and_the_default_told_against_it() -> None:
         "Against the baseline, k_proj+v_proj r8, it has -0.5 [-2.6, +1.6] points on average over tasks (mails -2.0 "
         "[-5.0, +1.0], talks +1.0 [-2.0, +4.0]), at a TPOT ratio of 1.200 instead of 1.500."
     ) in words.sentences(document)
+    document["placements"][2]["reference"] = "baseline"
+    assert any("Against the baseline, k_proj+v_proj r8, it has" in sentence for sentence in words.sentences(document))
     itself = documents.comparison(baseline={"targets": ["o_proj"], "rank": 8, "label": "o_proj r8", "difference": None})
     assert "The baseline, o_proj only r8, is the robust default." in words.sentences(itself)
     assert [row[-1] for row in words.regret_table(itself)[1]] == ["", "robust default", ""]
