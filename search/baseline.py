@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from objectives.errors import RequestError
 from search.catalog.records import SearchRecord, TrialRecord
 from search.comparison import Measured, lead
+from search.spec import parse_placement
 
 #: A sentence names so many placements.
 _NAMED = 5
@@ -61,8 +61,8 @@ def baseline_among(
     if asked is None:
         (label, *others) = {search.spec.get("baseline") for search in searches}
         return None if others else next((dict(each) for each in compared if each["label"] == label), None)
-    groups, rank = _parts(asked)
-    found = [each for each in compared if rank in ("", f"r{each['rank']}") and groups in _names(each)]
+    groups, rank = parse_placement("--baseline", asked)
+    found = [each for each in compared if rank in (None, each["rank"]) and set(groups) in _names(each)]
     if len(found) == 1:
         return dict(found[0])
     labels = [repr(each["label"]) for each in found or compared]
@@ -71,11 +71,7 @@ def baseline_among(
     raise RequestError(f"--baseline {asked} {what} the placements that all searches completed: choose from {some}")
 
 
-def _names(placement: Mapping[str, Any]) -> list[frozenset[str]]:
-    return [_parts(name)[0] for name in (placement["label"], placement["reference"]) if name]
-
-
-def _parts(label: str) -> tuple[frozenset[str], str]:
-    """Groups and rank, if it has one."""
-    groups, rank = re.fullmatch(r"(.*?)(?:\s+(r[0-9]+))?", label.strip(), re.DOTALL).groups("")  # type: ignore[union-attr]
-    return frozenset(name.strip() for name in re.split("[+,]", groups)), rank
+def _names(placement: Mapping[str, Any]) -> list[set[str]]:
+    return [
+        set(parse_placement("--baseline", name)[0]) for name in (placement["label"], placement["reference"]) if name
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -16,19 +15,17 @@ from typing import TYPE_CHECKING, Any
 from cluster.cores import cores
 from objectives.errors import ModelError, RequestError
 from objectives.placement import Alpha, Placement
+from search.asked import baseline_of, named_placements, placements_of, with_names_of
 from search.names import INSTALLED
 from search.series import Before
-from search.spec import SearchSpec, parse_names
+from search.spec import SearchSpec
 
 if TYPE_CHECKING:
     from objectives.data import Task
-    from objectives.modules import ModuleSpace
     from objectives.workbench import Assignment
     from search.strategy.space import PlacementSpace
 
 _PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "mlflow-skinny", "lora-target-search")
-#: The name of a placement that the request named so.
-BASELINE = "baseline"
 #: Trials of one pass on a GPU: see benchmarks/README.md, "Packed training".
 _PACK = 8
 _DEFAULT_STEPS = {"classification": 200, "generation": 300}
@@ -81,7 +78,6 @@ def prepare(spec: SearchSpec) -> Prepared:
     )
     from objectives.modules import module_space
     from objectives.quantised import check_quantised
-    from objectives.references import references
     from objectives.secrets import redacted
     from objectives.storage import Folder
     from objectives.tokenizer import answer_ends, load_tokenizer
@@ -116,7 +112,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     if not space.groups:
         raise ModelError(f"model {model} ({config.model_type}) has no module that an adapter can target")
     space.check_ranks(spec.ranks)
-    spec = _with_names_of(spec, space)
+    spec = with_names_of(spec, space)
     tokenizer = load_tokenizer(folder, spec.trust_remote_code)
     max_tokens = min(spec.max_tokens, context_length(structure, kind, tokenizer))
     steps = spec.steps or (demo.STEPS if spec.data is None else _DEFAULT_STEPS[data.task])
@@ -144,7 +140,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     head = 0
     if kind == "encoder" and spec.max_adapter_mb is not None:  # else not asked for: it reads every shard's header
         head = 4 * head_parameters_of(structure, folder)
-    placements = _placements(spec, space, head)
+    placements = placements_of(spec, space, head)
     facts = {
         "model": model,
         "data": source,
@@ -188,15 +184,7 @@ def prepare(spec: SearchSpec) -> Prepared:
         uses_gpu=bool(spec.gpus_per_trial),  # Ray leaves a worker that asked for none those of its machine
         hub_id=None if Path(model).expanduser().is_dir() else model,
     )
-    baseline = _baseline(spec, space)
-    if baseline is not None and not placements.allowed(baseline):
-        raise RequestError(
-            f"--baseline {baseline.label} is larger than --max-adapter-mb {spec.max_adapter_mb:g} allows "
-            f"({(space.adapter_bytes(baseline) + head) / 1e6:.10g}): give that or more"
-        )
-    # The baseline goes by its own name among references, and before them.
-    named = {} if baseline is None else {baseline: BASELINE}
-    named |= {Placement.of(each.groups, spec.middle_rank): each.name for each in references(space, spec.groups)}
+    named, baseline = named_placements(spec, space), baseline_of(spec, space)
     return Prepared(spec, facts, assignment, placements, named, baseline=baseline)
 
 
@@ -230,59 +218,6 @@ def _check_training(spec: SearchSpec, structure: Any, model: str, model_type: st
             f"model {model} ({model_type}) has reversible layers, which learn only where gradients reach the "
             "embeddings, and an adapter leaves those frozen: choose another model"
         )
-
-
-def _with_names_of(spec: SearchSpec, space: ModuleSpace) -> SearchSpec:
-    """With groups and baseline as the model has them, in their one spelling. Raises RequestError."""
-    if spec.groups is not None:
-        groups = space.named(spec.groups, "--groups")
-        spec = replace(spec, groups=None if len(groups) == len(space.groups) else groups)
-    baseline = _baseline(spec, space)
-    return spec if baseline is None else replace(spec, baseline=baseline.label)
-
-
-def _baseline(spec: SearchSpec, space: ModuleSpace) -> Placement | None:
-    """Raises RequestError for one that the search does not try."""
-    if spec.baseline is None:
-        return None
-    written = re.fullmatch(r"(.*?)(?:\s+r([0-9]{1,6}))?", spec.baseline.strip(), re.DOTALL)
-    assert written  # whatever it is
-    groups = space.named(parse_names("--baseline", written[1]), "--baseline")
-    if (rank := int(written[2] or spec.middle_rank)) not in spec.ranks:
-        ranks = ",".join(map(str, spec.ranks))
-        raise RequestError(
-            f"--baseline {spec.baseline} has rank {rank}, which --ranks {ranks} leaves out: add it there"
-        )
-    if others := [name for name in groups if spec.groups and name not in spec.groups]:
-        raise RequestError(
-            f"--baseline {spec.baseline} has {', '.join(others)}, which --groups leaves out: add it there"
-        )
-    return Placement.of(groups, rank)
-
-
-def _placements(spec: SearchSpec, space: ModuleSpace, head: int) -> PlacementSpace:
-    """Those that --max-adapter-mb allows; ``head`` are the bytes of an encoder's, which every adapter has besides.
-
-    Raises RequestError if there is none.
-    """
-    from search.strategy.space import PlacementSpace
-
-    limit = spec.max_adapter_mb
-    placements = PlacementSpace(
-        spec.groups or tuple(group.name for group in space.groups),
-        spec.ranks,
-        (lambda p: space.adapter_bytes(p) + head <= limit * 1e6) if limit is not None else (lambda _: True),
-    )
-    smallest = min(
-        (Placement.of([group], min(spec.ranks)) for group in placements.groups),
-        key=lambda placement: (space.adapter_bytes(placement), placement.groups),
-    )
-    if limit is not None and not placements.allowed(smallest):
-        raise RequestError(
-            f"--max-adapter-mb {limit:g} allows no placement: the smallest, {smallest.label}, has "
-            f"{(space.adapter_bytes(smallest) + head) / 1e6:.10g}; give that or more, or a lower one of --ranks"
-        )
-    return placements
 
 
 def _command(spec: SearchSpec) -> str:

@@ -225,6 +225,14 @@ def parse_names(flag: str, value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def parse_placement(flag: str, text: str) -> tuple[tuple[str, ...], int | None]:
+    """``q_proj+v_proj r8``, as :func:`parse_names` takes it, to names and rank, if it has one. Raises RequestError."""
+    names, _, rank = text.strip().rpartition(" ")
+    if re.fullmatch("r[0-9]{1,6}", rank):
+        return parse_names(flag, names), int(rank[1:])
+    return parse_names(flag, text), None
+
+
 def with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     """Model, data and adapters, where they are local, by full paths: a search may be resumed, and verified, from
     elsewhere."""

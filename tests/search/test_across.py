@@ -158,7 +158,7 @@ def test_the_default_is_told_against_a_baseline_with_the_error_of_the_difference
     assert (itself["label"], itself["difference"], itself["mean_difference"]) == ("o_proj+q_proj r8", None, None)
     assert comparison_document(both, ["a", "b"])["baseline"] is None
     told = "the placements that all searches completed: choose from 'o_proj r8', 'k_proj r8', 'o_proj+q_proj r8'"
-    for asked in ("o_proj r4", "v_proj", "o_proj+", ""):
+    for asked in ("o_proj r4", "v_proj", "o_proj k_proj"):
         assert refusal(both, "a", "b", baseline=asked) == f"--baseline {asked} is none of {told}"
 
 

@@ -267,7 +267,7 @@ def test_a_search_among_some_groups_proposes_no_others() -> None:
         ),
         (
             {"baseline": "q_proj+k_proj r8", "max_adapter_mb": 0.01},
-            "--baseline k_proj+q_proj r8 is larger than --max-adapter-mb 0.01 allows (0.028672): give that or more",
+            "--max-adapter-mb 0.01 does not allow --baseline k_proj+q_proj r8, which has 0.028672: give that or more",
         ),
     ],
 )
