@@ -30,6 +30,39 @@ def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTa
     return replace(task, pad_id=0) if isinstance(known, int) and task.pad_id >= known else task
 
 
+def read_alike(task: EncodedTask, config: Any) -> EncodedTask:
+    """With a doubt where positions depend on how long the rows of a pass are, as LongRoPE's do (Phi-3, Phi-4-mini).
+
+    transformers goes by the longest row of a pass; vLLM by ``--max-model-len``, for all rows, so that it answers short
+    ones otherwise than transformers does unless it is told.
+    """
+    most = _short_positions(config)
+    if most is None:
+        return task
+    rows = (row for split in task.splits.values() for row in split)
+    longest = max(len(row.prompt) + max(len(row.completion), task.max_new_tokens) for row in rows)
+    doubt = f"the model has other positions for rows of more than {most} tokens (LongRoPE), "
+    if longest > most:
+        doubt += (
+            f"and gives them to all rows of a batch with such a row: --max-tokens {most} has all rows read alike, and "
+            f"vLLM reads them so with --max-model-len {most}"
+        )
+    else:
+        doubt += (
+            f"which none has here, and vLLM gives them to all rows: start it with --max-model-len {most} to serve what "
+            "was measured"
+        )
+    return replace(task, doubts=(*task.doubts, doubt))
+
+
+def _short_positions(config: Any) -> int | None:
+    """Of LongRoPE, the longest row that has the positions of short rows."""
+    rotary = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    if rotary.get("rope_type") != "longrope":
+        return None
+    return int(rotary["original_max_position_embeddings"])
+
+
 def ended_once(task: EncodedTask, config: Any) -> EncodedTask:
     """With the last end of sequence alone where a model classifies by it: texts may hold more, as HTML does ``</s>``.
 

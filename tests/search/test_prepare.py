@@ -167,6 +167,16 @@ def test_an_answer_ends_where_the_model_s_folder_says(tmp_path: Path) -> None:
     assert asked.assignment.task.ends == [1, 4] and asked.facts["scoring"]["end_ids"] == [1, 4]
 
 
+def test_positions_that_depend_on_the_length_of_rows_are_told(tmp_path: Path) -> None:
+    folder = Zoo(tmp_path).folder("llama")
+    config = json.loads((folder / "config.json").read_text())
+    factors = {"factor": 2.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    rotary = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 128}
+    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": rotary | factors}))
+    notes = prepare(SearchSpec(model=str(folder), workers=1)).facts["notes"]
+    assert [note for note in notes if "more than 128 tokens (LongRoPE)" in note]
+
+
 def test_the_head_of_an_encoder_counts_for_the_size_of_an_adapter(tmp_path: Path) -> None:
     zoo = Zoo(tmp_path)
     rows = "".join(f'{{"text": "where is the cat {n}", "label": "{n % 3}"}}\n' for n in range(60))
