@@ -50,9 +50,9 @@ class Template:
                 before, _, after = turn.partition(_MARK)
                 trims = not (before.endswith(_SPACE) and after.startswith(_SPACE))
                 before, after = before.removesuffix(_SPACE), after.removeprefix(_SPACE)
-                if lead.isspace():
-                    return cls(before, after, lead, special=False, end=end, trims=trims)
-                return cls(before, after, "", special=False, end=end, opening=lead, trims=trims)
+                spaces = lead if lead.isspace() else ""
+                opening = "" if spaces else lead
+                return cls(before, after, spaces, special=False, end=end, opening=opening, trims=trims)
             template = PLAIN_TEMPLATE
         if template.count("{text}") != 1:
             raise RequestError(f"--template {template!r} must hold {{text}} exactly once, where the row's text goes")

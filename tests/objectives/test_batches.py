@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import chain
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from objectives.batches import evaluation_order, pad, training_order
@@ -27,6 +27,7 @@ def test_every_training_batch_is_full_and_no_row_is_in_it_twice(
 
 
 @given(LENGTHS, SIZES, st.integers(0, 2**32))
+@example(lengths=[1] * 100, size=2, seed=0)  # of several pools
 def test_an_epoch_takes_no_row_twice_and_leaves_out_less_than_a_batch_of_each_pool(
     lengths: list[int], size: int, seed: int
 ) -> None:

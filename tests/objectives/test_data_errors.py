@@ -273,13 +273,15 @@ def test_leaks_that_leave_nothing_to_learn_from(tmp_path: Path) -> None:
     )
 
 
-def test_a_split_of_one_row_or_prompt(tmp_path: Path) -> None:
+def test_a_split_of_one_row_or_prompt_or_none(tmp_path: Path) -> None:
     line = b'{"text": "three", "label": "a"}'
     folder = folder_of(tmp_path, train=GOOD, validation=line, test=line)
     assert message(folder) == f"{folder}: the validation split has only one row. Give at least 2."
     other = PAIRS.replace(b"one", b"two")
     folder = folder_of(tmp_path, train=PAIRS * 2, validation=other + PAIRS.replace(b"one", b"three"), test=other * 5)
     assert message(folder) == f"{folder}: the test split has only one prompt. Give at least 2."
+    folder = folder_of(tmp_path, train=GOOD, validation=b"\n")
+    assert message(folder) == f"{folder}/validation.jsonl has no rows. Give at least two."
 
 
 def test_a_task_that_does_not_fit(tmp_path: Path) -> None:

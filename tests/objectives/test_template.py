@@ -35,13 +35,18 @@ def encoded(template: str | None = None, chat: str | None = None) -> EncodedTask
         (" {{ m.content }}</s>", " ", "</s>"),
         ("{{ '\n' + m.content }}", "\n", ""),
         ("{{ m.content }}", "", ""),
+        ("{{ m.content }}<bot>", "", "<bot>"),
     ],
 )
-def test_a_completion_stands_behind_the_prompt_as_the_chat_template_has_it(answer: str, lead: str, end: str) -> None:
+@pytest.mark.parametrize("trims", [False, True])
+def test_a_completion_stands_behind_the_prompt_as_the_chat_template_has_it(
+    answer: str, lead: str, end: str, trims: bool
+) -> None:
     """Llama 2 and Mistral have a space there: without it labels are other tokens than those that they know."""
-    turns = "{% for m in messages %}{% if m.role == 'user' %}[ {{ m.content }} ]{% else %}" + answer + "{% endif %}"
-    chat = turns + "{% endfor %}"
-    assert Template.choose(make_tokenizer(chat=chat), None) == Template("[ ", " ]", lead, special=False, end=end)
+    asked = "{% if m.role == 'user' %}[ {{ m.content" + " | trim" * trims + " }} ]"
+    chat = "{% for m in messages %}" + asked + "{% else %}" + answer + "{% endif %}{% endfor %}"
+    expected = Template("[ ", " ]", lead, special=False, end=end, trims=trims)
+    assert Template.choose(make_tokenizer(chat=chat), None) == expected
     assert encoded(chat=chat).label_ids[1] == tuple(ids(make_tokenizer(), f"]{lead}person")[1:])
 
 
