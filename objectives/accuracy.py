@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from objectives.backbone import decoding_state
-from objectives.batches import evaluation_order, pad
+from objectives.batches import evaluation_order, in_parts, pad
 from objectives.class_logits import class_logits
 from objectives.cut import LOGITS, Cut, logits_at
 from objectives.encoding import EncodedRow, EncodedTask, decoded
@@ -141,20 +141,6 @@ def _classify_by_likelihood(
     return _labelled(task, rows, predicted, total / tokens)
 
 
-def _parts(rows: Sequence[EncodedRow], vocabulary: int) -> Iterator[list[EncodedRow]]:
-    """Rows in their order, as many at once as have few enough logits at their completions."""
-    part: list[EncodedRow] = []
-    held = 0
-    for row in rows:
-        size = len(row.completion) * vocabulary
-        if part and held + size > LOGITS:
-            yield part
-            part, held = [], 0
-        part.append(row)
-        held += size
-    yield part
-
-
 def _generate(
     model: Any, task: EncodedTask, rows: Sequence[EncodedRow], metric: str, tokenizer: Any, cut: Cut, together: bool
 ) -> Evaluation:
@@ -164,9 +150,10 @@ def _generate(
     batches = batches_of(lengths, model.device, _state_bytes(model))
     if not together:
         batches = [[i] for batch in batches for i in batch]
+    vocabulary = model.config.get_text_config().vocab_size
     for batch in batches:
         some = [rows[i] for i in batch]
-        for part in _parts(some, model.config.get_text_config().vocab_size):
+        for part in in_parts(some, lambda row: len(row.completion) * vocabulary, LOGITS):
             ids, positions, targets = completion_batch(part, task.pad_id, model.device)
             log_p = logits_at(model, ids, positions, cut=cut).float().log_softmax(-1)
             total -= log_p.gather(1, targets[:, None]).double().sum().item()

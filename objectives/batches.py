@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 #: Batches sorted together. Large enough for little padding, small enough to keep the order of rows random.
 _POOL = 16
@@ -40,6 +43,20 @@ def evaluation_order(lengths: Sequence[int], batch_size: int) -> list[list[int]]
     """All rows once, sorted by length; the same for every model, so that figures can be reproduced exactly."""
     order = np.argsort(np.asarray(lengths), kind="stable").tolist()
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def in_parts(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """All in their order, as many at once as have a ``size`` of no more than ``most`` together, and one at least."""
+    part: list[T] = []
+    held = 0
+    for item in items:
+        if part and held + size(item) > most:
+            yield part
+            part, held = [], 0
+        part.append(item)
+        held += size(item)
+    if part:
+        yield part
 
 
 def pad(sequences: Sequence[Sequence[int]], pad_id: int, *, left: bool = False) -> tuple[Tensor, Tensor]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from objectives.batches import in_parts
 from objectives.data import Row, Task, TaskData
 from objectives.errors import ModelError, RequestError
 from objectives.rows import shorten
 from objectives.template import Template
 
-#: Texts that are tokenised at once.
-_TEXTS = 1000
+#: Characters of the texts that are tokenised at once, and as how many more a text counts, whatever it says.
+_CHARACTERS, _TEXT = 1 << 20, 1 << 11
 
 
 @dataclass(frozen=True)
@@ -174,16 +175,17 @@ def encode(
     splits: dict[str, list[EncodedRow]] = {}
     cut_prompts = dict.fromkeys(data.splits, 0)
     for split, rows in data.splits.items():
-        prompts = [begun(ids) for ids in _ids(tokenizer, [chosen.head(row.text) + chosen.after for row in rows])]
-        for i, row in enumerate(rows):
-            if len(prompts[i]) > limit:
+        encoded: list[EncodedRow] = []
+        whole_prompts = map(begun, _ids(tokenizer, (chosen.head(row.text) + chosen.after for row in rows)))
+        for row, prompt, target in zip(rows, whole_prompts, targets[split], strict=True):
+            kept = prompt
+            if len(prompt) > limit:
                 (head,) = _ids(tokenizer, [chosen.head(row.text.removesuffix(own_end))])
-                prompts[i] = begun(head)[: limit - len(tail)] + tail
+                kept = begun(head)[: limit - len(tail)] + tail
                 cut_prompts[split] += 1
-        splits[split] = [
-            EncodedRow(prompt, target.ids, target.label, tuple(ended(text)[0] for text in row.references))
-            for prompt, target, row in zip(prompts, targets[split], rows, strict=True)
-        ]
+            references = tuple(ended(text)[0] for text in row.references)
+            encoded.append(EncodedRow(kept, target.ids, target.label, references))
+        splits[split] = encoded
     return EncodedTask(
         task=data.task,
         kind=kind,
@@ -286,10 +288,10 @@ def _encode_for_encoder(data: TaskData, tokenizer: Any, max_tokens: int) -> Enco
     cut_prompts: dict[str, int] = {}
     for split, rows in data.splits.items():
         texts = [row.text for row in rows]
-        whole = _ids(tokenizer, texts, add_special_tokens=True)
         cut = _ids(tokenizer, texts, add_special_tokens=True, truncation=True, max_length=max_tokens)
         splits[split] = [EncodedRow(ids, [], index[row.target]) for row, ids in zip(rows, cut, strict=True)]
-        cut_prompts[split] = sum(len(a) > len(b) for a, b in zip(whole, cut, strict=True))
+        whole = _ids(tokenizer, texts, add_special_tokens=True)
+        cut_prompts[split] = sum(len(ids) > len(row.prompt) for ids, row in zip(whole, splits[split], strict=True))
     return EncodedTask(
         task=data.task,
         kind="encoder",
@@ -315,29 +317,28 @@ def _common_end(texts: Sequence[str]) -> str:
     return "" if end in texts else end
 
 
-def _ids(tokenizer: Any, texts: Sequence[str], **options: Any) -> list[list[int]]:
-    """Some texts at a time: beside each token's id, tokenizers hold its text, place and masks, 200 bytes in all.
+def _ids(tokenizer: Any, texts: Iterable[str], **options: Any) -> Iterator[list[int]]:
+    """Of each text, in their order; of few at a time, since a token's id takes 36 bytes in a list, and beside it
+    tokenizers hold its text, place and masks, 100 more: the tokens of long documents need many times their memory.
 
     Raises ModelError where the tokenizer wants more than text, as those of forms and tables do.
     """
     options = {"add_special_tokens": False} | options
-    encoded: list[list[int]] = []
-    for start in range(0, len(texts), _TEXTS):
+    for some in in_parts(texts, lambda text: _TEXT + len(text), _CHARACTERS):
         # verbose=False: a row beyond the model's length is cut by us, and counted; the tokenizer need not warn as well.
-        some = list(texts[start : start + _TEXTS])
         try:
-            encoded += tokenizer(some, verbose=False, **options)["input_ids"]
+            encoded: list[list[int]] = tokenizer(some, verbose=False, **options)["input_ids"]
         except (AssertionError, TypeError, ValueError) as error:
             raise ModelError(
                 f"{type(tokenizer).__name__} does not encode plain text ({str(error).strip().rstrip('.')}): choose a "
                 "model of text alone"
             ) from error
-    return encoded
+        yield from encoded
 
 
 def _leading_specials(tokenizer: Any) -> list[int]:
     """The ids a tokenizer puts in front (a beginning of sequence); what it puts behind would end the prompt."""
-    bare = _ids(tokenizer, ["a"])[0]
+    (bare,) = _ids(tokenizer, ["a"])
     full: list[int] = tokenizer("a")["input_ids"]
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
@@ -353,7 +354,7 @@ def _continuations(tokenizer: Any, context: str, texts: Sequence[str]) -> list[l
     context_ids, *both = _ids(tokenizer, [context, *(context + text for text in texts)])
     start = len(context_ids)
     return [
-        ids[start:] if ids[:start] == context_ids else _ids(tokenizer, [text])[0]
+        ids[start:] if ids[:start] == context_ids else next(_ids(tokenizer, [text]))
         for ids, text in zip(both, texts, strict=True)
     ]
 

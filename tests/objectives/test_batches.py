@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from objectives.batches import evaluation_order, pad, training_order
+from objectives.batches import evaluation_order, in_parts, pad, training_order
 
 LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=400)
 SIZES = st.integers(1, 32)
@@ -90,3 +90,11 @@ def test_padding_hides_behind_the_mask(left: bool, sequences: list[list[int]]) -
         assert (ids[row][~mask[row].bool()] == 2).all()
         free = longest - len(sequence)
         assert mask[row].tolist() == ([0] * free + [1] * len(sequence) if left else [1] * len(sequence) + [0] * free)
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(1, 20))
+def test_parts_have_all_in_their_order_and_no_more_than_is_allowed(sizes: list[int], most: int) -> None:
+    parts = list(in_parts(sizes, lambda size: size, most))
+    assert list(chain.from_iterable(parts)) == sizes
+    assert all(len(part) == 1 or sum(part) <= most for part in parts)
+    assert all(sum(part) + after[0] > most for part, after in pairwise(parts)), "no part could have had one more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +70,23 @@ def test_a_completion_is_tokenised_behind_its_context_not_alone() -> None:
     assert ids(tokenizer, " person") != ids(tokenizer, "person")
     no_context = encoded([("where", "location"), ("who", "person")], tokenizer=SpaceInFront(), template="{text}")
     assert no_context.label_ids == (tuple(ids(tokenizer, " location")), tuple(ids(tokenizer, " person")))
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_of_long_documents_no_more_is_held_than_is_kept(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand of ten thousand tokens each take gigabytes, of which a model reads a few hundred."""
+    monkeypatch.setattr("objectives.encoding._CHARACTERS", 1 << 12)
+    tokenizer = make_tokenizer() if kind == "causal" else make_word_tokenizer()
+    rows = [(f"{n} who wrote this book? " * 80, "yes" if n % 2 else "no") for n in range(40)]
+    data = make_data("classification", {"train": rows})
+    encode(make_data("classification", {"train": QUESTIONS}), tokenizer, kind, max_tokens=24)  # imports what it needs
+    tracemalloc.start()
+    try:
+        encode(data, tokenizer, kind, max_tokens=24)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 300_000, peak
 
 
 @pytest.mark.parametrize("kind", ["causal", "encoder"])
