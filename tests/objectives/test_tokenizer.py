@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from objectives.errors import ModelError
 from objectives.tokenizer import answer_ends, load_tokenizer
@@ -25,9 +25,25 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     assert "\n" not in said
 
 
-@pytest.mark.shared
-def test_the_tokenizer_can_pad(shared: Path) -> None:
-    assert load_tokenizer(shared / "models" / "stories260K").pad_token is not None
+@pytest.mark.parametrize(
+    ("tokens", "pad"),
+    [
+        ({"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<bot>"}, "<pad>"),
+        ({"eos_token": "</s>", "unk_token": "<bot>"}, "</s>"),
+        ({"unk_token": "<bot>"}, "<bot>"),
+        ({}, None),
+    ],
+)
+def test_the_tokenizer_can_pad(tmp_path: Path, tokens: dict[str, str], pad: str | None) -> None:
+    """Those of many causal models, as of Llama, have no token for it."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer().backend_tokenizer, **tokens)
+    tokenizer.save_pretrained(tmp_path)
+    if pad is not None:
+        assert load_tokenizer(tmp_path).pad_token == pad
+        return
+    assert message(load_tokenizer, tmp_path) == (
+        f"The tokenizer of {tmp_path} has no pad, end or unknown token: set pad_token in its files."
+    )
 
 
 def test_a_mistral_is_read_alike_whether_mistral_common_is_installed_or_not(
@@ -50,7 +66,15 @@ def test_a_mistral_is_read_alike_whether_mistral_common_is_installed_or_not(
     assert found("the cat")["input_ids"] == make_tokenizer()("the cat")["input_ids"]
 
 
-@pytest.mark.parametrize(("told", "ends"), [(None, [5]), ("{}", [5]), ('{"eos_token_id": [1, 7]}', [1, 7])])
+@pytest.mark.parametrize(
+    ("told", "ends"),
+    [
+        (None, [5]),
+        ("{}", [5]),
+        ('{"eos_token_id": [1, 7]}', [1, 7]),
+        ('{"eos_token_id": null}', []),
+    ],
+)
 def test_the_ends_of_an_answer_are_the_checkpoint_s_own(tmp_path: Path, told: str | None, ends: list[int]) -> None:
     file = tmp_path / "generation_config.json"
     file.unlink(missing_ok=True)
