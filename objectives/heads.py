@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from objectives.model import head_of, shards
+from objectives.model import body_of, head_of, shards
 
 
 def head_parameters(model: Any) -> int:
@@ -20,7 +20,7 @@ def head_parameters_of(structure: Any, folder: Path) -> int:
     """
     from safetensors import safe_open
 
-    body = structure.base_model_prefix + "."
+    body = body_of(structure)
     stored: set[str] = set()
     for shard in shards(folder):
         with safe_open(shard, framework="pt") as weights:
@@ -28,7 +28,7 @@ def head_parameters_of(structure: Any, folder: Path) -> int:
     has_pooler = any("pooler" in key for key in stored)
     named = dict(structure.named_parameters())
     if not any(name.startswith(body) for name in named):
-        return 0  # of remote code, which calls its body otherwise: not known before it is loaded
+        return 0  # of code of its own, whose body is no part of its own: not known before it is loaded
     return sum(
         parameter.numel()
         for name, parameter in named.items()

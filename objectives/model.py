@@ -301,7 +301,7 @@ def _untrained(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> list
     """Weights that the checkpoint should have had: all of a causal model, the body of an encoder but its pooler."""
     if kind == "causal":
         return sorted(_absent(info))
-    body = model.base_model_prefix + "."
+    body = body_of(model)
     return sorted(key for key in _absent(info) if head_of(key, body) is None and "pooler" not in key)
 
 
@@ -312,9 +312,9 @@ def _new_modules(model: PreTrainedModel, kind: Kind, info: dict[str, Any]) -> li
     """
     if kind == "causal":
         return []
-    body = model.base_model_prefix + "."
+    body = body_of(model)
     names = [name for name, _ in model.named_parameters()]
-    # A body under another name, of remote code perhaps, must not be taken for a head.
+    # Where no part is the body, as code of a model's own may have it, that must not be taken for a head.
     beside = names if any(name.startswith(body) for name in names) else _absent(info)
     head = {path for name in beside if (path := head_of(name, body))}
     poolers = {key.partition("pooler")[0] + "pooler" for key in _absent(info) if head_of(key, body) is None}
@@ -330,6 +330,20 @@ def _lacking(folder: Path, model: PreTrainedModel, missing: list[str]) -> str:
     elif saved_as.endswith("EncoderModel"):
         why = f"as {saved_as} it has no decoder; give the model that it was made from"
     return f"{folder} lacks the weights of {missing[0]}{more}: {why}."
+
+
+def body_of(model: PreTrainedModel) -> str:
+    """What the weights of an encoder's body begin with: as its class says or, in code of a model's own that says it
+    otherwise, the name of the part with the embeddings. No weights begin with it if that is not in a part.
+    """
+    from torch import nn
+
+    stated = f"{model.base_model_prefix}."
+    if any(name.startswith(stated) for name, _ in model.named_parameters()):
+        return stated
+    embeddings = (path for path, module in model.named_modules() if isinstance(module, nn.Embedding))
+    part, dot, _ = next(embeddings, "").partition(".")
+    return part + dot if dot else stated
 
 
 def head_of(weight: str, body: str) -> str | None:

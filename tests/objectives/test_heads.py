@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     BartConfig,
     BartForSequenceClassification,
@@ -41,8 +42,11 @@ def test_an_encoder_gets_a_new_head_with_named_classes(made: Any, new: list[str]
     assert model.new_modules == new
     structure = meta_model(model.config, "encoder", 3)
     assert head_parameters_of(structure, tmp_path) == head_parameters(model) == 3 * 33 + (len(new) - 1) * 32 * 33
-    structure.base_model_prefix = "body"  # as of remote code: its weights must not all be taken for a head
-    assert head_parameters_of(structure, tmp_path) == 0
+    structure.base_model_prefix = "body"  # as in code of a model's own
+    assert head_parameters_of(structure, tmp_path) == head_parameters(model)
+    flat = torch.nn.ModuleDict({"words": torch.nn.Embedding(64, 32), "classifier": torch.nn.Linear(32, 3)})
+    flat.base_model_prefix = "body"
+    assert head_parameters_of(flat, tmp_path) == 0, "not all weights are those of a head"
 
 
 def test_a_body_of_another_shape_than_the_configuration_s_is_refused(tmp_path: Path) -> None:
@@ -55,12 +59,29 @@ def test_a_body_of_another_shape_than_the_configuration_s_is_refused(tmp_path: P
     assert "lacks the weights of bert.embeddings.word_embeddings.weight" in str(caught.value)
 
 
-def test_a_body_of_another_name_is_no_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As code of a model's own may have it: all of the model would be trained and kept with every adapter."""
+@pytest.mark.parametrize("labels", [["no", "maybe", "yes"], ["no", "yes"]])
+def test_a_body_of_another_name_is_no_head(labels: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As code of a model's own may have it: all of the model would be trained and kept with every adapter.
+
+    Its head is another task's too, be it of as many classes.
+    """
     BertForSequenceClassification(BERT).save_pretrained(tmp_path)
     monkeypatch.setattr(BertForSequenceClassification, "base_model_prefix", "body")
-    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "maybe", "yes"])
+    model = load_model(tmp_path, "encoder", torch.float32, "cpu", labels=labels)
     assert model.new_modules == ["classifier"]
+
+
+def test_a_body_of_another_name_whose_weights_are_missing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was drawn anew, and trained with every adapter as if it were a head."""
+    BertForSequenceClassification(BERT).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    renamed = {name.replace("bert.", "backbone."): weight for name, weight in weights.items()}
+    save_file(renamed, tmp_path / "model.safetensors", {"format": "pt"})
+    monkeypatch.setattr(BertForSequenceClassification, "base_model_prefix", "body")
+    with pytest.raises(ModelError, match=r"lacks the weights of bert\.embeddings\.LayerNorm\.bias and \d+ more: "):
+        load_model(tmp_path, "encoder", torch.float32, "cpu", labels=["no", "yes"])
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c"], ["a", "b"]])
