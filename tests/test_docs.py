@@ -20,6 +20,7 @@ KNOWN = dict(known_commands())
 #: Options of programs that are not the command line.
 FOREIGN = {"--check", "--detach", "--enable-lora", "--force", "--generate", "--lora-target-modules", "--max-lora-rank"}
 FOREIGN |= {"--generation-config", "--hypothesis-profile", "--no-deps", "--profile", "--scale", "--wheel-dir"}
+FOREIGN |= {"--max-model-len"}
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`]+)`")
