@@ -30,7 +30,7 @@ def within_vocabulary(task: EncodedTask, config: Any, folder: Path) -> EncodedTa
     return replace(task, pad_id=0) if isinstance(known, int) and task.pad_id >= known else task
 
 
-def read_alike(task: EncodedTask, config: Any) -> EncodedTask:
+def with_position_doubt(task: EncodedTask, config: Any) -> EncodedTask:
     """With a doubt where positions depend on how long the rows of a pass are, as LongRoPE's do (Phi-3, Phi-4-mini).
 
     transformers goes by the longest row of a pass; vLLM by ``--max-model-len``, for all rows, so that it answers short

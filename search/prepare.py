@@ -64,7 +64,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     from objectives.data import load_data
     from objectives.encoding import encode
     from objectives.fingerprint import model_digest
-    from objectives.fitting import ended_once, read_alike, within_vocabulary
+    from objectives.fitting import ended_once, with_position_doubt, within_vocabulary
     from objectives.heads import head_parameters_of
     from objectives.latency import LatencySettings
     from objectives.metrics import resolve_metric
@@ -119,7 +119,7 @@ def prepare(spec: SearchSpec) -> Prepared:
     data = data.with_train_of(max(_TRAIN_ROWS, steps * spec.batch_size * spec.accumulate), spec.seed)
     ends = answer_ends(folder, config)
     task = encode(data, tokenizer, kind, max_tokens=max_tokens, template=spec.template, ends=ends)
-    task = read_alike(ended_once(within_vocabulary(task, config, folder), config), config)
+    task = with_position_doubt(ended_once(within_vocabulary(task, config, folder), config), config)
     spec = replace(
         spec,
         model=model,

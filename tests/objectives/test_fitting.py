@@ -20,7 +20,7 @@ from transformers import (
 from objectives.accuracy import evaluate
 from objectives.encoding import encode
 from objectives.errors import ModelError
-from objectives.fitting import ended_once, read_alike, within_vocabulary
+from objectives.fitting import ended_once, with_position_doubt, within_vocabulary
 from tests.objectives.tiny import VOCABULARY, Zoo, make_data, make_task, make_tokenizer
 
 BOS, EOS, PAD = 0, 1, 2
@@ -114,15 +114,15 @@ def test_positions_that_depend_on_the_length_of_rows_are_told(zoo: Zoo) -> None:
         sizes = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 256}
         return Phi3Config(**sizes, original_max_position_embeddings=most, rope_scaling={"type": "longrope"} | factors)
 
-    (within,) = read_alike(task, config(longest)).doubts
+    (within,) = with_position_doubt(task, config(longest)).doubts
     assert within == (
         f"the model has other positions for rows of more than {longest} tokens (LongRoPE), which none has here, and "
         f"vLLM gives them to all rows: start it with --max-model-len {longest} to serve what was measured"
     )
-    (beyond,) = read_alike(task, config(longest - 1)).doubts
+    (beyond,) = with_position_doubt(task, config(longest - 1)).doubts
     assert beyond == (
         f"the model has other positions for rows of more than {longest - 1} tokens (LongRoPE), and gives them to all "
         f"rows of a batch with such a row: --max-tokens {longest - 1} has all rows read alike, and vLLM reads them so "
         f"with --max-model-len {longest - 1}"
     )
-    assert read_alike(task, LlamaConfig()) is task
+    assert with_position_doubt(task, LlamaConfig()) is task
