@@ -188,6 +188,12 @@ CASES = [
         "(4 different inputs are needed, 0 can be spared, since each of 2 labels keeps one in train). "
         "Give more rows, or a file for each split.",
     ),
+    (
+        "x.jsonl",
+        b"".join(PAIRS.replace(b"one", prompt) for prompt in (b"one", b"two", b"three")),
+        ": train is too small to set aside rows for validation and test (4 different inputs are needed, 1 can be "
+        "spared). Give more rows, or a file for each split.",
+    ),
 ]
 
 
