@@ -21,6 +21,22 @@ def test_line_ends_marks_and_separators_that_are_not_line_ends(tmp_path: Path) -
     }
 
 
+def test_columns_that_a_spreadsheet_left_empty_and_spaces_in_a_header_do_no_harm(tmp_path: Path) -> None:
+    rows = "".join(f"{i},word {i},{i % 2},,\n" for i in range(20))
+    (tmp_path / "rows.csv").write_text(f"id, text , label,,\n{rows}")
+    assert {row.text for row in all_rows(load_data(str(tmp_path / "rows.csv")))} == {f"word {i}" for i in range(20)}
+
+
+def test_columns_of_one_name_are_no_trouble_where_none_of_them_is_read(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = [[f"word {i}" for i in range(20)], [i % 2 for i in range(20)], [0] * 20, [1] * 20]
+    table = pyarrow.table(columns, names=["text", "label", "score", "score"])
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    assert len(all_rows(load_data(str(tmp_path / "rows.parquet")))) == 20
+
+
 def test_indented_code_and_long_documents_in_tables_are_no_rows_that_a_quote_swallowed(tmp_path: Path) -> None:
     texts = [f"def f{i}():" + f"\n\treturn {i}" * (i % 4 + 1) for i in range(8)] + ["word\tword " * 20_000 + "\nend"]
     for first, suffix in (("label", ".tsv"), ("text", ".tsv"), ("text", ".csv")):

@@ -144,9 +144,13 @@ def test_in_half_precision_the_adapters_stay_in_single(zoo: Zoo) -> None:
 
 
 def test_with_checkpoints_of_activations(zoo: Zoo) -> None:
-    base = zoo.base("llama")
+    base = zoo.copy("llama")
+    computed: list[int] = []
+    for number, block in enumerate(base.model.layers):
+        block.self_attn.register_forward_pre_hook(lambda *_, number=number: computed.append(number))
     assert_equal(*both_ways(zoo, "llama", replace(SETTINGS, steps=3, gradient_checkpointing=True), base))
     assert not base.is_gradient_checkpointing
+    assert computed[-4:] == [0, 1, 1, 0], "of a pack too, each block again on the way back"
 
 
 def test_gradients_are_clipped_for_each_slot_by_itself() -> None:
