@@ -88,6 +88,7 @@ def test_a_clone_of_the_hub_with_folders_of_splits(tmp_path: Path, monkeypatch: 
         "data_files: {tmp}/elsewhere.jsonl",
         "data_files: http://127.0.0.1:9/rows.jsonl",
         "data_files: 'json://::file://{tmp}/elsewhere.jsonl'",
+        "data_files: 'simplecache::{tmp}/elsewhere.jsonl'",
         "data_files: [data/train.jsonl, data/../../elsewhere.jsonl]",
         "data_files: [{{split: train, path: [data/train.jsonl, '{tmp}/clone-too/x.jsonl']}}]",
         "data_dir: ..",
@@ -186,8 +187,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def test_a_hub_dataset_with_class_numbers(hub: Callable[..., None]) -> None:
     train = reviews()
-    hub(train=train, dev=train.select(range(4)), unsupervised=train)
+    hub(train=train, dev=train.select(range(4)), valid=train, unsupervised=train)
     data = load_data("someone/reviews-v1.5")
+    assert data.notes[1].endswith("test are: valid, unsupervised")
     assert data.name == "someone/reviews-v1.5"
     assert data.splits["validation"] == tuple(Row(f"text {i}", ["neg", "pos"][i % 2]) for i in range(4))
     assert len(data.splits["train"]) == 32
