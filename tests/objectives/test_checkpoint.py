@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from objectives import checkpoint
 from objectives.backbone import attach
-from objectives.checkpoint import Keeper, load_checkpoint, save_checkpoint
+from objectives.checkpoint import SUFFIX, Keeper, drop_checkpoints, load_checkpoint, save_checkpoint
 from objectives.errors import StoreError
 from objectives.storage import Folder
 from objectives.training import TrainingResult, TrainingSettings, train
@@ -125,3 +125,14 @@ def test_a_disk_that_refuses_is_said(zoo: Zoo, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"checkpoint .* could not be written \(.*\): free space or check the folder"):
         save_checkpoint(Folder(tmp_path / "file"), "part", model, result)
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_dropped_too(tmp_path: Path) -> None:
+    """It has the name of what was being written, and more."""
+    storage = Folder(tmp_path)
+    (tmp_path / "0001").mkdir()
+    writing = storage.writing(f"0003{SUFFIX}")
+    writing.__enter__().touch()
+    assert len(storage.names()) == 2
+    drop_checkpoints(storage)
+    assert storage.names() == ["0001"]
