@@ -235,10 +235,15 @@ def _default_gpus() -> float:
 
 
 def _default_workers(spec: SearchSpec) -> int:
+    """As many as Ray has room for at once: those beyond would have trials that are chosen and wait.
+
+    Each takes a core, and a share of a GPU is of one GPU: five GPUs hold five workers of 0.6, not eight.
+    """
     import torch
 
     if torch.cuda.is_available() and spec.gpus_per_trial != 0:
-        return max(1, int(torch.cuda.device_count() / (spec.gpus_per_trial or 1.0)))
+        devices, each = torch.cuda.device_count(), spec.gpus_per_trial or 1.0
+        return max(1, min(cores(), devices * int(1 / each) if each < 1 else int(devices / each)))
     return cores()
 
 

@@ -14,7 +14,7 @@ from transformers import CTRLConfig, CTRLLMHeadModel, ReformerConfig, ReformerMo
 from objectives.errors import ModelError, RequestError
 from objectives.placement import Placement
 from objectives.sources import find
-from search.prepare import prepare, threads_for
+from search.prepare import _default_workers, prepare, threads_for
 from search.spec import SearchSpec
 from tests.objectives.tiny import VOCABULARY, Zoo, make_tokenizer
 
@@ -31,6 +31,19 @@ def test_a_worker_has_its_share_of_the_cores_within_the_users_limit(
     if limit is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
     assert threads_for(workers) == threads
+
+
+@pytest.mark.parametrize(
+    ("devices", "gpus", "workers"),
+    [(8, None, 8), (4, 1.0, 4), (5, 2.0, 2), (1, 4.0, 1), (2, 0.1, 12), (2, 0.5, 4), (5, 0.4, 10), (5, 0.6, 5)],
+)
+def test_no_worker_waits_for_a_gpu_or_a_core_by_default(
+    monkeypatch: pytest.MonkeyPatch, devices: int, gpus: float | None, workers: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: devices)
+    monkeypatch.setattr("search.prepare.cores", lambda: 12)
+    assert _default_workers(SearchSpec(gpus_per_trial=gpus)) == workers
 
 
 @pytest.mark.parametrize(
