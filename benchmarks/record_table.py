@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -78,8 +79,14 @@ def settings_of(prepared: Prepared) -> dict[str, Any]:
 
 
 def read_journal(journal: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was recorded before. Begins the journal where there is none; raises RequestError where others began it."""
-    if not journal.exists():
+    """What was recorded before. Begins the journal where there is none; raises RequestError where others began it.
+
+    A last line without its end, which a full disk or a kill leaves, is cut off: its training is made again.
+    """
+    written = journal.read_bytes() if journal.exists() else b""
+    if (whole := written.rfind(b"\n") + 1) < len(written):
+        os.truncate(journal, whole)
+    if not whole:
         journal.write_text(json.dumps({"settings": settings}) + "\n", encoding="utf-8")
     first, *done = (json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines())
     began = first.get("settings") if isinstance(first, dict) else None

@@ -36,6 +36,18 @@ def test_a_recording_that_goes_on_has_its_settings(tmp_path: Path) -> None:
     )
 
 
+def test_a_recording_goes_on_behind_a_line_that_was_not_written_to_its_end(tmp_path: Path) -> None:
+    journal = tmp_path / "table.parquet.jsonl"
+    read_journal(journal, SETTINGS)
+    trial = {"groups": ["o_proj"], "rank": 8, "seed": 0, "rows": []}
+    begun = journal.read_text() + json.dumps(trial) + "\n"
+    journal.write_text(begun + '{"groups": ["down_pr')
+    assert read_journal(journal, SETTINGS) == [trial]
+    assert journal.read_text() == begun  # the next training has a line of its own
+    journal.write_text('{"settin')
+    assert read_journal(journal, SETTINGS) == read_journal(journal, SETTINGS) == []
+
+
 def test_a_journal_without_settings_is_refused(tmp_path: Path) -> None:
     journal = tmp_path / "table.parquet.jsonl"
     journal.write_text(json.dumps([{"groups": ["o_proj"], "rank": 8, "seed": 0}]) + "\n")
