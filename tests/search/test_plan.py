@@ -69,6 +69,17 @@ def begun(plan: SearchPlan) -> tuple[Job, Job]:
     return base, job
 
 
+def test_what_runs_whole_is_in_no_pack_of_trials_that_may_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a series' champion does: a pack goes to one step, and would end it there or train all others whole."""
+    with closing(Searched(tmp_path, "additive", pack=3)) as searched:
+        monkeypatch.setattr(searched.study, "until", lambda number, early: STEPS if number == 1 else STEPS // 10)
+        _, pack = begun(searched.plan)
+        assert [part.number for part in pack.parts] == [0, 2]
+        then = searched.plan.next()
+        assert then is not None
+        assert 1 not in [part.number for part in then.parts] or then.until == STEPS
+
+
 def test_trials_of_a_lost_pack_come_back_one_by_one(tmp_path: Path) -> None:
     with closing(Searched(tmp_path, "tpe", pack=3, budget=6)) as searched:
         plan = searched.plan
