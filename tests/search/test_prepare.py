@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import CTRLConfig, CTRLLMHeadModel, ReformerConfig, ReformerModelWithLMHead
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    CTRLConfig,
+    CTRLLMHeadModel,
+    ReformerConfig,
+    ReformerModelWithLMHead,
+)
 
 from objectives.errors import ModelError, RequestError
 from objectives.placement import Placement
@@ -188,6 +195,27 @@ def test_positions_that_depend_on_the_length_of_rows_are_told(tmp_path: Path) ->
     (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": rotary | factors}))
     notes = prepare(SearchSpec(model=str(folder), workers=1)).facts["notes"]
     assert [note for note in notes if "more than 128 tokens (LongRoPE)" in note]
+
+
+def test_rows_are_such_as_the_model_takes(tmp_path: Path) -> None:
+    """Within its positions and its vocabulary, and of an encoder-decoder with the one end that it classifies by."""
+    config = BartConfig(
+        vocab_size=VOCABULARY, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, max_position_embeddings=24,
+        bos_token_id=0, eos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    BartForSequenceClassification(config).save_pretrained(tmp_path / "bart")
+    make_tokenizer(behind=True).save_pretrained(tmp_path / "bart")
+    texts = (f"who wrote{'</s>' * (n % 2)} book {n}? {'the cat sat on the mat ' * (n % 3)}" for n in range(60))
+    rows = [json.dumps({"text": text, "label": len(text) % 2}) for text in texts]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    spec = SearchSpec(model=str(tmp_path / "bart"), data=str(tmp_path / "rows.jsonl"), workers=1)
+    prompts = [row.prompt for split in prepare(spec).assignment.task.splits.values() for row in split]
+    assert max(map(len, prompts)) == 24
+    assert {prompt.count(1) for prompt in prompts} == {1}
+    (tmp_path / "bart" / "config.json").write_text(json.dumps(config.to_dict() | {"vocab_size": 8}))
+    with pytest.raises(ModelError, match="where the model has 8: restore the tokenizer files"):
+        prepare(spec)
 
 
 def test_the_head_of_an_encoder_counts_for_the_size_of_an_adapter(tmp_path: Path) -> None:
