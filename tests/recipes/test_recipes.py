@@ -125,7 +125,9 @@ def test_a_recipe_for_a_trainer_says_what_else_the_search_trained_on(searched: S
     assert trained in searched.recipe(name, "peft").splitlines()
     search = searched.catalog.search(name)
     searched.catalog.set_spec(search.id, search.spec | {"label_weight": 0.0})
-    assert not any(note in searched.recipe(name, tool) for tool in TOOLS)
+    assert not any("choice among labels" in searched.recipe(name, tool) for tool in TOOLS)
+    encoder, _ = searched.of("bert", ["query"])
+    assert "choice among labels" not in searched.recipe(encoder, "peft"), "it has a head, and no labels to read"
 
 
 def test_trainers_are_given_the_schedule_of_the_search(searched: Searched) -> None:
