@@ -106,6 +106,8 @@ def default_sentence(document: dict[str, Any]) -> str:
     """What a platform team needs; the document's `robust_default` must be known, but for its words."""
     default = default_of(document)
     assert default is not None
+    if len(document["placements"]) == 1:  # its regret is 0 whatever it is worth
+        return f"{called(default)} is the only placement that every task has a figure of."
     least, most = points(default["worst_regret"]), points(default["worst_regret_ci"][1])
     text = f"{called(default)} is within {least} points of the best on every task (with 95% confidence within {most})"
     against = document["robust_default"]["against"]
@@ -140,6 +142,8 @@ def default_why(document: dict[str, Any], passed_over: Sequence[dict[str, Any]] 
     """How the default was chosen, one clause; it was taken for faster ones of equal regret that were passed over."""
     default, cap = default_of(document), document["max_tpot_ratio"]
     assert default is not None
+    if len(document["placements"]) == 1:
+        return "there is no other to choose from"
     latency = latency_name(document["latency_axis"])
     allowed = [each for each in document["placements"] if cap is None or each["tpot_ratio"] <= cap]
     best = min(allowed, key=lambda each: (each["worst_regret"], each["tpot_ratio"]))

@@ -93,8 +93,17 @@ def test_a_rival_of_equal_latency_is_no_saving() -> None:
     )
 
 
-def test_an_only_placement_has_no_rival() -> None:
+def test_an_only_placement_is_the_best_of_nothing() -> None:
+    """As `--split test` leaves it, where fronts share no more: a regret of 0 there is no evidence."""
     document = documents.comparison(placements=[documents.compared("o_proj r8", 1.2, (0.0, 0.0))])
+    document["robust_default"]["against"] = None
+    assert words.default_sentence(document) == "o_proj r8 is the only placement that every task has a figure of."
+    assert words.default_why(document) == "there is no other to choose from"
+
+
+def test_a_default_without_a_rival_has_its_regret_alone() -> None:
+    equal = [documents.compared(label, 1.2, (0.0, 0.0)) for label in ("o_proj r8", "q_proj r8")]
+    document = documents.comparison(placements=equal)
     document["robust_default"]["against"] = None
     assert words.default_sentence(document).endswith("within 3.0).")
 
@@ -111,7 +120,8 @@ def test_why_this_default() -> None:
 
 
 def test_the_fastest_of_all_has_no_faster_rival() -> None:
-    document = documents.comparison(placements=[documents.compared("o_proj r8", 1.2, (0.0, 0.0))])
+    both = [documents.compared("o_proj r8", 1.2, (0.0, 0.0)), documents.compared("q_proj r8", 1.3, (0.1, 0.0))]
+    document = documents.comparison(placements=both)
     assert words.default_why(document) == "it has the smallest worst regret, and none is faster"
 
 
