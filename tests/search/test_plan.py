@@ -69,6 +69,17 @@ def begun(plan: SearchPlan) -> tuple[Job, Job]:
     return base, job
 
 
+def test_the_test_split_is_read_again_where_a_worker_dies_over_it(tmp_path: Path) -> None:
+    with closing(Searched(tmp_path, "random", pack=1, budget=2)) as searched:
+        searched.run(1, until=3)  # the base model and both trials
+        lost = searched.plan.next()
+        assert lost is not None and lost.kind == "test"
+        searched.plan.lost(lost, "the worker died")
+        searched.run(1)
+        assert searched.given[3] == lost
+        assert searched.plan.done(), "else it would wait for ever"
+
+
 def test_what_runs_whole_is_in_no_pack_of_trials_that_may_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a series' champion does: a pack goes to one step, and would end it there or train all others whole."""
     with closing(Searched(tmp_path, "additive", pack=3)) as searched:
