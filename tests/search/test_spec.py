@@ -256,6 +256,7 @@ def test_local_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Monke
     }
     assert with_absolute_paths({"data": "../model"}) == {"data": str(tmp_path / "model")}
     assert with_absolute_paths({"adapters": "new/x"}) == {"adapters": str(Path.cwd() / "new" / "x")}
+    assert with_absolute_paths({"adapters": "~/x"}) == {"adapters": str(Path.home() / "x")}, "as of --adapters=~/x"
     assert with_absolute_paths({"adapters": "s3://bucket/x"}) == {"adapters": "s3://bucket/x"}
     assert with_absolute_paths({"model": "~nobody-of-this-name/x"}) == {"model": "~nobody-of-this-name/x"}
 
