@@ -64,14 +64,22 @@ def notify(target: str, text: str, pauses_s: tuple[float, ...] = PAUSES_S) -> bo
 
 def _apart(url: str) -> tuple[str, dict[str, str]]:
     """The URL in ASCII, without user and password, which urllib takes for a part of the host's name, and the header for
-    them."""
-    url = re.sub(r"[^\x00-\x7f]+", lambda letters: quote(letters[0], errors="surrogateescape"), url)
-    parts = urlsplit(url)
-    given, at, host = parts.netloc.rpartition("@")
+    them.
+
+    Raises ValueError for a host that cannot be written in ASCII, as an international name is by its IDNA form.
+    """
+    server = urlsplit(url).netloc
+    given, at, host = server.rpartition("@")
+    if not host.isascii():
+        name, colon, port = host.partition(":")
+        host = f"{name.encode('idna').decode()}{colon}{port}"
+    scheme, slashes, rest = url.partition("//")  # not by urlsplit, which drops line breaks
+    address = f"{scheme}{slashes}{host}{rest.removeprefix(server)}"
+    address = re.sub(r"[^\x00-\x7f]+", lambda letters: quote(letters[0], errors="surrogateescape"), address)
     if not at:
-        return url, {}
-    header = {"Authorization": f"Basic {b64encode(unquote_to_bytes(given)).decode()}"}
-    return parts._replace(netloc=host).geturl(), header
+        return address, {}
+    credentials = unquote_to_bytes(given.encode("utf-8", "surrogateescape"))
+    return address, {"Authorization": f"Basic {b64encode(credentials).decode()}"}
 
 
 def _not_delivered(why: str) -> bool:

@@ -12,7 +12,8 @@ import pytest
 
 @pytest.fixture
 def answering() -> Iterator[Callable[[int], tuple[str, list[str]]]]:
-    """Of a status: a server that answers it, and what it was asked, with the credentials if there were any."""
+    """Of a status: a server that answers it, and what it was asked, with credentials and another name if it was given
+    any."""
     running: list[HTTPServer] = []
 
     def start(code: int) -> tuple[str, list[str]]:
@@ -20,7 +21,8 @@ def answering() -> Iterator[Callable[[int], tuple[str, list[str]]]]:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                asked.append(" ".join(filter(None, [self.command, self.path, self.headers["Authorization"]])))
+                name = self.headers["Host"].partition(":")[0].replace("127.0.0.1", "")
+                asked.append(" ".join(filter(None, [self.command, self.path, self.headers["Authorization"], name])))
                 self.send_response(code)
                 self.send_header("Location", "/other")
                 self.end_headers()

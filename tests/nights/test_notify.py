@@ -51,6 +51,21 @@ def test_a_path_of_any_letters_is_sent_as_browsers_send_it(answering: Callable[[
     assert asked == ["POST /secret/gr%C3%B6%C3%9Fe?an=%EB%AA%A8%EB%91%90%20&b"]
 
 
+@pytest.mark.parametrize(("name", "known_as"), [("bücher.example", "xn--bcher-kva.example"), ("日本", "xn--wgv71a")])
+def test_an_international_name_of_a_server_is_written_in_ascii(
+    name: str,
+    known_as: str,
+    answering: Callable[[int], tuple[str, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """urllib would write the first one into the header Host in Latin-1, and could not write the second."""
+    url, asked = answering(200)
+    looked_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: looked_up("127.0.0.1", *rest))
+    assert notify(url.replace("127.0.0.1", f"me:pä@{name}"), "x", ())
+    assert asked == [f"POST /secret Basic {b64encode('me:pä'.encode()).decode()} {known_as}"]
+
+
 def test_a_server_that_is_busy_is_asked_again(answering: Callable[[int], tuple[str, list[str]]]) -> None:
     url, asked = answering(429)
     assert not notify(url, "x", (0.01, 0.01))
