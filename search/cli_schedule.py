@@ -209,10 +209,10 @@ def run(home: str | None, storage: str | None, tracking_uri: str | None, debug: 
     place = home_of(home, storage, tracking_uri)
 
     def command(record: Any, night: Any, again: bool) -> list[str]:
-        program = [sys.executable, "-m", "search"]
+        program, there = [sys.executable, "-m", "search"], ["--home", str(place.folder)]
         if again and catalog.find(night.search) is not None:
-            return [*program, "resume", night.search]
-        return [*program, "run", "--name", night.search, "--series", record.name, *record.flags]
+            return [*program, "resume", night.search, *there]
+        return [*program, "run", "--name", night.search, "--series", record.name, *there, *record.flags]
 
     with _opened(place) as catalog:
         click.echo("nights run as they come due (Ctrl-C ends this)", err=True)

@@ -102,10 +102,14 @@ class Home:
         return flags if expected.storage == self.storage else f"{flags} --storage {shlex.quote(shown)}"
 
     def environment(self) -> dict[str, str]:
-        """For a command of ours that is to use this home: any user of the machine may read a command line, and URLs
-        may hold passwords."""
+        """For a command of ours that is to use this home, beside ``--home``: any user of the machine may read a command
+        line, and URLs may hold passwords.
+
+        The folder is not among them: who reads in a log what that command printed has no daemon's environment, so that
+        :meth:`flags` is to name it.
+        """
         asked = {} if self.tracking is None else {"SEARCH_TRACKING_URI": self.tracking}
-        return {"SEARCH_HOME": str(self.folder), "SEARCH_STORAGE": self.storage} | asked
+        return {"SEARCH_STORAGE": self.storage} | asked
 
 
 def _absolute(url: str | None) -> str | None:

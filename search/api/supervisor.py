@@ -201,7 +201,8 @@ class Supervisor:
         log = self._log_of(asked.name)
         _log.info("search %s: %s, asked for by %s", asked.name, arguments[0], asked.token)
         heard = size_of(log)
-        process = spawn([sys.executable, "-m", "search", *arguments, "--json"], log, environment)
+        place = ["--home", str(self._home.folder)]
+        process = spawn([sys.executable, "-m", "search", *arguments, *place, "--json"], log, environment)
         return _Child(process, again=asked.started_at is not None and not goes_on, heard=heard)
 
     def _log_of(self, name: str) -> Path:

@@ -216,17 +216,17 @@ def test_a_search_is_begun_with_its_settings_and_resumed_with_what_a_resume_may_
     service: Service, start: Callable[[], Supervisor], searching: Callable[[str], list[list[str]]]
 ) -> None:
     settings = {"data": "/data", "budget": 5, "workers": 2, "max_hours": 0.5}
-    begun = searching("import os, sys; sys.exit(os.environ['HF_HUB_OFFLINE'] + os.environ['SEARCH_HOME'])")
+    begun = searching("import os, sys; sys.exit(os.environ['HF_HUB_OFFLINE'] + os.environ['SEARCH_STORAGE'])")
     submit(service.catalog, "new", "run", settings, "me")
     submit(service.catalog, "demo", "run", settings, "me")
     assert move(service.catalog, "demo", "queued", "running"), "as an earlier server did"
     start()
     wait_for(lambda: {status(service, name) for name in ("new", "demo")} == {"failed"})
-    changed = ["--budget=5", "--workers=2", "--max-hours=0.5"]
+    changed = ["--budget=5", "--workers=2", "--max-hours=0.5", "--home", str(service.home.folder)]
     assert sorted(map(sorted, begun)) == sorted(
         map(sorted, (["run", "--data=/data", *changed, "--name=new", "--json"], ["resume", "demo", *changed, "--json"]))
     )
-    assert (service.home.folder / "logs" / "new.log").read_text() == f"1{service.home.folder}\n"
+    assert (service.home.folder / "logs" / "new.log").read_text() == f"1{service.home.storage}\n"
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_search_that_the_command_line_runs_is_resumed_when_that_has_ended(
         time.sleep(3 * POLL_S)
         assert (begun, status(service, "demo")) == ([], "queued")
     wait_for(lambda: status(service, "demo") == "ended")
-    assert begun == [["resume", "demo", "--json"]]
+    assert begun == [["resume", "demo", "--home", str(service.home.folder), "--json"]]
 
 
 def test_a_resume_that_waits_for_the_command_line_can_be_canceled(service: Service) -> None:

@@ -149,8 +149,9 @@ def test_a_night_is_resumed_once_it_has_a_search(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("search.schedule.Daemon", daemon)
     schedule.main(["run", "--home", str(tmp_path)], standalone_mode=False)
-    run = ["run", "--name", "s-1", "--series", "s", "--budget", "3"]
-    assert begun == [run, ["resume", "s-1"], run]
+    home = ["--home", str(tmp_path)]
+    run = ["run", "--name", "s-1", "--series", "s", *home, "--budget", "3"]
+    assert begun == [run, ["resume", "s-1", *home], run]
 
 
 @pytest.mark.slow

@@ -98,6 +98,9 @@ def test_a_printed_command_finds_the_home_that_it_is_about(
     assert home.flags() == flags.format(here=tmp_path)
     for name, value in home.environment().items():
         monkeypatch.setenv(name, value)
+    there = flags.partition(" --storage")[0].format(here=tmp_path)
+    assert home.flags() == there, "in the log of a daemon, whose environment its readers lack"
+    monkeypatch.setenv("SEARCH_HOME", str(home.folder))
     assert home.flags() == ""
 
 
@@ -115,7 +118,8 @@ def test_a_command_that_others_read_later_takes_nothing_from_a_daemons_environme
 ) -> None:
     """MLflow's descriptions of nights and of what the API was asked for named no home."""
     monkeypatch.chdir(tmp_path)
-    for name, value in place_of(*place, None).environment().items():
+    home = place_of(*place, None)
+    for name, value in {"SEARCH_HOME": str(home.folder), **home.environment()}.items():
         monkeypatch.setenv(name, value)
     assert place_of(None, None, None).flags(anywhere=True) == flags.format(here=tmp_path)
 
@@ -124,7 +128,7 @@ def test_mlflow_is_told_such_commands(sqlite: str, tmp_path: Path, monkeypatch: 
     given: dict[str, Any] = {}
     monkeypatch.setattr("search.tracking.Tracker", lambda *_, **named: given.update(named))
     home = Home.at(tmp_path, None, None)
-    for name, value in home.environment().items():
+    for name, value in {"SEARCH_HOME": str(home.folder), **home.environment()}.items():
         monkeypatch.setenv(name, value)
     with closing(Catalog(sqlite)) as catalog:
         tracker_of(catalog, home)
