@@ -28,6 +28,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from objectives.errors import StoreError, first_line
 from objectives.secrets import SECRET
 from search.catalog.models import to_json
+from search.catalog.retry import CROWDED
 
 BUSY_TIMEOUT_S = 30
 #: Execution options of a connection that is going to write. SQLite's plain transaction fails at once, without the
@@ -256,9 +257,7 @@ _SLOW = "raise statement_timeout and lock_timeout of this user"
 _POSTGRES = {
     "permission denied": _TABLES,
     "no schema has been selected": _TABLES,
-    "too many clients": _CROWDED,
-    "too many connections": _CROWDED,
-    "connection slots are reserved": _CROWDED,
+    **dict.fromkeys(CROWDED, _CROWDED),
     "due to statement timeout": _SLOW,
     "due to lock timeout": _SLOW,
 }

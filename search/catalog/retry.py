@@ -18,6 +18,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 #: PostgreSQL ends its connections, or does not take any yet, or one was silent for too long, as where this process was
 #: suspended; deadlock and serialization failure.
 _PASSING = {"57P01", "57P02", "57P03", "57P05", "25P03", "40P01", "40001"}
+#: What PostgreSQL answers that has no connection free.
+CROWDED = ("too many clients", "too many connections", "connection slots are reserved")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,7 +27,18 @@ T = TypeVar("T")
 
 def retried(method: Callable[P, T]) -> Callable[P, T]:
     """Calls again, for PATIENCE_S seconds, while a server's connections drop; then the last StoreError stands."""
+    return _retried_while(dropped, method)
 
+
+def retried_at_start(method: Callable[P, T]) -> Callable[P, T]:
+    """As :func:`retried`, but only while the server says that it has no connection free, or is about to take some.
+
+    Who never had a connection may have given a wrong address or password, which is to be said at once.
+    """
+    return _retried_while(not_yet, method)
+
+
+def _retried_while(passing: Callable[[BaseException | None], bool], method: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(method)
     def patient(*args: P.args, **kwargs: P.kwargs) -> T:
         deadline, pause = time.monotonic() + PATIENCE_S, _FIRST_PAUSE_S
@@ -33,12 +46,18 @@ def retried(method: Callable[P, T]) -> Callable[P, T]:
             try:
                 return method(*args, **kwargs)
             except StoreError as error:
-                if not dropped(error.__cause__) or time.monotonic() + pause > deadline:
+                if not passing(error.__cause__) or time.monotonic() + pause > deadline:
                     raise
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     return patient
+
+
+def not_yet(error: BaseException | None) -> bool:
+    """By words, since the driver keeps no state of a connection that was not made."""
+    words = (*CROWDED, "the database system is")  # starting up, or in recovery
+    return isinstance(error, OperationalError) and any(each in str(error.orig) for each in words)
 
 
 def dropped(error: BaseException | None) -> bool:

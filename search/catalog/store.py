@@ -20,7 +20,7 @@ from search.catalog.connect import WRITES, clear_errors, connect, is_read_only, 
 from search.catalog.migrate import migrate
 from search.catalog.models import Outbox, Search, Trial
 from search.catalog.records import SearchRecord, TrialRecord, record_of
-from search.catalog.retry import commit, retried
+from search.catalog.retry import commit, retried, retried_at_start
 from search.outside import is_text
 
 Row = TypeVar("Row", Search, Trial)
@@ -47,11 +47,15 @@ class Catalog:
         self._engine = connect(self._url)
         self._leases: dict[str, str] = {}  # of searches that this object writes to as their owner, or was
         try:
-            with clear_errors(self._url):
-                migrate(self._engine)
+            self._migrate()
         except BaseException:
             self._engine.dispose()
             raise
+
+    @retried_at_start
+    def _migrate(self) -> None:
+        with clear_errors(self._url):
+            migrate(self._engine)
 
     @property
     def url(self) -> str:

@@ -87,12 +87,34 @@ def test_transactions_see_each_other_as_they_were_written_for(postgres: str) -> 
         study.close()
 
 
-def test_a_server_without_a_free_connection(postgres: str) -> None:
+def test_a_server_without_a_free_connection(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where many nights begin at once, one is free again after moments."""
+
+    def crowd(limit: int) -> None:
+        with create_engine(postgres).begin() as connection:
+            connection.execute(text(f"ALTER ROLE crowd CONNECTION LIMIT {limit}"))
+
     with create_engine(postgres).begin() as connection:
         connection.execute(text("DROP ROLE IF EXISTS crowd"))
-        connection.execute(text("CREATE ROLE crowd LOGIN CONNECTION LIMIT 0"))
+        connection.execute(text("CREATE ROLE crowd LOGIN"))
+        connection.execute(text("GRANT ALL ON SCHEMA public TO crowd"))
+    url = postgres.replace("//postgres:", "//crowd:")
+    pauses: list[float] = []
+
+    def sleep(pause: float) -> None:
+        pauses.append(pause)
+        if len(pauses) == 2:
+            crowd(-1)
+
+    crowd(0)
+    monkeypatch.setattr("search.catalog.retry.time.sleep", sleep)
+    with closing(Catalog(url)) as catalog:
+        assert catalog.names() == set()
+    assert pauses == [0.1, 0.2]
+    crowd(0)
+    monkeypatch.setattr("search.catalog.retry.PATIENCE_S", 0.0)
     with pytest.raises(StoreError) as refusal:
-        Catalog(postgres.replace("//postgres:", "//crowd:"))
+        Catalog(url)
     assert str(refusal.value).endswith(
         'too many connections for role "crowd"): raise the limit there, or run fewer searches at once.'
     )
