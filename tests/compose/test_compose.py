@@ -90,6 +90,15 @@ def test_images_are_pinned_and_ours_runs_as_no_root(services: dict[str, Any]) ->
     assert all((ROOT / name).exists() for name in copied)
 
 
+def test_a_change_of_the_code_installs_nothing_but_the_code() -> None:
+    """Docker makes a layer anew where a file that was copied before it has changed."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    dependencies, code = (i for i, line in enumerate(lines) if "pip install" in line)
+    copied = {word for line in lines[:dependencies] if line.startswith("COPY ") for word in line.split()[1:-1]}
+    assert copied == {"pyproject.toml"}
+    assert {"--no-deps", "--force-reinstall"} <= set(lines[code].split()), "the version stays the same"
+
+
 def test_health_checks_ask_through_the_name_that_clients_use(services: dict[str, Any]) -> None:
     for name, service in services.items():
         if name in ("ray-worker", "ray-worker-gpu", "scheduler"):
