@@ -137,14 +137,13 @@ class Outbox(Base):
     """What MLflow has yet to hear: a row says *look again at this search or trial*, and carries no figures itself."""
 
     __tablename__ = "catalog_outbox"
-    __table_args__ = (Index(None, "delivered_at", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     search_id: Mapped[str] = mapped_column(ForeignKey("catalog_searches.id"))
     kind: Mapped[str] = mapped_column(String(16))
     trial: Mapped[int | None]
     created_at: Mapped[datetime]
-    delivered_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None]
 

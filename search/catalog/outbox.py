@@ -1,11 +1,11 @@
-"""What MLflow is to be told, in order: each change of the catalog leaves a row, which waits until it was delivered."""
+"""What MLflow is to be told, in order: each change of the catalog leaves a row, there until it was delivered."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from search.catalog.models import Outbox, Search
@@ -15,7 +15,6 @@ from search.catalog.store import Catalog
 
 #: The kind of a row by which MLflow is left with one run of what the row names, in its present state.
 AGAIN = "again"
-_undelivered = Outbox.delivered_at.is_(None)
 
 
 @retried
@@ -36,8 +35,7 @@ def backlog(catalog: Catalog, tracking: str | None = None) -> int:
 @retried
 def delivered(catalog: Catalog, outbox_id: int) -> None:
     with catalog.writing() as session:
-        row = update(Outbox).where(Outbox.id == outbox_id)
-        session.execute(row.values(delivered_at=datetime.now(UTC), error=None))
+        session.execute(delete(Outbox).where(Outbox.id == outbox_id))
 
 
 @retried
@@ -52,7 +50,7 @@ def undelivered(catalog: Catalog, outbox_id: int, error: str) -> None:
 def waiting(catalog: Catalog, search_id: str) -> list[int | None]:
     """What the pending rows of a search name: numbers of trials, None for the search itself."""
     with catalog.reading() as session:
-        return list(session.scalars(select(Outbox.trial).where(Outbox.search_id == search_id, _undelivered)))
+        return list(session.scalars(select(Outbox.trial).where(Outbox.search_id == search_id)))
 
 
 @retried
@@ -67,9 +65,9 @@ def queue_again(catalog: Catalog, search_id: str, numbers: Collection[int | None
 
 def _waits(session: Session, tracking: str | None) -> list[ColumnElement[bool]]:
     if tracking is None:
-        return [_undelivered]
+        return []
     # Not by JSON functions of the database: PostgreSQL's refuse all rows for a NUL or half a surrogate pair in one of
     # them, as in a path of another encoding, or in a label that was cut.
-    waiting = select(Search.id, Search.facts).where(Search.id.in_(select(Outbox.search_id).where(_undelivered)))
+    waiting = select(Search.id, Search.facts).where(Search.id.in_(select(Outbox.search_id)))
     same = [each for each, facts in session.execute(waiting) if facts.get("tracking") in (None, tracking)]
-    return [_undelivered, Outbox.search_id.in_(same)]
+    return [Outbox.search_id.in_(same)]

@@ -64,6 +64,14 @@ def test_a_search_outlives_its_tracking_server(server: Server, tmp_path: Path) -
     """Everything arrives once and in order, and by way of the server."""
     server.start()
     home, output, error = tmp_path / "home", tmp_path / "stdout", tmp_path / "stderr"
+    with (
+        closing(Catalog(f"sqlite:///{home / 'search.db'}")) as catalog,
+        create_engine(catalog.url).begin() as connection,
+    ):
+        connection.execute(text("CREATE TABLE told (id INTEGER)"))
+        connection.execute(
+            text("CREATE TRIGGER telling AFTER DELETE ON catalog_outbox BEGIN INSERT INTO told VALUES (OLD.id); END")
+        )
     stores = ["--home", str(home), "--tracking-uri", server.uri, "--name", "s", "--budget", str(BUDGET)]
     with (
         closing(Catalog(f"sqlite:///{home / 'search.db'}")) as catalog,
@@ -96,7 +104,7 @@ def test_a_search_outlives_its_tracking_server(server: Server, tmp_path: Path) -
         assert "Traceback" not in said
         assert backlog(catalog) == 0
         with create_engine(catalog.url).connect() as connection:
-            order = connection.scalars(text("SELECT id FROM catalog_outbox ORDER BY delivered_at")).all()
+            order = connection.scalars(text("SELECT id FROM told ORDER BY rowid")).all()
         assert order == sorted(order)
         assert len(order) > BUDGET
         adapters = {trial.number: Path(trial.adapter) for trial in catalog.trials(kept.id)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from mlflow.entities import Run
 
 from objectives.metrics import mean_interval, standard_error
 from objectives.placement import Placement
-from search.catalog import Catalog, SearchRecord
+from search.catalog import Catalog, OutboxRecord, SearchRecord
+from search.catalog.models import Outbox
 from search.mlflow_store import EXPERIMENT
 from tests.waiting import wait_for
 
@@ -47,6 +50,12 @@ def end_trial(catalog: Catalog, search: SearchRecord, number: int, status: str =
     catalog.add_trial(search.id, number, PLACEMENTS[number], "o_proj only" if number == 7 else None)
     result = {"measurement": MEASUREMENT, "steps": 200, **changes}
     assert catalog.record(search.id, number, status, **result)
+
+
+def queue_once_more(catalog: Catalog, rows: Sequence[OutboxRecord]) -> None:
+    """As a process leaves them that was killed after it had delivered them, and before it said so."""
+    with catalog.writing() as session:
+        session.add_all(Outbox(**asdict(row)) for row in rows)
 
 
 class Reader:

@@ -223,6 +223,25 @@ def test_the_outbox_is_a_queue(catalog: Catalog) -> None:
         (third, 0, None),
     ]
     assert backlog(catalog) == 3
+    with create_engine(catalog.url).connect() as connection:
+        kept = connection.scalars(text("SELECT id FROM catalog_outbox ORDER BY id")).all()
+    assert kept == [first, third, fourth], "what was delivered takes no room"
+
+
+def test_what_earlier_versions_have_delivered_is_not_delivered_again(storage: str) -> None:
+    with closing(Catalog(storage)) as catalog:
+        search = catalog.create_search("old", {}, {})
+        catalog.set_status(search.id, "complete")
+        told, waits = pending(catalog)
+        engine = create_engine(catalog.url)
+    with engine.begin() as connection:
+        command.downgrade(config(connection), "0007")
+        connection.execute(text(f"UPDATE catalog_outbox SET delivered_at = created_at WHERE id = {told.id}"))
+    with closing(Catalog(storage)) as catalog:
+        assert pending(catalog) == [waits]
+        catalog.set_status(search.id, "running")
+        assert [row.id for row in pending(catalog)] == [waits.id, waits.id + 1]
+    engine.dispose()
 
 
 @pytest.mark.parametrize("kept", ["a NUL \0", "half a pair \ud83d", "a path of another encoding \udcff"])

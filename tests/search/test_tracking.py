@@ -9,7 +9,6 @@ from typing import Any
 
 import mlflow
 import pytest
-from sqlalchemy import create_engine, text
 
 from objectives.placement import Placement
 from search import tracking
@@ -17,7 +16,7 @@ from search.catalog import Catalog
 from search.catalog.outbox import backlog, pending
 from search.tracking import Tracker
 from tests.dashboards.documents import document
-from tests.search.recorded import PLACEMENTS, Reader, begin, end_trial
+from tests.search.recorded import PLACEMENTS, Reader, begin, end_trial, queue_once_more
 from tests.waiting import wait_for
 
 
@@ -164,10 +163,10 @@ def test_what_is_delivered_twice_is_there_once(catalog: Catalog, tracker: Tracke
     search = begin(catalog)
     end_trial(catalog, search, 7)
     catalog.set_status(search.id, "complete")
+    rows = pending(catalog)
     tracker.drain()
     before = {run.info.run_id: (run.info.status, run.data.to_dictionary()) for run in reader.runs()}
-    with create_engine(catalog.url).begin() as connection:
-        connection.execute(text("UPDATE catalog_outbox SET delivered_at = NULL"))
+    queue_once_more(catalog, rows)
     assert tracker.drain() == 3
     assert {run.info.run_id: (run.info.status, run.data.to_dictionary()) for run in reader.runs()} == before
     for run in reader.runs():

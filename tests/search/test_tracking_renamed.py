@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from search.catalog import Catalog
-from search.catalog.outbox import backlog
+from search.catalog.outbox import backlog, pending
 from search.mlflow_store import run_states
 from search.tracking import Tracker
 from tests.dashboards.documents import document
-from tests.search.recorded import Reader, begin, end_trial
+from tests.search.recorded import Reader, begin, end_trial, queue_once_more
 
 
 def test_a_run_whose_id_a_kill_kept_from_the_catalog_is_found(
@@ -20,6 +20,7 @@ def test_a_run_whose_id_a_kill_kept_from_the_catalog_is_found(
 ) -> None:
     search = begin(catalog)
     end_trial(catalog, search, 7)
+    rows = pending(catalog)
     Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document()).drain()
     reader = Reader(tracking_uri)
     before = {run.info.run_id for run in reader.runs()}
@@ -28,7 +29,7 @@ def test_a_run_whose_id_a_kill_kept_from_the_catalog_is_found(
     reader.client.rename_experiment(begun_in, "another")
     with create_engine(catalog.url).begin() as connection:
         connection.execute(text("UPDATE catalog_trials SET mlflow_run_id = NULL"))
-        connection.execute(text("UPDATE catalog_outbox SET delivered_at = NULL"))
+    queue_once_more(catalog, rows)
     Tracker(catalog, tracking_uri, tmp_path / "mlartifacts", lambda _: document()).drain()
     assert {run.info.run_id for run in reader.client.search_runs([begun_in])} == before
     assert catalog.trial(search.id, 7).mlflow_run_id in before
