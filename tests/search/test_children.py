@@ -35,6 +35,16 @@ def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     wait_for(lambda: not is_at_work(log))
 
 
+def test_an_interrupt_at_the_terminal_reaches_no_child(tmp_path: Path) -> None:
+    """A terminal interrupts its whole group of processes: the server's searches would look as if they were canceled."""
+    child = spawn([sys.executable, "-S", "-c", "import time; time.sleep(600)"], tmp_path / "child.log", os.environ)
+    try:
+        assert os.getpgid(child.pid) == child.pid
+    finally:
+        child.kill()
+        child.wait()
+
+
 def test_what_a_child_says_is_appended(tmp_path: Path) -> None:
     log = tmp_path / "child.log"
     assert not is_at_work(log)
