@@ -7,12 +7,13 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cluster.cores import cores
 from objectives.errors import RequestError, first_line
@@ -42,6 +43,31 @@ _ALONE = {
 }
 
 
+class _ForOthers:
+    """Standard output as it was for the threads that are there now, as the cells of a notebook, and none for this one
+    and those that it begins.
+
+    Where a worker or node dies, Ray prints pages on it, where the result is to be alone; the watcher of the search says
+    it in a line.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._others = set(threading.enumerate()) - {threading.current_thread()}
+
+    def write(self, text: str) -> int:
+        if threading.current_thread() in self._others:
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if threading.current_thread() in self._others:
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 #: Held by the one session that a process can have.
 _SESSION = threading.Lock()
 
@@ -65,9 +91,7 @@ def ray_session(workers: int | None, address: str | None) -> Iterator[Callable[[
         if ray.is_initialized():  # of a notebook, say: the end of this session would end it
             raise RequestError("this process uses Ray already: call ray.shutdown() first, or search in another process")
         logging.getLogger("ray").setLevel(logging.ERROR)
-        # Where a worker or node dies, Ray prints pages on standard output, where the result is to be alone; the watcher
-        # of the search says it in a line.
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), ThreadPoolExecutor(1) as background:
+        with redirect_stdout(cast(Any, _ForOthers(sys.stdout))), ThreadPoolExecutor(1) as background:
             starting = background.submit(_connect, max(workers or 1, cores()), address)
             try:
                 yield starting.result

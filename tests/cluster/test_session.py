@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,30 @@ def test_a_ray_that_is_too_slow_to_start_is_no_fault_of_the_program(monkeypatch:
     assert str(refusal.value) == (
         "Ray on this machine cannot be used (The current node timed out during startup): check memory, disk and load"
     )
+
+
+def test_what_other_threads_print_while_one_searches_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the cells of a notebook; of the search's own thread and of Ray's nothing is, beside the result."""
+    monkeypatch.setattr(session, "_connect", lambda *_: print("Ray"))
+    inside, printed = threading.Event(), threading.Event()
+
+    def search() -> None:
+        with ray_session(1, None) as ready:
+            ready()
+            print("Tune", flush=True)
+            inside.set()
+            assert printed.wait(60)
+        print("the result")
+
+    with ThreadPoolExecutor(1) as searching:
+        done = searching.submit(search)
+        assert inside.wait(60)
+        print("a cell", flush=True)
+        printed.set()
+        done.result()
+    assert capsys.readouterr().out == "a cell\nthe result\n"
 
 
 def test_more_gpus_than_this_machine_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
