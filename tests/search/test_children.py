@@ -68,7 +68,8 @@ def test_the_last_words_are_those_of_this_attempt(tmp_path: Path) -> None:
         stream.write("Killed\n")
     assert last_words(log, heard, 1) == "it ended with exit code 1: see logs/s.log in the home"
     with log.open("a") as stream:
-        stream.write("error: of a first try\n" + "x" * 10_000 + "\nerror: of postgresql://me:secret@db today\nbye\n")
+        stream.write("error: of a first try\n" + "x" * 10_000 + "\nerror: of a second\n")
+        stream.write("error: of postgresql://me:secret@db today\nbye\n")
     assert last_words(log, heard, 1) == "of postgresql://***@db today"
     assert last_words(log, heard, -9) == "it ended with exit code -9: see logs/s.log in the home", (
         "that was no end of ours"
