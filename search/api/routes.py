@@ -298,7 +298,8 @@ def _refuse_others(request: Request, search: SearchRecord) -> None:
     """Raises RequestError for a search of the command line with settings that no request could have."""
     shipped = {"model": str(demo.model_dir()), "data": str(demo.data_dir())}  # what a request gets that names none
     _allowed(request, {key: value for key, value in search.spec.items() if value != shipped.get(key)})
-    remedy = f"resume it where it was started, with `python -m search resume {search.name}`"
+    there = request.app.state.home.flags(anywhere=True)
+    remedy = f"resume it where it was started, with `python -m search resume {search.name}{there}`"
     if search.spec.get("trust_remote_code"):
         raise RequestError(f"search {search.name} runs code that its model brings, which no request may: {remedy}")
     # What the server's own environment says, searches have that were submitted here.

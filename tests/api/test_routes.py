@@ -268,13 +268,13 @@ def test_those_who_give_no_name_at_the_same_moment_get_one_each(
             "trust_remote_code",
             True,
             "search other runs code that its model brings, which no request may: resume it where it was started, with "
-            "`python -m search resume other`",
+            "`python -m search resume other --home {home}`",
         ),
         (
             "adapters",
             "s3://bucket",
             "search other has adapters 's3://bucket', which is not this server's: resume it where it was started, with "
-            "`python -m search resume other`",
+            "`python -m search resume other --home {home}`",
         ),
         ("ray_address", "x:1", "search other has ray_address 'x:1', which is not this server's: resume it where "),
     ],
@@ -283,6 +283,7 @@ def test_a_search_that_no_request_could_make_is_not_resumed_by_one(
     service: Service, setting: str, value: Any, sentence: str
 ) -> None:
     service.catalog.create_search("other", SearchSpec(steps=200, budget=2).to_json() | {setting: value}, FACTS)
+    sentence = sentence.format(home=service.home.folder)
     answer = service.client().post("/searches/other/resume")
     assert (answer.status_code, answer.json()["detail"][: len(sentence)]) == (422, sentence)
     assert service.client().get("/submissions").json() == []
