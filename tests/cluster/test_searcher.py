@@ -66,6 +66,33 @@ def test_of_a_worker_that_died_every_trial_is_lost(job: Job) -> None:
     assert told(job, None, error=True) == ([("lost", part.number, reason) for part in job.parts], None)
 
 
+def test_no_trial_is_lost_with_a_ray_that_ended_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All workers die with it, and one death more would be held against each trial."""
+    monkeypatch.setattr("cluster.searcher.has_ended", lambda: True)
+    assert told(PACK, None, error=True) == ([], None)
+
+
+def test_no_job_waits_for_a_worker_and_the_search_ends_with_the_last() -> None:
+    """What is asked for later is proposed with more known. Tune asks again and again."""
+    plan = OnePlan(TRIALS[1])
+    plan._jobs.append(TRIALS[0])
+    searcher = PlanSearcher(plan, 1)
+    for trial_id, job in (("a", TRIALS[0]), ("b", TRIALS[1])):
+        assert searcher.suggest(trial_id) == {"job": job}
+        assert [searcher.suggest("next") for _ in range(2)] == [None, None]
+        searcher.on_trial_complete(trial_id, {"failed": "no"})
+    assert searcher.suggest("next") == PlanSearcher.FINISHED
+
+
+def test_the_search_does_not_end_while_a_job_runs() -> None:
+    """It may be lost, and given out again; unless an error ends the search."""
+    searcher = PlanSearcher(OnePlan(TRIALS[0]), 2)
+    assert searcher.suggest("a") == {"job": TRIALS[0]}
+    assert searcher.suggest("b") is None
+    searcher.error = StoreError("the disk is full")
+    assert searcher.suggest("b") == PlanSearcher.FINISHED
+
+
 def test_of_results_that_were_told_tune_keeps_no_outcomes() -> None:
     """It keeps all trials for good, and writes them down: a day's ten thousand took hundreds of megabytes."""
     workers = KeptWorkers(1)
