@@ -187,6 +187,20 @@ def test_more_gpus_than_this_machine_has_are_refused(monkeypatch: pytest.MonkeyP
     )
 
 
+@pytest.mark.parametrize(("gpus", "fits"), [(0.0, [False, True, True]), (0.5, [False, False, True])])
+def test_a_worker_needs_a_processor_and_its_gpu_on_one_machine_that_is_there(
+    gpus: float, fits: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head without processors is no room: the search would wait, and not be told."""
+    machines = [{"Alive": True, "Resources": {"GPU": 1.0}}, {"Alive": False, "Resources": {"CPU": 4.0, "GPU": 1.0}}]
+    monkeypatch.setattr("ray.nodes", lambda: machines)
+    found = [session.has_room(gpus)]
+    for resources in ({"CPU": 1.0}, {"CPU": 4.0, "GPU": 0.5}):
+        machines.append({"Alive": True, "Resources": resources})
+        found.append(session.has_room(gpus))
+    assert found == fits
+
+
 def test_a_ray_that_has_no_such_name_tells_nothing_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is none that Ray promises."""
     monkeypatch.delattr("ray._private.worker._global_node")
