@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -116,8 +117,9 @@ class Search:
         from dashboards.report import report_page
         from search.output import write_page
 
-        write_page(report_page(self.document, self.home.flags()), str(out), quiet=True)
-        return Path(out)
+        file = os.path.expanduser(out)  # noqa: PTH111 - pathlib refuses an unknown ~user
+        write_page(report_page(self.document, self.home.flags()), file, quiet=True)
+        return Path(file)
 
     def __repr__(self) -> str:
         from dashboards import words

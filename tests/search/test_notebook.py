@@ -91,3 +91,11 @@ def test_a_notebook_shows_the_result_in_words_and_the_front(service: Service) ->
     assert found.figure() == front_figure(found.document)
     assert [member["trial"] for member in found.front] == [0, 1]
     assert found.picked("trial=1")["label"] == found.picked("best")["label"] == "q_proj r8"
+
+
+def test_a_report_is_written_where_a_user_says_home(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Search("demo", home=service.home.folder).report("~/demo.html") == tmp_path / "demo.html"
+    assert (tmp_path / "demo.html").is_file()
