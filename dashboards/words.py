@@ -298,6 +298,12 @@ def export_command(document: dict[str, Any]) -> str:
     return f"python -m search export {shlex.quote(plain(document['search']))} --pick recommended --out DIR"
 
 
+def verify_command(document: dict[str, Any]) -> str:
+    """Of a result or a manifest: whoever exported to ``DIR``, or was given it, says anew whether to trust the code."""
+    trusted = (document.get("provenance") or {}).get("trust_remote_code")
+    return "python -m search verify DIR" + (" --trust-remote-code" if trusted else "")
+
+
 def recipe_command(document: dict[str, Any]) -> str:
     return f"python -m search recipe {shlex.quote(plain(document['search']))} --for TOOL"
 

@@ -28,6 +28,7 @@ from search.options import (
     request,
     stores,
     structure,
+    trust_remote_code,
 )
 from search.output import print_json, print_result, write_page
 from search.spec import SearchSpec, parse_numbers, parse_ranks
@@ -214,9 +215,12 @@ def export(
 @click.argument("folder", type=GIVEN, metavar="DIR")
 @click.option("--model", metavar="DIR|HUB_ID", help="Base model.  [default: the manifest's]")
 @click.option("--data", metavar="DIR|FILE|HUB_ID", help="Data.  [default: the manifest's]")
+@trust_remote_code
 @as_json
 @debug
-def verify(folder: str, model: str | None, data: str | None, as_json: bool, debug: bool) -> None:
+def verify(
+    folder: str, model: str | None, data: str | None, trust_remote_code: bool | None, as_json: bool, debug: bool
+) -> None:
     """Load an exported adapter with PEFT and measure it again on the test split of its search.
 
     \b
@@ -226,7 +230,7 @@ def verify(folder: str, model: str | None, data: str | None, as_json: bool, debu
     from dashboards.format import metric_name
     from search.export import verify_adapter
 
-    result = verify_adapter(Path(folder), model, data)
+    result = verify_adapter(Path(folder), model, data, bool(trust_remote_code))
     if as_json:
         print_json(result)
     else:

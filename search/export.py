@@ -126,11 +126,14 @@ cd "$(dirname "$0")" && exec {command}
 """
 
 
-def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[str, Any]:
+def verify_adapter(
+    folder: Path, model: str | None, data: str | None, trust_remote_code: bool = False
+) -> dict[str, Any]:
     """Measure an exported adapter on the test split its search used, loaded by ``PeftModel.from_pretrained``.
 
     Returns {"metric", "recorded", "measured", "rows"}. Raises RequestError if there is no readable manifest, if the
-    adapter was not tested or is not the one that was, or if data or model are not those of the search.
+    adapter was not tested or is not the one that was, if data or model are not those of the search, or if the search
+    ran the model's own code, which is for who runs this to trust, and not for who wrote the manifest.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -159,6 +162,11 @@ def verify_adapter(folder: Path, model: str | None, data: str | None) -> dict[st
                 f"{needed[named]}: export it again"
             )
     spec = replace(spec, model=spec.model if model is None else model, data=spec.data if data is None else data)
+    if spec.trust_remote_code and not trust_remote_code:
+        raise RequestError(
+            f"{folder / MANIFEST} was measured with the own Python code of model {spec.model}: read that, then pass "
+            "--trust-remote-code to run it"
+        )
     measured = test_adapter(spec, folder, needed["data_hash"], needed["structure"])
     return {
         "metric": needed["metric"],

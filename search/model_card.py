@@ -9,6 +9,7 @@ from typing import Any
 
 from dashboards.format import latency_name, metric_name
 from dashboards.loading import adapted_model
+from dashboards.words import verify_command
 
 _PROMPT = """\
 import json
@@ -116,7 +117,7 @@ def model_card(manifest: dict[str, Any]) -> str:
     base = manifest["base_model"]
     # The model hub refuses a card whose base model is a folder.
     hub_id = "" if Path(base).is_absolute() else f"base_model: {base}\n"
-    again = "`python -m search verify DIR` measures the test split again and compares.\n" if test else ""
+    again = f"`{verify_command(manifest)}` measures the test split again and compares.\n" if test else ""
     return (
         f"""---
 library_name: peft

@@ -71,10 +71,13 @@ engine = group(
     ),
     click.option("--endpoint", metavar="URL", help="OpenAI-compatible server, for --engine openai."),
 )
+trust_remote_code = click.option(
+    "--trust-remote-code", is_flag=True, default=None, help="Let the model's own Python code run."
+)
 structure = group(
     click.option("--model", metavar="DIR|HUB_ID", help="Base model.  [default: the demonstration that ships along]"),
     click.option("--bands", type=int, help="Split every group into N bands of layers.  [default: 1]"),
-    click.option("--trust-remote-code", is_flag=True, default=None, help="Let the model's own Python code run."),
+    trust_remote_code,
 )
 question = group(
     structure,

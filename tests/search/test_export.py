@@ -281,6 +281,8 @@ def test_the_card_promises_no_test_of_what_was_not_tested(service: Service, tmp_
     assert model_card(manifest | {"test": tested}).endswith(
         "\n`python -m search verify DIR` measures the test split again and compares.\n"
     )
+    trusted = {"test": tested, "provenance": manifest["provenance"] | {"trust_remote_code": True}}
+    assert "\n`python -m search verify DIR --trust-remote-code` measures" in model_card(manifest | trusted)
 
 
 @pytest.fixture
@@ -315,6 +317,23 @@ def test_another_scale_than_the_measured_one_is_refused(tested: Path, key: str, 
     assert str(caught.value) == (
         f"{file} has {key} {other}, and the adapter was measured with {config[key]}: export it again"
     )
+
+
+def test_a_manifest_is_no_leave_to_run_the_code_of_a_model(tested: Path) -> None:
+    """Who wrote it may be a stranger, and so may be who wrote the model that it names."""
+    manifest = json.loads((tested / "manifest.json").read_text())
+    manifest["spec"] |= {"trust_remote_code": True, "model": "someone/model"}
+    (tested / "manifest.json").write_text(json.dumps(manifest))
+    refused = (
+        f"{tested}/manifest.json was measured with the own Python code of model {{}}: read that, then pass "
+        "--trust-remote-code to run it"
+    )
+    for model, named in ((None, "someone/model"), ("other/model", "other/model")):
+        with pytest.raises(RequestError) as caught:
+            verify_adapter(tested, model, None)
+        assert str(caught.value) == refused.format(named)
+    with pytest.raises(RequestError, match="/models/none does not exist"):
+        verify_adapter(tested, "/models/none", None, trust_remote_code=True)
 
 
 def test_the_flag_that_verify_needs_for_other_data_or_another_model_is_named(tmp_path: Path) -> None:
