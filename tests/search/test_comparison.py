@@ -179,6 +179,9 @@ def test_the_rival_is_the_most_accurate_else_the_slowest_else_the_fastest() -> N
     assert rival(result, [1.2, 1.4, 1.1], 0) == (1, "the slowest")
     assert rival(result, [1.4, 1.2, 1.1], 0) == (2, "the fastest")
     assert rival(compare([task(90)]), [1.2], 0) is None
+    # The first is behind by 0 and 20 points, the second by 15 on both: by less at worst, and by more on average.
+    uneven = compare([task(90, 75, 40), task(60, 65, 80)])
+    assert rival(uneven, [1.4, 1.2, 1.1], 2) == (0, "the most accurate on average")
 
 
 def test_what_is_as_fast_as_the_default_is_neither_the_slowest_nor_the_fastest() -> None:
@@ -210,6 +213,27 @@ def test_the_covariance_of_means() -> None:
     assert found[1, 2] == pytest.approx(0.25 / 99)
     difference = found[1, 1] + found[2, 2] - 2 * found[1, 2]
     assert difference == pytest.approx(1 / 100**2), "equal answers on every row are not certain to stay equal"
+
+
+def test_the_covariance_of_means_whose_rows_are_not_known_is_of_their_standard_errors() -> None:
+    means = (Measured(0.2, 0.04, 100), Measured(0.5, 0.05, 100), Measured(0.6, 0.06, 100))
+    found = covariance(Task(means[0], means[1:]))
+    assert found == pytest.approx(np.diag([each.standard_error**2 + 1 / (2 * 100**2) for each in means]))
+
+
+def test_the_interval_of_a_regret_is_that_of_the_largest_difference_and_of_a_mean_over_tasks_narrower() -> None:
+    """Of two placements there is one difference: it is normal, and a quantile of 4000 draws is known to 2%."""
+    one, both = compare([task(60, 70)]), compare([task(60, 70), task(60, 70)])
+    error = math.sqrt(np.var([1.0] * 10 + [0.0] * 90, ddof=1) / 100 + 1 / 100**2)
+    larger = stats.norm.ppf((1 + math.sqrt(0.95)) / 2) * error  # two are below it at once in 95%
+    for regret, reach in (
+        (one.regrets[0][0], 1.96 * error),
+        (both.worst_regrets[0], larger),
+        # Where a sum of two distances is below a bound is a square, too: turned, its sides shorter by the root of two.
+        (both.mean_regrets[0], larger / math.sqrt(2)),
+    ):
+        assert regret.value == pytest.approx(0.1)
+        assert regret.high - regret.value == pytest.approx(reach, rel=0.06)
 
 
 def test_the_interval_of_a_gain_is_that_of_the_rows_differences() -> None:

@@ -132,6 +132,14 @@ def test_no_better_than_the_base_model_is_said(base: float, says: bool) -> None:
     assert recommendation.why.endswith(end) == says
 
 
+def test_whether_it_is_better_than_the_base_model_is_asked_by_its_own_error() -> None:
+    faster, best = candidate(1, 0.89, 1.3, error=0.005), candidate(0, 0.9, 2.0, error=0.02)
+    recommendation = recommend([faster, best], 0.88, "accuracy", "tpot")
+    assert recommendation is not None
+    assert recommendation.trial == 1
+    assert "no adapter" not in recommendation.why
+
+
 def searches(*figures: st.SearchStrategy[float]) -> st.SearchStrategy[list[Candidate]]:
     """Of trials with these figures, in the order of :func:`candidate`."""
     rows = st.lists(st.tuples(*figures), min_size=1, max_size=20)
