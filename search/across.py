@@ -293,6 +293,15 @@ def _notes(searches: Sequence[SearchRecord]) -> list[str]:
         if len(set(values)) > 1:
             pairs = ", ".join(f"{value} in {search.name}" for value, search in zip(values, searches, strict=True))
             notes.append(f"the searches differ in {what}: {pairs}")
+    by_data: dict[str, list[str]] = {}
+    for search in searches:
+        by_data.setdefault(search.facts.get("data_hash") or search.name, []).append(search.name)
+    notes += [
+        f"searches {', '.join(names)} are of the same data: intervals of regrets over tasks take their rows for "
+        "different ones, and may be too narrow"
+        for names in by_data.values()
+        if len(names) > 1
+    ]
     notes += [
         f"search {search.name} is {search.status}: placements may be missing"
         for search in searches

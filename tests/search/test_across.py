@@ -207,6 +207,15 @@ def test_what_is_no_difference_of_tasks_is_noted(both: Catalog) -> None:
     ]
 
 
+def test_searches_of_the_same_data_are_no_independent_tasks(catalog: Catalog) -> None:
+    for name, data in (("a", "one"), ("b", "two"), ("c", "one")):
+        record_task(catalog, name, A, facts={"data_hash": data})
+    assert comparison_document(catalog, ["a", "b", "c"])["notes"] == [
+        "searches a, c are of the same data: intervals of regrets over tasks take their rows for different ones, and "
+        "may be too narrow"
+    ]
+
+
 def test_encoders_are_compared_by_the_time_of_their_passes(catalog: Catalog) -> None:
     for name in ("a", "b"):
         record_task(catalog, name, A, axis="ttft", facts={"kind": "encoder"})
