@@ -51,22 +51,23 @@ def _write(source: Path, manifest: dict[str, Any], out: Path) -> None:
         # A folder that is there may be a mount, a link or where a shell stands: it stays, and what is written begins
         # within, since nothing can be renamed from one file system to another.
         is_there = out.exists()
-        partial = Path(tempfile.mkdtemp(prefix=".export-", dir=out if is_there else out.parent))
+        aside = Path(tempfile.mkdtemp(prefix=".export-", dir=out if is_there else out.parent))
         try:
+            partial = aside / "adapter"
+            partial.mkdir()  # for whom the user's umask says, which that of mkdtemp is not
             for file in source.iterdir():
                 shutil.copyfile(file, partial / file.name)
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             (partial / "README.md").write_text(model_card(manifest), encoding="utf-8")
             if command := manifest["serving"]["command"]:
                 (partial / SERVE).write_text(_serve_script(command), encoding="utf-8")
-            partial.chmod(0o755)
             if is_there:
                 for file in sorted(partial.iterdir(), key=lambda file: file.name == MANIFEST):  # which says it is whole
                     file.replace(out / file.name)
             else:
                 partial.replace(out)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "free space or choose another" if full else "choose another"

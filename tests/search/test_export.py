@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_a_folder_that_is_there_and_empty_stays_what_it_is(
     longest = "x" * 255
     assert exported(service, tmp_path / longest) == exported(service, tmp_path / "volume" / longest) == new
     assert sorted(path.name for path in tmp_path.glob(".*")) == [], "nothing half-written is left"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o077, 0o700), (0o002, 0o775)])
+def test_a_folder_is_for_whom_its_files_are(service: Service, tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        exported(service, tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == mode
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {mode & 0o666}
 
 
 def test_who_finds_a_manifest_in_a_folder_that_was_there_finds_all_else(
