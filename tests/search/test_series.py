@@ -192,8 +192,19 @@ def test_a_champion_stays_while_the_lead_is_within_its_interval(catalog: Catalog
     assert kept.verdict == "kept"
     _, changed = night(catalog, "s-3", {"o_proj": 60, "k_proj": 90}, budget=3)
     assert changed.verdict == "changed"
-    assert changed.figures["difference_ci"][0] > 0
+    low, high = changed.figures["difference_ci"]
+    assert 0 < low < changed.figures["difference"] < high
     assert "the adapter stays" not in changed.why
+
+
+def test_the_challenger_is_what_the_search_recommends_and_not_the_most_accurate(catalog: Catalog) -> None:
+    """k_proj is within one standard error of k_proj+q_proj, and faster."""
+    night(catalog, "s-1", {"o_proj": 60}, budget=2)
+    _, changed = night(catalog, "s-2", {"o_proj": 60, "k_proj": 88, "k_proj+q_proj": 90}, budget=7)
+    assert changed.verdict == "changed"
+    challenger = changed.figures["challenger"]
+    assert (challenger["label"], challenger["tpot_ratio_ci"]) == ("k_proj r8", pytest.approx([1.08, 1.12]))
+    assert catalog.trial(changed.champion_search, changed.champion_trial).placement.label == "k_proj r8"
 
 
 def test_a_champion_that_stays_although_another_is_faster_says_how_to_take_that_one(catalog: Catalog) -> None:
