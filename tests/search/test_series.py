@@ -27,7 +27,7 @@ from search.home import Home
 from search.plan import SearchPlan
 from search.prepare import Prepared, prepare
 from search.run import Run, start
-from search.series import Before, Known, following, seeded
+from search.series import Before, Known, _known, _question, following, seeded
 from search.spec import SearchSpec
 from search.strategy.space import PlacementSpace
 from search.study import Study
@@ -332,6 +332,31 @@ def test_a_training_seed_is_had_once(catalog: Catalog) -> None:
 
 def known(group: str, accuracy: float | None, times: int = 1) -> Known:
     return Known(Placement.of([group], 8), times, 1.1, accuracy, None if accuracy is None else 0.02, (), accuracy)
+
+
+def test_what_is_known_is_the_mean_of_what_was_trained_to_the_end_else_the_newest() -> None:
+    def trial(status: str, figure: float, ratio: float) -> TrialRecord:
+        measured = {"latency": {"ratio": ratio}, "losses": [[20, figure]]}
+        if status == "complete":
+            measured["validation"] = {"accuracy": figure, "standard_error": 0.02, "loss": figure}
+        placement = Placement.of(["o_proj"], 8)
+        return cast(
+            TrialRecord,
+            SimpleNamespace(placement=placement, status=status, latency=measured["latency"], measurement=measured),
+        )
+
+    stopped = [trial("stopped", 0.9, 1.3), trial("stopped", 0.8, 1.5)]  # the newest first
+    (known,) = _known([*stopped, trial("complete", 0.6, 1.1), trial("complete", 0.7, 1.2)])
+    assert (known.times, known.losses) == (2, ((20, 0.6),))
+    assert (known.ratio, known.accuracy, known.final) == pytest.approx((1.15, 0.65, 0.65))
+    (known,) = _known(stopped)
+    assert (known.times, known.ratio, known.accuracy, known.losses) == (0, 1.3, None, ((20, 0.9),))
+
+
+@pytest.mark.parametrize("fact", ["data_hash", "structure", "model_digest", "template", "scoring"])
+def test_what_makes_another_question(fact: str) -> None:
+    spec = SearchSpec().to_json()
+    assert _question({fact: "other"}, spec) != _question({fact: "one"}, spec) == _question({fact: "one"}, spec)
 
 
 def test_what_may_be_better_and_is_known_little_is_measured_again_with_half_of_the_budget() -> None:
