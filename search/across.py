@@ -297,7 +297,7 @@ def _notes(searches: Sequence[SearchRecord]) -> list[str]:
     for search in searches:
         by_data.setdefault(search.facts.get("data_hash") or search.name, []).append(search.name)
     notes += [
-        f"searches {', '.join(names)} are of the same data: intervals of regrets over tasks take their rows for "
+        f"searches {', '.join(names)} are of the same data: intervals over tasks take their rows for "
         "different ones, and may be too narrow"
         for names in by_data.values()
         if len(names) > 1

@@ -211,7 +211,7 @@ def test_searches_of_the_same_data_are_no_independent_tasks(catalog: Catalog) ->
     for name, data in (("a", "one"), ("b", "two"), ("c", "one")):
         record_task(catalog, name, A, facts={"data_hash": data})
     assert comparison_document(catalog, ["a", "b", "c"])["notes"] == [
-        "searches a, c are of the same data: intervals of regrets over tasks take their rows for different ones, and "
+        "searches a, c are of the same data: intervals over tasks take their rows for different ones, and "
         "may be too narrow"
     ]
 
