@@ -181,6 +181,7 @@ class Run:
         has its lease. ``ready`` waits for Ray.
         """
         from search.served import served_profiles
+        from search.stored_study import declare_tables
 
         spec = self._prepared.spec
         with served_profiles(self._catalog, self._prepared) as served, self._progress:
@@ -194,6 +195,7 @@ class Run:
                 for note in (*self._prepared.facts["notes"], *_of_the_cluster(spec)):
                     self._progress.note(note)
                 self._take_up(search)
+                declare_tables()
                 self._tracker.start(compare=search.id)
                 self._run_to_end(search, lease, served)
         return _succeeded(search.name, result_document(self._catalog, self._catalog.search_of(search.id)))

@@ -11,6 +11,7 @@ import optuna
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import insert, select
+from sqlalchemy.orm import configure_mappers
 
 from objectives.errors import LeaseLost
 from search.catalog.connect import BUSY_TIMEOUT_S, POSTGRES_ISOLATION, clear_errors, parse
@@ -31,6 +32,12 @@ class _Written:
     params: dict[str, Any]
     user_attrs: dict[str, Any]
     system_attrs: dict[str, Any]
+
+
+def declare_tables() -> None:
+    """To be called before another thread imports MLflow: that adds listeners of SQLAlchemy's for all tables, and where
+    Optuna's are first used at that moment, which goes through these, SQLAlchemy raises RuntimeError."""
+    configure_mappers()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -319,3 +321,28 @@ def test_what_is_known_is_taken_in_once_however_often_a_search_is_interrupted(ur
         assert asked[0] == 3
     opened(found).close()
     assert len(trials(url)) == 4
+
+
+_DECLARED = """
+import sys
+from sqlalchemy import event
+from sqlalchemy.orm import Mapper
+from search.stored_study import StoredStudy, declare_tables
+
+if sys.argv[2] == "first":
+    declare_tables()
+# As MLflow's import does in another thread, in the midst of what SQLAlchemy goes through.
+event.listen(Mapper, "mapper_configured", lambda *_: event.listen(Mapper, "mapper_configured", print))
+StoredStudy(sys.argv[1], "s", None).close()
+"""
+
+
+@pytest.mark.parametrize("storage", ["sqlite"], indirect=True)
+def test_listeners_that_mlflow_adds_meet_no_tables_in_the_making(url: str) -> None:
+    """In a new process, since tables are made once in each."""
+
+    def ended(when: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", _DECLARED, url, when], capture_output=True, text=True, check=False)
+
+    assert ended("first").returncode == 0
+    assert "RuntimeError: deque mutated during iteration" in ended("never").stderr, "what this is about"
